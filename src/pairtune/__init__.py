@@ -1,0 +1,1 @@
+"""pairtune: preference pairs in, an aligned language model out, and an honest answer to which method won."""

@@ -1,0 +1,110 @@
+"""Measuring one arm: along its training in snapshots, and at its end in full.
+
+A snapshot holds the policy's held-out margins and its answers; what judges them (reference, reward model, gold
+scorer) comes to them after training, so that measuring adds no model to an arm's memory.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens
+from pairtune.evaluation.heldout import margins
+from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
+from pairtune.models.heads import ScalarModel
+from pairtune.models.load import Tokenizer
+from pairtune.settings import CompareRun
+from pairtune.training.reward import score_rewards
+
+Score = Callable[[Sequence[Answer]], list[float]]
+
+
+class Snapshots:
+    """Takes snapshots of a policy under training and keeps them in the stage's folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: PreTrainedModel,
+        heldout: Sequence[Tokens],
+        reference: Sequence[Tensor],
+        settings: CompareRun,
+        tokenizer: Tokenizer,
+    ) -> None:
+        count = settings.evaluation.curve_prompts
+        self.path = folder / "snapshots.jsonl"
+        self.model, self.heldout, self.reference = model, heldout[:count], reference[:count]
+        self.settings, self.end_id = settings, tokenizer.eos_token_id
+
+    def take(self, step: int, seconds: float) -> None:
+        """Measure the policy as it is after `step`; a snapshot of a later step is left from an interrupted run."""
+        earlier = [row for row in self.load(self.path.parent) if row["step"] < step]
+        answers = write_answers(
+            self.model,
+            [row.prompt for row in self.heldout],
+            self.settings.sampling,
+            end_ids=[self.end_id],
+            seed=self.settings.seed + 1,
+        )
+        row = {
+            "step": step,
+            "seconds": round(seconds, 3),
+            "margins": margins(self.model, self.heldout, self.reference),
+            "answers": [answer.to_json() for answer in answers],
+        }
+        self.path.write_text("".join(json.dumps(each) + "\n" for each in [*earlier, row]), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> list[dict[str, Any]]:
+        """The snapshots kept in a stage's folder, in the order of their steps."""
+        path = folder / "snapshots.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def measure_arm(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    heldout: Sequence[Tokens],
+    reference_logprobs: Sequence[Tensor],
+    reward_model: ScalarModel,
+    score: Score,
+    settings: CompareRun,
+    tokenizer: Tokenizer,
+    *,
+    snapshots: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Margins on all held-out pairs; answers to the first held-out prompts and every figure of each answer."""
+    prompts = [row.prompt for row in heldout[: settings.evaluation.prompts]]
+    answers = write_answers(
+        policy, prompts, settings.sampling, end_ids=[tokenizer.eos_token_id], seed=settings.seed + 2
+    )
+    curve = []
+    for snapshot in snapshots:
+        figures = _judge([Answer.from_json(fields) for fields in snapshot["answers"]], reference, reward_model, score)
+        known = {"step": snapshot["step"], "seconds": snapshot["seconds"], "margins": snapshot["margins"]}
+        curve.append(known | {name: figures[name] for name in ("gold", "reward", "log_ratio")})
+    return {
+        "margins": margins(policy, heldout, reference_logprobs),
+        "answers": [answer.to_json() for answer in answers],
+        **_judge(answers, reference, reward_model, score),
+        "curve": curve,
+    }
+
+
+def _judge(
+    answers: Sequence[Answer], reference: PreTrainedModel, reward_model: ScalarModel, score: Score
+) -> dict[str, list[float]]:
+    """Figures of each answer, in their order."""
+    return {
+        "gold": score(answers),
+        "reward": [rewards[0] for rewards in score_rewards(reward_model, [answer.tokens for answer in answers])],
+        "log_ratio": log_ratios_to(reference, answers),
+        "response_tokens": [float(len(answer.response)) for answer in answers],
+        "repetition": [repetition(answer.response) for answer in answers],
+    }

@@ -1,0 +1,145 @@
+"""The pairs that every arm shares, and the score that no arm is trained on.
+
+For the built-in reviews: answers sampled from the warm-started model, labelled by the gold scorer. For anybody's own
+pairs: split by prompt, a third part kept apart for a judge.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from pairtune.data import reviews
+from pairtune.data.check import check_pairs, check_skipped
+from pairtune.data.pack import Tokens
+from pairtune.data.schema import Pair
+from pairtune.data.sources import read_pairs
+from pairtune.data.split import split_by_prompt
+from pairtune.data.tokenize import encode_pairs
+from pairtune.errors import InputError
+from pairtune.models.load import Tokenizer
+from pairtune.progress import say, task
+from pairtune.sampling.sampler import Sample, sample
+from pairtune.settings import CompareRun
+
+# Prompts asked at a time while pairs are gathered.
+ASKED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class SharedPairs:
+    """(chosen, rejected) rows: to train on, to measure on, and (with one's own data) for the judge."""
+
+    train: list[Tokens]
+    heldout: list[Tokens]
+    judge: list[Tokens]
+
+    def save(self, path: Path, tokenizer: Tokenizer) -> None:
+        """One JSON object a pair: the split, the texts for people, the token ids that training uses."""
+        with path.open("w", encoding="utf-8") as file:
+            for split, rows in (("train", self.train), ("heldout", self.heldout), ("judge", self.judge)):
+                for row in rows:
+                    texts = {
+                        "prompt": tokenizer.decode(list(row.prompt)),
+                        "chosen": tokenizer.decode(list(row.responses[0]), skip_special_tokens=True),
+                        "rejected": tokenizer.decode(list(row.responses[1]), skip_special_tokens=True),
+                    }
+                    ids = {"prompt_ids": row.prompt, "chosen_ids": row.responses[0], "rejected_ids": row.responses[1]}
+                    file.write(json.dumps({"split": split, **texts, **ids}, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "SharedPairs":
+        """The rows that `save` wrote."""
+        parts: dict[str, list[Tokens]] = {"train": [], "heldout": [], "judge": []}
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                row = json.loads(line)
+                responses = (tuple(row["chosen_ids"]), tuple(row["rejected_ids"]))
+                parts[row["split"]].append(Tokens(tuple(row["prompt_ids"]), responses))
+        return cls(**parts)
+
+
+def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
+    """Somebody's own pairs in three parts that share no prompt. Raises InputError if a part would be empty."""
+    source = read_pairs(settings.data)
+    for finding in (*check_skipped(source.skipped), *check_pairs(source.rows)):
+        say(f"data: {finding.message}")
+    if len(source.rows) <= settings.heldout + 1:
+        raise InputError(
+            f"{settings.data} has {len(source.rows)} usable pairs; with {settings.heldout} held out, nothing is left to "
+            "train on - lower --heldout"
+        )
+    rest, heldout = split_by_prompt(source.rows, heldout=settings.heldout, seed=settings.seed)
+    judge_share = min(settings.pairs, len(rest) // 2)
+    train, judge = split_by_prompt(rest, heldout=judge_share, seed=settings.seed + 1)
+
+    def rows(pairs: Sequence[Pair]) -> list[Tokens]:
+        return list(encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens).rows)
+
+    return SharedPairs(rows(train)[: settings.pairs], rows(heldout), rows(judge))
+
+
+def sample_review_pairs(
+    reference: PreTrainedModel,
+    tokenizer: Tokenizer,
+    gold: reviews.GoldScorer,
+    prompts: Sequence[tuple[int, ...]],
+    settings: CompareRun,
+) -> tuple[SharedPairs, dict[str, Any]]:
+    """Two answers of the reference to each prompt, labelled by Bradley–Terry; a prompt is on one side only.
+
+    A prompt both of whose answers end, and differ, gives a pair; the others are counted and left out.
+    """
+    wanted = settings.pairs + settings.heldout
+    found: list[tuple[tuple[int, ...], Sample, Sample]] = []
+    asked = answers = ended = 0
+    with task("answers", wanted) as progress:
+        while len(found) < wanted:
+            some = prompts[asked : asked + ASKED_AT_ONCE]
+            if not some:
+                raise InputError(f"the reviews have prompts for {len(found)} pairs only; ask for fewer --pairs")
+            drawn = sample(
+                reference,
+                [prompt for prompt in some for _ in range(2)],
+                end_ids=[tokenizer.eos_token_id],
+                max_new_tokens=settings.sampling.max_new_tokens,
+                temperature=settings.sampling.temperature,
+                batch_size=settings.sampling.batch_size,
+                seed=settings.seed * 1_000_003 + asked,
+            )
+            asked += len(some)
+            answers += len(drawn)
+            ended += sum(answer.ended for answer in drawn)
+            fresh = [
+                (prompt, a, b)
+                for prompt, a, b in zip(some, drawn[::2], drawn[1::2], strict=True)
+                if a.ended and b.ended and a.response != b.response
+            ]
+            progress.advance(min(len(fresh), wanted - len(found)))
+            found += fresh
+    found = found[:wanted]
+    texts = [gold_text(tokenizer, prompt, side.response) for prompt, *sides in found for side in sides]
+    gold_N2 = gold(texts).reshape(-1, 2)
+    first_wins = reviews.label(gold_N2[:, 0], gold_N2[:, 1], seed=settings.seed)
+    rows = [
+        Tokens(prompt, (a.response, b.response) if wins else (b.response, a.response))
+        for (prompt, a, b), wins in zip(found, first_wins, strict=True)
+    ]
+    agree = float(np.mean(first_wins == (gold_N2[:, 0] > gold_N2[:, 1])))
+    facts = {
+        "prompts_asked": asked,
+        "ended": ended / answers,
+        "response_tokens": float(np.mean([len(r) for row in rows for r in row.responses])),
+        "labels_with_the_higher_gold": agree,
+        "gold_std": float(gold_N2.std()),
+    }
+    return SharedPairs(rows[: settings.pairs], rows[settings.pairs :], []), facts
+
+
+def gold_text(tokenizer: Tokenizer, prompt: Sequence[int], response: Sequence[int]) -> str:
+    """What the gold scorer reads: prompt and answer as one text."""
+    return str(tokenizer.decode([*prompt, *response], skip_special_tokens=True))

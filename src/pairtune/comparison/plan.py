@@ -1,0 +1,115 @@
+"""What a comparison will do, written down before it does anything, and the folder it may do it in."""
+
+import difflib
+import hashlib
+import json
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pairtune.errors import InputError
+from pairtune.models.load import resolve
+from pairtune.models.machine import Machine, describe_machine
+from pairtune.objectives.catalog import OBJECTIVES
+from pairtune.progress import say
+from pairtune.settings import CompareRun, to_mapping
+
+# What makes a plan another plan, and not the same one with a setting changed.
+IDENTITY = ("preset", "model", "data")
+# Bytes on disk for each byte of a bfloat16 model: four models kept, and PPO's checkpoint (masters and moments of two).
+DISK_PER_MODEL_BYTE = 18
+
+
+def open_run(settings: CompareRun) -> Path:
+    """The run's folder, with plan.yaml in it. Raises InputError if it holds another plan or something else."""
+    known = [*OBJECTIVES, "ppo"]
+    for method in settings.methods:
+        if method not in known:
+            near = difflib.get_close_matches(method, known, 1)
+            hint = f'did you mean "{near[0]}"?' if near else f"the methods are {', '.join(known)}"
+            raise InputError(f'methods: there is no method "{method}"; {hint}')
+    if len(set(settings.methods)) < len(settings.methods):
+        raise InputError("methods: a method is named twice")
+    out = Path(settings.out or f"runs/{settings.preset}")
+    plan = to_mapping(settings)
+    if out.exists() and not out.is_dir():
+        raise InputError(f'out: "{out}" is a file; give a folder')
+    if (out / "plan.yaml").is_file():
+        _compare_plans(out, yaml.safe_load((out / "plan.yaml").read_text(encoding="utf-8")) or {}, plan)
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f'out: "{out}" is not empty and holds no plan of pairtune; give an empty or a new folder')
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / "plan.yaml.partial"
+    partial.write_text(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    partial.replace(out / "plan.yaml")
+    return out
+
+
+def _compare_plans(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    other = [f"{name} {before.get(name)}" for name in IDENTITY if before.get(name) != now[name]]
+    if other:
+        raise InputError(f'out: "{out}" holds another plan ({", ".join(other)}); give another --out, or remove it')
+    old, new = flat(before), flat(now)
+    changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if name != "out" and old.get(name) != new[name]]
+    if changed:
+        say(f"plan: changed {', '.join(changed)}; what depends on it is done again")
+
+
+def check_disk(out: Path, model_bytes: int) -> None:
+    """Raises InputError if the disk clearly has no room for the run."""
+    free, need = shutil.disk_usage(out).free, DISK_PER_MODEL_BYTE * model_bytes
+    if free < need:
+        raise InputError(
+            f'out: the disk of "{out}" has {free / 1e9:.1f} GB free and this run needs about {need / 1e9:.1f} GB; '
+            "make room or give another --out"
+        )
+
+
+def write_environment(out: Path, settings: CompareRun, machine: Machine, hashes: dict[str, str]) -> None:
+    """environment.json: versions, machine, and hashes of data and weights."""
+    packages = ("pairtune", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn")
+    facts = {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "machine": describe_machine() | {"computes": str(machine)},
+        "hashes": hashes,
+        "seed": settings.seed,
+    }
+    (out / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def model_hash(name: str) -> str:
+    """SHA-256 of a model's configuration, weights and tokenizer files; of its name where it lies on a hub."""
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return f"hub:{name}"
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
+            digest.update(path.name.encode())
+            digest.update(file_hash(path).encode())
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings by dotted key."""
+    values: dict[str, Any] = {}
+    for name, value in nested.items():
+        values.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return values
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

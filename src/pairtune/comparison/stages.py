@@ -1,0 +1,78 @@
+"""Stages kept by content: the same work on the same inputs is done once, and a half-done stage is gone on with."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pairtune.engine.cost import Cost, measured
+from pairtune.engine.reference import ENGINE_VERSION
+from pairtune.progress import duration, say
+
+# Raise it whenever a stage's work changes in a way that its inputs do not show.
+STAGES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished stage: what its result depends on, where it lies, the facts it left, what it cost."""
+
+    key: str
+    folder: Path
+    facts: dict[str, Any]
+    cost: Cost
+
+
+class Stages:
+    """The stages of one run, a folder each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, name: str, inputs: dict[str, Any], work: Callable[[Path], dict[str, Any]], *, title: str) -> Done:
+        """The stage's result, from an earlier run if its inputs are the same.
+
+        `work(folder)` does it and returns the stage's facts; what it leaves in its folder belongs to the stage. If it
+        is interrupted, the next run finds the folder as it was left.
+        """
+        key = content_key({"stage": name, "versions": [STAGES_VERSION, ENGINE_VERSION], **inputs})
+        folder = self.folder / name
+        kept = self._kept(name, key)
+        if kept is not None:
+            say(f"{title}: kept from an earlier run ({duration(kept.cost.seconds)})")
+            return kept
+        key_file = folder / "key"
+        if folder.exists() and (not key_file.is_file() or key_file.read_text() != key):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        key_file.write_text(key)
+        say(title)
+        with measured() as cost:
+            facts = work(folder)
+        cost = Cost(**facts.pop("cost")) if "cost" in facts else cost
+        partial = folder / "result.partial"
+        partial.write_text(json.dumps({"key": key, "facts": facts, "cost": cost.to_json()}, indent=2), encoding="utf-8")
+        partial.replace(folder / "result.json")
+        say(f"  done in {duration(cost.seconds)}")
+        return Done(key, folder, facts, cost)
+
+    def _kept(self, name: str, key: str) -> Done | None:
+        path = self.folder / name / "result.json"
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if result["key"] != key:
+                return None
+            return Done(key, path.parent, result["facts"], Cost(**result["cost"]))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            say(f"{name}: its result.json cannot be used ({error}); doing the stage again")
+            return None
+
+
+def content_key(inputs: dict[str, Any]) -> str:
+    """SHA-256 of the inputs as canonical JSON."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,198 @@
+"""Packs: the prompt once, its responses after it, many rows end to end in one flat sequence, no padding.
+
+    tokens     p p p c c c | p p r r r r ...       positions restart for every response where the prompt ended
+    branch     0 0 0 1 1 1 | 0 0 1 1 1 1 ...       0 is the prompt; a token sees its prompt and its own branch
+
+Shape suffixes: T tokens of the pack, R response tokens, S responses, N rows of a block, L the block's length.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# A block pads its rows to one length for attention alone; a new block starts when that would waste more than this.
+BLOCK_WASTE = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One prompt and the responses to it, as token ids. A pair is (chosen, rejected)."""
+
+    prompt: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(len(response) for response in self.responses)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of similar length, padded to one length for attention alone; `index_NL` points into the pack's tokens."""
+
+    index_NL: Tensor  # 0 where padded
+    branch_NL: Tensor  # -1 where padded
+    position_NL: Tensor
+    masks: dict[int | None, Tensor] = field(default_factory=dict, compare=False)
+
+    def visible(self, window: int | None) -> Tensor:
+        """Which token may see which, [N, L, L] bool: earlier, of the prompt or the same branch, within the window."""
+        if window not in self.masks:
+            branch, position = self.branch_NL, self.position_NL
+            order = torch.arange(branch.shape[1], device=branch.device)
+            earlier = order[None, :, None] >= order[None, None, :]
+            related = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+            seen = earlier & related
+            if window is not None:
+                seen &= position[:, :, None] - position[:, None, :] < window
+            # A padded row of queries sees itself, or its softmax would be 0/0.
+            self.masks[window] = seen | torch.eye(branch.shape[1], dtype=torch.bool, device=branch.device)
+        return self.masks[window]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Token rows laid end to end, and where their responses' log-probabilities are read."""
+
+    tokens_T: Tensor
+    positions_T: Tensor
+    blocks: tuple[Block, ...]
+    slot_T: Tensor  # where each token lies in the concatenation of the blocks' flattened [N·L]
+    source_R: Tensor  # the token whose hidden state predicts response token r
+    target_R: Tensor  # the id of response token r
+    place_R: Tensor  # where response token r itself lies in the pack
+    response_R: Tensor  # the response it belongs to, 0..S-1
+    last_S: Tensor  # where each response's last token lies in the pack
+    row_S: Tensor  # the row that each response belongs to
+    rows: int
+    responses: int
+    attended: int  # pairs of (token, token it sees): what attention cannot avoid
+
+    def to(self, device: torch.device) -> "Pack":
+        """The same pack on another device."""
+        if self.tokens_T.device == device:
+            return self
+        values: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        values["blocks"] = tuple(
+            Block(b.index_NL.to(device), b.branch_NL.to(device), b.position_NL.to(device)) for b in self.blocks
+        )
+        return Pack(**values)
+
+    def sums(self, values_R: Tensor) -> Tensor:
+        """Sum a value per response token over each response: [R] -> [S]."""
+        zero = torch.zeros(self.responses, dtype=values_R.dtype, device=values_R.device)
+        return zero.index_add(0, self.response_R, values_R)
+
+    def lengths(self) -> Tensor:
+        """Tokens in each response: [S]."""
+        return torch.bincount(self.response_R, minlength=self.responses)
+
+
+def pack(rows: Sequence[Tokens]) -> Pack:
+    """Lay rows end to end in the order given. Every prompt and every response needs at least one token."""
+    tokens: list[int] = []
+    positions: list[np.ndarray] = []
+    branches: list[np.ndarray] = []
+    starts: list[int] = []
+    source: list[np.ndarray] = []
+    place: list[np.ndarray] = []
+    row_of: list[int] = []
+    for number, row in enumerate(rows):
+        start, prompt = len(tokens), len(row.prompt)
+        if prompt == 0 or not row.responses or not all(row.responses):
+            raise ValueError("a row needs a prompt and responses of at least one token each")
+        starts.append(start)
+        tokens.extend(row.prompt)
+        positions.append(np.arange(prompt))
+        branches.append(np.zeros(prompt, dtype=np.int64))
+        for branch, response in enumerate(row.responses, 1):
+            begin, length = len(tokens), len(response)
+            tokens.extend(response)
+            positions.append(np.arange(prompt, prompt + length))
+            branches.append(np.full(length, branch))
+            place.append(np.arange(begin, begin + length))
+            source.append(np.concatenate(([start + prompt - 1], np.arange(begin, begin + length - 1))))
+            row_of.append(number)
+    starts.append(len(tokens))
+    tokens_T, positions_T = np.array(tokens), np.concatenate(positions)
+    place_R = np.concatenate(place)
+    lengths_S = np.array([len(p) for p in place])
+    blocks = tuple(_blocks(np.array(starts), np.concatenate(branches), positions_T))
+    return Pack(
+        tokens_T=torch.from_numpy(tokens_T),
+        positions_T=torch.from_numpy(positions_T),
+        blocks=blocks,
+        slot_T=_slots(blocks, len(tokens)),
+        source_R=torch.from_numpy(np.concatenate(source)),
+        target_R=torch.from_numpy(tokens_T[place_R]),
+        place_R=torch.from_numpy(place_R),
+        response_R=torch.from_numpy(np.repeat(np.arange(len(place)), lengths_S)),
+        last_S=torch.from_numpy(place_R[np.cumsum(lengths_S) - 1]),
+        row_S=torch.tensor(row_of),
+        rows=len(rows),
+        responses=len(place),
+        attended=sum(_attended(row) for row in rows),
+    )
+
+
+def _attended(row: Tokens) -> int:
+    prompt = len(row.prompt)
+    return prompt * (prompt + 1) // 2 + sum(len(r) * prompt + len(r) * (len(r) + 1) // 2 for r in row.responses)
+
+
+def _blocks(starts: np.ndarray, branch_T: np.ndarray, position_T: np.ndarray) -> Iterator[Block]:
+    """Group the rows, longest first, into blocks that waste little when padded."""
+    lengths = np.diff(starts)
+    group: list[int] = []
+    used = 0
+    for row in np.argsort(-lengths, kind="stable"):
+        longest = lengths[group[0]] if group else lengths[row]
+        if group and longest**2 * (len(group) + 1) > BLOCK_WASTE * (used + lengths[row] ** 2):
+            yield _block(group, starts, branch_T, position_T)
+            group, used = [], 0
+        group.append(int(row))
+        used += lengths[row] ** 2
+    yield _block(group, starts, branch_T, position_T)
+
+
+def _block(group: list[int], starts: np.ndarray, branch_T: np.ndarray, position_T: np.ndarray) -> Block:
+    begin = starts[group][:, None]
+    length = np.diff(starts)[group][:, None]
+    offset = np.arange(length.max())[None, :]
+    real = offset < length
+    index = np.where(real, begin + offset, 0)
+    return Block(
+        index_NL=torch.from_numpy(index),
+        branch_NL=torch.from_numpy(np.where(real, branch_T[index], -1)),
+        position_NL=torch.from_numpy(np.where(real, position_T[index], 0)),
+    )
+
+
+def _slots(blocks: tuple[Block, ...], tokens: int) -> Tensor:
+    """The inverse of the blocks' indices: each token of the pack lies in exactly one unpadded slot."""
+    slot_T = torch.empty(tokens, dtype=torch.long)
+    before = 0
+    for block in blocks:
+        real = (block.branch_NL >= 0).flatten()
+        slot_T[block.index_NL.flatten()[real]] = before + real.nonzero()[:, 0]
+        before += len(real)
+    return slot_T
+
+
+def batches_by_tokens(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
+    """Indices of the rows in groups of similar length, each at most `budget` tokens (or one row), longest first.
+
+    For passes whose order does not matter: a reference pass, an evaluation, the micro-batches of one step.
+    """
+    groups: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i)):
+        if not groups or len(rows[row]) > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(row)
+        room -= len(rows[row])
+    return groups

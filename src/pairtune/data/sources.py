@@ -1,0 +1,276 @@
+"""Where rows come from: JSON lines, JSON, CSV and Parquet files, or a dataset on the hub.
+
+What a row's columns mean is told in :mod:`pairtune.data.formats`. Rows keep their order and their 1-based
+line (JSON lines, CSV) or row (JSON arrays, Parquet, the hub). Nothing here unpickles or runs code that came
+with the data.
+
+A row that has a known format but nothing to learn from (an empty response, two sides with different prompts)
+is an error in a file with a ``prompt`` column, which its owner can mend. In whole dialogues and in hub
+datasets, mostly other people's, such rows are left out and returned as ``skipped``.
+"""
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeAlias, cast
+
+from pairtune.data.formats import (
+    Columns,
+    MalformedError,
+    UnusableError,
+    escaped,
+    listed,
+    quoted,
+    to_demonstration,
+    to_pair,
+    to_prompt,
+)
+from pairtune.data.schema import Demonstration, Pair, Prompt, Row, Rows, Skipped
+from pairtune.errors import InputError
+
+KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
+_SUFFIX = re.compile(r"\.(?:(jsonl|json|csv)(?:\.gz)?|(parquet))\Z", re.IGNORECASE)
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?\Z", re.ASCII)
+
+
+class Record(NamedTuple):
+    """One row as it came: its number, what that number counts ("line" or "row"), and its columns."""
+
+    unit: str
+    number: int
+    columns: Columns
+
+
+Reader: TypeAlias = Callable[[BinaryIO, str], Iterator[Record]]
+
+
+def read_pairs(source: str, *, split: str = "train") -> Rows[Pair]:
+    """The pairs of a file, a folder that holds one file, or a hub dataset.
+
+    Each row has ``chosen`` and ``rejected``, and most have ``prompt``: all three as text; or both sides as
+    whole dialogues in hh-rlhf's raw text; or both as lists of messages, whole or only the answer.
+
+    Raises InputError, one sentence that names the file, the line and the field, when the source cannot be
+    read, a row has none of the formats, or no row is left.
+    """
+    return _read(source, split, to_pair)
+
+
+def read_demonstrations(source: str, *, split: str = "train") -> Rows[Demonstration]:
+    """The demonstrations of a file, a folder that holds one file, or a hub dataset.
+
+    The response is the first of the columns ``response``, ``completion``, ``messages`` and ``chosen``; pairs
+    serve as they are, and ``rejected`` is then ignored. Formats and errors are those of :func:`read_pairs`.
+    """
+    return _read(source, split, to_demonstration)
+
+
+def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
+    """The prompts of a file, a folder that holds one file, or a hub dataset.
+
+    A ``prompt`` column (text or messages) is enough; otherwise the prompt of the row's pair or of its
+    ``messages``. Formats and errors are those of :func:`read_pairs`.
+    """
+    return _read(source, split, to_prompt)
+
+
+def _read(source: str, split: str, parse: Callable[[Columns, int], Row]) -> Rows[Row]:
+    path = _local(source)
+    name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
+    if path and split != "train":
+        raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    for unit, number, columns in _open(path, name) if path else _hub(source, name, split):
+        try:
+            rows.append(parse(columns, number))
+        except MalformedError as error:
+            raise InputError(f"{name} {unit} {number}: {error}") from None
+        except UnusableError as error:
+            if path and "prompt" in columns:
+                raise InputError(
+                    f"{name} {unit} {number}: {error.reason}; {error.need} - remove the row or fill it in"
+                ) from None
+            skipped.append(Skipped(number, error.reason))
+    if skipped and not rows:
+        first = f"row {skipped[0].row}: {skipped[0].reason}"
+        raise InputError(f"{name}: none of the {len(skipped)} rows can be used ({first}); give another source")
+    if not rows:
+        raise InputError(f"{name}: there are no rows in it; give a source that has some")
+    return Rows(tuple(rows), tuple(skipped))
+
+
+def _local(source: str) -> Path | None:
+    """The file that ``source`` names, or None where only a hub dataset can be meant."""
+    shown = quoted(source, 80)
+    if not source.strip() or "\0" in source:
+        raise InputError(f"{shown} is not a data source; give {KNOWN}, or the name of a hub dataset")
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return _only_file(path)
+        exists = path.exists()
+    except OSError as error:
+        raise InputError(f"{shown} cannot be read: {error.strerror or error}") from None
+    if exists and not _SUFFIX.search(path.name):
+        raise InputError(f"{shown} is not a kind of file that can be read; give {KNOWN}")
+    if exists:
+        return path
+    if _SUFFIX.search(source) or not _HUB_NAME.match(source):
+        raise InputError(f"{shown} does not exist; check the path (it is relative to the current folder)")
+    return None
+
+
+def _only_file(folder: Path) -> Path:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and _SUFFIX.search(path.name))
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise InputError(f"folder {quoted(str(folder), 80)} holds no data; give {KNOWN}")
+    names = listed((path.name for path in files), limit=4)
+    raise InputError(f"folder {quoted(str(folder), 80)} holds {len(files)} data files ({names}); give one of them")
+
+
+def _open(path: Path, name: str) -> Iterator[Record]:
+    """The rows of a file, by its suffix."""
+    match = _SUFFIX.search(path.name)
+    assert match is not None
+    reader = _READERS[(match[1] or match[2]).lower()]
+    try:
+        zipped = path.name.lower().endswith(".gz")
+        with cast(BinaryIO, gzip.open(path)) if zipped else path.open("rb") as file:
+            yield from reader(file, name)
+    except (OSError, EOFError, zlib.error) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: cannot be read ({escaped(str(said))}); check or replace the file") from None
+
+
+def _json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
+    return _parse_lines(_lines(file, name), name)
+
+
+def _json(file: BinaryIO, name: str) -> Iterator[Record]:
+    """One array of objects, or, as often happens under this suffix, JSON lines."""
+    lines = list(_lines(file, name))
+    if not "".join(lines[:64]).lstrip().startswith("["):
+        yield from _parse_lines(lines, name)
+        return
+    array = _decode_json("".join(lines), name, 1)
+    for number, item in enumerate(cast(list[object], array), 1):
+        yield Record("row", number, _object(item, f"{name} row {number}"))
+
+
+def _csv(file: BinaryIO, name: str) -> Iterator[Record]:
+    reader = csv.reader(_lines(file, name), strict=True)
+    limit = csv.field_size_limit(2**31 - 1)  # a dialogue may be longer than the module's 131,072 characters
+    start = 1
+    try:
+        header = next(reader, [])
+        _no_duplicates(header, f"{name} line 1")
+        start = reader.line_num + 1
+        for fields in reader:
+            if fields and len(fields) != len(header):
+                raise InputError(
+                    f"{name} line {start}: {len(fields)} fields where the header has {len(header)}; "
+                    "put quotes around text that holds commas or line breaks"
+                )
+            if fields:
+                yield Record("line", start, dict(zip(header, fields, strict=True)))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{name} line {start}: not CSV ({error}); check the quotes from there on") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parquet(file: BinaryIO, name: str) -> Iterator[Record]:
+    parquet = import_module("pyarrow.parquet")  # comes with datasets; slow to import
+    try:
+        table = parquet.ParquetFile(file)
+        _no_duplicates(table.schema_arrow.names, name)
+        number = 0
+        for batch in table.iter_batches(batch_size=1024):
+            for columns in batch.to_pylist():
+                number += 1
+                yield Record("row", number, columns)
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors derive from these
+        said = escaped(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
+        raise InputError(f"{name}: not a sound Parquet file ({said}); write it again") from None
+
+
+_READERS: dict[str, Reader] = {"jsonl": _json_lines, "json": _json, "csv": _csv, "parquet": _parquet}
+
+
+def _hub(source: str, name: str, split: str) -> Iterator[Record]:
+    datasets = import_module("datasets")  # slow to import
+    try:
+        rows = datasets.load_dataset(source, split=split)
+    except Exception as error:  # no network, no such name, a closed door, no such split: all one here
+        said = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise InputError(
+            f"{name}, split {quoted(split)}, cannot be loaded ({escaped(said)}); "
+            f"check its name, the split and the network, or give {KNOWN}"
+        ) from None
+    for number, columns in enumerate(rows, 1):
+        yield Record("row", number, columns)
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of a UTF-8 file, each with its end; cut at line feeds only, never at the likes of U+2028."""
+    offset = 0
+    for number, raw in enumerate(file, 1):
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            at = offset + error.start
+            raise InputError(
+                f"{name} line {number}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {at}); "
+                "save the file as UTF-8"
+            ) from None
+        offset += len(raw)
+        yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _parse_lines(lines: Iterable[str], name: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"{name} line {number}"
+            yield Record("line", number, _object(_decode_json(line, name, number), where))
+
+
+def _decode_json(text: str, name: str, first_line: int) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        said = f"{escaped(error.msg)} at column {error.colno}"
+        raise InputError(f"{name} line {line}: not JSON ({said}); mend or remove it") from None
+    except (ValueError, RecursionError) as error:  # two keys of one name, a number too long, lists too deep
+        said = escaped(str(error))
+        raise InputError(f"{name} line {first_line}: not usable JSON ({said}); mend or remove it") from None
+
+
+def _without_duplicates(items: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(items)
+    if len(fields) != len(items):
+        names = [key for key, _ in items]
+        twice = next(key for key in fields if names.count(key) > 1)
+        raise ValueError(f"{quoted(twice)} stands there twice")
+    return fields
+
+
+def _object(value: object, where: str) -> Columns:
+    if isinstance(value, dict):
+        return value
+    raise InputError(f'{where}: not a JSON object; a row looks like {{"prompt": "...", "chosen": "..."}}')
+
+
+def _no_duplicates(header: list[str], where: str) -> None:
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{where}: two columns are named {quoted(twice[0])}; rename or remove one")

@@ -1,0 +1,96 @@
+"""Rows to token ids: the chat template, the boundary between prompt and response, end of text, truncation.
+
+A prompt and its response are tokenised apart and joined, which is what a sampler sees, so the boundary never moves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from pairtune.data.pack import Tokens
+from pairtune.data.schema import Demonstration, Pair, PromptText
+from pairtune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token rows in the order of their sources, and which rows truncation touched (their numbers in the source)."""
+
+    rows: tuple[Tokens, ...]
+    origins: tuple[int, ...]  # the source's row number of each token row
+    shortened: tuple[int, ...]  # a prompt lost its beginning
+    cut: tuple[int, ...]  # a response lost its end, and so its end-of-text token
+    dropped: tuple[int, ...]  # nothing left to learn from: both responses equal after truncation
+
+
+def encode_prompt(prompt: PromptText, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of a prompt: raw text as it is (with the one BOS its tokenizer adds), a dialogue by the chat template.
+
+    A dialogue whose tokenizer has no chat template is written as a plain transcript of its turns.
+    """
+    if isinstance(prompt, str):
+        ids = tokenizer(prompt)["input_ids"]
+        if ids and ids[-1] == tokenizer.eos_token_id and len(ids) > 1:  # some tokenizers end every text
+            ids = ids[:-1]
+        return list(ids) or [_first_token(tokenizer)]
+    turns = [{"role": turn.role, "content": turn.content} for turn in prompt]
+    if tokenizer.chat_template:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    names = {"user": "Human", "assistant": "Assistant"}
+    text = "".join(f"\n\n{names.get(turn.role, turn.role.capitalize())}: {turn.content}" for turn in prompt)
+    return list(tokenizer(text.lstrip() + "\n\nAssistant: ")["input_ids"])
+
+
+def encode_response(response: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of a response and the end-of-text token after it."""
+    return [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def encode_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> Encoded:
+    """(chosen, rejected) token rows. Raises InputError if no pair is left."""
+    return _encode(
+        [(pair.row, pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs], tokenizer, max_tokens=max_tokens
+    )
+
+
+def encode_demonstrations(
+    demonstrations: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+) -> Encoded:
+    """One-response token rows. Raises InputError if none is left."""
+    return _encode([(d.row, d.prompt, (d.response,)) for d in demonstrations], tokenizer, max_tokens=max_tokens)
+
+
+def _encode(
+    sources: list[tuple[int, PromptText, tuple[str, ...]]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+) -> Encoded:
+    rows: list[Tokens] = []
+    origins: list[int] = []
+    shortened: list[int] = []
+    cut: list[int] = []
+    dropped: list[int] = []
+    for number, prompt_text, texts in sources:
+        prompt = encode_prompt(prompt_text, tokenizer)
+        responses = [encode_response(text, tokenizer) for text in texts]
+        # The prompt gives way first, from its beginning, down to half of the room; then responses lose their end.
+        room = max(max_tokens // 2, max_tokens - max(len(response) for response in responses))
+        if len(prompt) > room:
+            prompt = prompt[-room:]
+            shortened.append(number)
+        if any(len(prompt) + len(response) > max_tokens for response in responses):
+            responses = [response[: max_tokens - len(prompt)] for response in responses]
+            cut.append(number)
+        if len(responses) == 2 and responses[0] == responses[1]:
+            dropped.append(number)
+            continue
+        rows.append(Tokens(tuple(prompt), tuple(tuple(response) for response in responses)))
+        origins.append(number)
+    if not rows:
+        raise InputError("no row is left after tokenising; every pair's two responses are the same")
+    return Encoded(tuple(rows), tuple(origins), tuple(shortened), tuple(cut), tuple(dropped))
+
+
+def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What an empty prompt becomes: there must be one token to predict the first token from."""
+    return int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id)

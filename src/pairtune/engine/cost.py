@@ -1,0 +1,129 @@
+"""What a stage costs: seconds, tokens through a model, floating-point operations, peak memory."""
+
+import ctypes
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+import torch
+from transformers import PreTrainedModel
+
+# How often the resident memory is looked at, in seconds.
+MEMORY_EVERY = 0.05
+
+
+@dataclass
+class Cost:
+    """Wall-clock seconds, tokens given to a model, FLOPs of its matrix products, the process's peak memory in bytes.
+
+    A token of a pass with gradients counts once as a token and three times in FLOPs (forward and twice backward).
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    flops: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.seconds + other.seconds,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+            max(self.peak_memory_bytes, other.peak_memory_bytes),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+_current: ContextVar[Cost | None] = ContextVar("cost", default=None)
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    """Count everything the engine and the sampler do inside the block."""
+    release_memory()
+    cost = Cost()
+    token = _current.set(cost)
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch_memory, args=(cost, stop), daemon=True)
+    watcher.start()
+    began = time.perf_counter()
+    try:
+        yield cost
+    finally:
+        cost.seconds += time.perf_counter() - began
+        stop.set()
+        watcher.join()
+        _current.reset(token)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Leave what happens inside out of the cost: measurements along the way are not part of a method."""
+    cost = _current.get()
+    token = _current.set(None)
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        if cost is not None:
+            cost.seconds -= time.perf_counter() - began
+        _current.reset(token)
+
+
+def count_pass(model: PreTrainedModel, *, tokens: int, attended: int, predicted: int) -> None:
+    """Add one pass: its tokens, the (query, key) pairs that attention had to look at, the rows of logits."""
+    cost = _current.get()
+    if cost is None:
+        return
+    config = model.config.get_text_config()
+    size = config.hidden_size
+    passes = 3 if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()) else 1
+    heads = config.num_attention_heads
+    attention = 4 * attended * config.num_hidden_layers * heads * (getattr(config, "head_dim", None) or size // heads)
+    cost.tokens += tokens
+    cost.flops += passes * (2 * tokens * body_parameters(model) + attention + 2 * predicted * size * config.vocab_size)
+
+
+def body_parameters(model: PreTrainedModel) -> int:
+    """Parameters that take part in matrix products for every token: all but embeddings, head and vectors."""
+    known = getattr(model, "_pairtune_body_parameters", None)
+    if known is None:
+        tables = {id(model.get_input_embeddings().weight)}
+        output = model.get_output_embeddings()
+        if output is not None:
+            tables.add(id(output.weight))
+        known = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in tables)
+        model._pairtune_body_parameters = known  # type: ignore[assignment]
+    return int(known)  # type: ignore[arg-type]
+
+
+def release_memory() -> None:
+    """Give freed memory back, so that one stage's peak is not the last one's leftovers."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        pass  # not glibc: nothing to give back that we know of
+
+
+def _watch_memory(cost: Cost, stop: threading.Event) -> None:
+    process = psutil.Process()
+    while True:
+        if torch.cuda.is_available():
+            cost.peak_memory_bytes = max(cost.peak_memory_bytes, torch.cuda.max_memory_allocated())
+        else:
+            cost.peak_memory_bytes = max(cost.peak_memory_bytes, process.memory_info().rss)
+        if stop.wait(MEMORY_EVERY):
+            return

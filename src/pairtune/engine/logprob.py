@@ -1,0 +1,98 @@
+"""Hidden states to log-probabilities of response tokens only: the logits of prompts are never computed.
+
+Shape suffixes: T tokens of the pack, R response tokens, C the rows of one chunk, V vocabulary, E hidden size.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Pack
+from pairtune.engine.attention import NotPackableError
+from pairtune.engine.cost import count_pass
+from pairtune.engine.hidden import hidden_states
+
+# Rows of logits computed at a time, and rows whose float32 softmax stays in the processor's cache.
+CHUNK_ROWS = 1024
+CACHE_ROWS = 16
+
+
+def token_logprobs(model: PreTrainedModel, pack: Pack, *, temperature: float = 1.0) -> Tensor:
+    """log π(token | what came before it) of every response token of the pack: [R], nats, float32, differentiable."""
+    hidden_TE = hidden_states(model, pack)
+    count_pass(model, tokens=0, attended=0, predicted=len(pack.target_R))
+    return head_logprobs(model, hidden_TE[pack.source_R], pack.target_R, temperature=temperature)
+
+
+def head_logprobs(model: PreTrainedModel, hidden_RE: Tensor, target_R: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Log-softmax of the language-model head at the targets: [R], nats, float32."""
+    head = plain_head(model)
+    return _HeadLogprobs.apply(hidden_RE, head.weight, target_R, temperature)  # type: ignore[no-any-return]
+
+
+def plain_head(model: PreTrainedModel) -> nn.Linear:
+    """The model's head, if its logits are a plain linear map of its hidden states. Raises NotPackableError if not."""
+    head = model.get_output_embeddings()
+    config = model.config
+    odd = [
+        name
+        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+        if getattr(config, name, None) not in (None, 1, 1.0)
+    ]
+    if not isinstance(head, nn.Linear) or head.bias is not None or odd:
+        raise NotPackableError(
+            f"the model's head is not a plain linear map ({', '.join(odd) or 'bias or other class'})"
+        )
+    return head
+
+
+class _HeadLogprobs(torch.autograd.Function):
+    """log softmax(h Wᵀ / t) at the targets, whose backward writes the softmax's gradient over the saved logits."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_RE: Tensor, weight_VE: Tensor, target_R: Tensor, temperature: float) -> Tensor:
+        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        logprob_R = hidden_RE.new_empty(len(hidden_RE), dtype=torch.float32)
+        normaliser_R = torch.empty_like(logprob_R)
+        kept: list[Tensor] = []
+        for start in range(0, len(hidden_RE), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            logits_CV = hidden_RE[rows] @ weight_VE.T
+            for at in range(0, len(logits_CV), CACHE_ROWS):
+                part = slice(at, at + CACHE_ROWS)
+                whole = slice(start + at, start + min(at + CACHE_ROWS, len(logits_CV)))
+                scaled = logits_CV[part].float() / temperature
+                normaliser_R[whole] = scaled.logsumexp(-1)
+                logprob_R[whole] = scaled.gather(-1, target_R[whole, None])[:, 0] - normaliser_R[whole]
+            if needs_grad:
+                kept.append(logits_CV)
+        ctx.save_for_backward(hidden_RE, weight_VE, target_R, normaliser_R, *kept)
+        ctx.temperature = temperature
+        return logprob_R
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+        (grad_R,) = grads
+        hidden_RE, weight_VE, target_R, normaliser_R, *kept = ctx.saved_tensors
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        grad_hidden_RE = torch.empty_like(hidden_RE) if need_hidden else None
+        grad_weight_VE: Tensor | None = None
+        for number, logits_CV in enumerate(kept):
+            start = number * CHUNK_ROWS
+            for at in range(0, len(logits_CV), CACHE_ROWS):
+                part = slice(at, at + CACHE_ROWS)
+                whole = slice(start + at, start + min(at + CACHE_ROWS, len(logits_CV)))
+                scale = grad_R[whole, None] / ctx.temperature
+                # d logprob / d logits = (one-hot − softmax) / t, written where the logits were
+                softmax = (logits_CV[part].float() / ctx.temperature - normaliser_R[whole, None]).exp_()
+                softmax.mul_(-scale).scatter_add_(-1, target_R[whole, None], scale)
+                logits_CV[part] = softmax.to(logits_CV.dtype)
+            rows = slice(start, start + len(logits_CV))
+            if grad_hidden_RE is not None:
+                grad_hidden_RE[rows] = logits_CV @ weight_VE
+            if need_weight:
+                part_VE = logits_CV.T @ hidden_RE[rows]
+                grad_weight_VE = part_VE if grad_weight_VE is None else grad_weight_VE + part_VE
+        return grad_hidden_RE, grad_weight_VE, None, None

@@ -1,0 +1,8 @@
+"""The one exception that is a person's to mend: the command line prints it as one line and exits with 2."""
+
+
+class InputError(Exception):
+    """Something given to pairtune cannot be used.
+
+    The message is one plain sentence that says where (file, line, field), what is wrong, and what to do.
+    """

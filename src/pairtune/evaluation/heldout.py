@@ -1,0 +1,42 @@
+"""Held-out pairs: does the policy (or the reward model) put the chosen response above the rejected one?"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens
+from pairtune.engine.reference import compute_logprobs
+from pairtune.models.heads import ScalarModel
+from pairtune.training.reward import score_rewards
+from pairtune.training.step import TOKENS_PER_PASS
+
+
+def log_ratios(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> list[list[float]]:
+    """log π(y|x) − log π_ref(y|x) of every response, summed over its tokens, in nats: one list a row."""
+    logprobs = compute_logprobs(model, rows, tokens_per_pass=TOKENS_PER_PASS[model.device.type])
+    return [
+        [float(part.sum()) for part in (own - frozen).split([len(response) for response in row.responses])]
+        for own, frozen, row in zip(logprobs, reference, rows, strict=True)
+    ]
+
+
+def margins(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> list[float]:
+    """Log-ratio of chosen minus log-ratio of rejected for each pair, in nats."""
+    return [chosen - rejected for chosen, rejected in log_ratios(model, rows, reference)]
+
+
+def reward_margins(model: ScalarModel, rows: Sequence[Tokens]) -> list[float]:
+    """Reward of chosen minus reward of rejected for each pair."""
+    return [chosen - rejected for chosen, rejected in score_rewards(model, rows)]
+
+
+def wins(margin_N: Sequence[float]) -> list[float]:
+    """1 where the margin is above 0, ½ where it is 0, else 0. Their mean is the held-out accuracy."""
+    return [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margin_N]
+
+
+def mean_logprob(logprobs: Sequence[Tensor]) -> float:
+    """Mean log-probability per token over all responses, in nats: what warm start improves."""
+    return float(torch.cat(list(logprobs)).mean())

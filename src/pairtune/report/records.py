@@ -1,0 +1,125 @@
+"""What a run directory holds, read once and checked at the door.
+
+Only summary.json must be there. The others may be missing, as they are when a run stopped early.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pairtune.errors import InputError
+
+Row = Mapping[str, Any]
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The saved records of one comparison."""
+
+    name: str
+    summary: Row
+    steps: list[Row]
+    evaluations: list[Row]
+    samples: list[Row]
+    plan: str | None
+    environment: Row | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A mean, the number of values behind it, and its 95% interval; None where there can be none."""
+
+    mean: float
+    n: int
+    ci95: tuple[float, float] | None
+
+    @property
+    def detectable(self) -> bool:
+        """Of a difference: whether the interval excludes zero."""
+        return self.ci95 is not None and (self.ci95[0] > 0 or self.ci95[1] < 0)
+
+
+def read(run_dir: Path) -> Run:
+    """Read a run directory. InputError: one line that names the file, the line and what is wrong."""
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir} is not a run directory")
+    summary = _read_mapping(run_dir / "summary.json")
+    if summary is None:
+        raise InputError(f"{run_dir} holds no summary.json: the run has not finished, or this is not a run")
+    if not isinstance(summary.get("arms"), dict) or not all(isinstance(a, dict) for a in summary["arms"].values()):
+        raise InputError(f'{run_dir / "summary.json"}: "arms" must map the name of each arm to its numbers')
+    records = _read_rows(run_dir / "records.jsonl", {"step": int, "seconds": float})
+    return Run(
+        name=run_dir.resolve().name,
+        summary=summary,
+        steps=[row for row in records if row.get("kind") == "step"],
+        evaluations=[row for row in records if row.get("kind") == "evaluation"],
+        samples=_read_rows(
+            run_dir / "samples.jsonl", {"prompt_index": int, "prompt": str, "arm": str, "response": str}
+        ),
+        plan=_read_text(run_dir / "plan.yaml"),
+        environment=_read_mapping(run_dir / "environment.json"),
+    )
+
+
+def measured(saved: Any) -> Measured | None:
+    """A saved {"mean", "n", "ci95"} or null. InputError: anything else."""
+    if saved is None:
+        return None
+    try:
+        interval = saved["ci95"]
+        ci95 = (float(interval[0]), float(interval[1])) if interval else None
+        found = Measured(mean=float(saved["mean"]), n=int(saved["n"]), ci95=ci95)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{saved!r} should be a mean with its n and ci95, or null") from error
+    return found if math.isfinite(found.mean) else None
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _read_mapping(path: Path) -> Row | None:
+    text = _read_text(path)
+    return None if text is None else _parse(text, where=str(path))
+
+
+def _read_rows(path: Path, fields: Mapping[str, type]) -> list[Row]:
+    """The rows of a JSONL file, each holding the fields with their types; [] if there is no file."""
+    rows = []
+    # Not splitlines(): JSON strings may hold U+2028, which is no end of line here.
+    for number, line in enumerate((_read_text(path) or "").split("\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            row = _parse(line, where=where)
+            for field, wanted in fields.items():
+                allowed = (int, float) if wanted is float else wanted
+                if not isinstance(row.get(field), allowed):
+                    raise InputError(f'{where}: "{field}" must be {_SAID[wanted]}')
+            rows.append(row)
+    return rows
+
+
+_SAID = {int: "a whole number", float: "a number", str: "text"}
+
+
+def _parse(text: str, *, where: str) -> Row:
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise InputError(f"{where} is nested too deeply") from error
+    if not isinstance(parsed, dict):
+        raise InputError(f"{where} must hold a JSON object")
+    return parsed

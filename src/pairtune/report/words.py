@@ -1,0 +1,101 @@
+"""Names, numbers and strange text, written the same way on the page, in the figures and in the terminal."""
+
+import unicodedata
+from collections.abc import Callable, Iterable
+
+from pairtune.report.records import REFERENCE, Measured, Row
+
+NOTHING = "–"
+_SPELLED = {"simpo": "SimPO", REFERENCE: "Reference"}
+_JOINERS = {"\u200c", "\u200d"}  # joiners of Persian, of Indic scripts and of emoji
+_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def arm_name(arm: str) -> str:
+    """The name people use: DPO for dpo."""
+    return _SPELLED.get(arm, visible(arm.upper() if arm.isascii() and arm.isalpha() and len(arm) <= 4 else arm))
+
+
+def gold_name(summary: Row) -> str:
+    """Gold reward, or the judge's score where a judge stands in for it."""
+    return "Judge score" if (summary.get("gold_scorer") or {}).get("kind") == "judge" else "Gold reward"
+
+
+def visible(text: str) -> str:
+    """The text with everything that could hide, reorder or command made visible.
+
+    Control characters become their pictures (escape is ␛), and direction overrides, invisible marks and lone
+    surrogates become ‹U+202E›. Line feed, tab and the joiners that scripts need stay.
+    """
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(character: str) -> str:
+    code = ord(character)
+    if character in "\n\t" or character in _JOINERS:
+        return character
+    if code < 0x20 or code == 0x7F:
+        return chr(0x2421 if code == 0x7F else 0x2400 + code)
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return f"‹U+{code:04X}›"
+    return character
+
+
+def decimal(value: float) -> str:
+    """Two decimals, or two significant digits where those would read as zero."""
+    if abs(value) >= 1e4:
+        return scientific(value)
+    text = f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.2g}"
+    return text.replace("-", "−")
+
+
+def tenths(value: float) -> str:
+    """One decimal."""
+    return f"{value:,.1f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share as hundredths."""
+    return f"{100 * share:.1f}%".replace("-", "−")
+
+
+def points(share: float) -> str:
+    """A difference of two shares, in hundredths."""
+    return f"{100 * share:.1f} pt".replace("-", "−")
+
+
+def whole(value: float) -> str:
+    """A count."""
+    return f"{value:,.0f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds, whole from ten on."""
+    return f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
+
+
+def gigabytes(value: float) -> str:
+    """Bytes as GB of 10⁹ bytes."""
+    return f"{value / 1e9:.1f} GB"
+
+
+def scientific(value: float) -> str:
+    """3.1×10¹⁴"""
+    if not value:
+        return "0"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}×10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−")
+
+
+def interval(measured: Measured, show: Callable[[float], str] = decimal) -> str:
+    """The interval as "low to high", the unit written once."""
+    if measured.ci95 is None:
+        return "no interval"
+    low, high = map(show, measured.ci95)
+    return f"{low.removesuffix(' pt').removesuffix('%')} to {high}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """a, b and c"""
+    *first, last = words
+    return " and ".join(filter(None, [", ".join(first), last]))

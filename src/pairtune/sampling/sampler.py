@@ -1,0 +1,134 @@
+"""Pure sampling in batches with a key-value cache, keeping the log-probabilities that the tokens were drawn with.
+
+Shape suffixes: B rows still being written, L padded prompt length, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from pairtune.engine.cost import count_pass
+
+# The batch is made smaller when at least this share of its rows has finished.
+COMPACT_AT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer: its tokens (with the end-of-text token if it ended), each token's log-probability in nats."""
+
+    response: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+
+
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+    seed: int,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Sample]:
+    """One answer to each prompt, drawn from softmax(logits / temperature): no top-k, no forced length, no penalty.
+
+    The log-probabilities are of the tempered distribution. Row i's random numbers depend on `seed` and i alone, so
+    batching does not change what is drawn beyond rounding. `progress` is called with the rows finished at a time.
+    """
+    if not prompts:
+        return []
+    if temperature <= 0 or max_new_tokens < 1:
+        raise ValueError("temperature and max_new_tokens must be positive")
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(len(prompts), max_new_tokens, generator=generator, dtype=torch.float64)
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    answers: list[Sample | None] = [None] * len(prompts)
+    training = model.training
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        drawn = _sample_batch(model, [prompts[i] for i in rows], uniform[rows], tuple(end_ids), temperature)
+        for i, answer in zip(rows, drawn, strict=True):
+            answers[i] = answer
+        progress(len(rows))
+    model.train(training)
+    return [answer for answer in answers if answer is not None]
+
+
+@torch.no_grad()
+def _sample_batch(
+    model: PreTrainedModel,
+    prompts: list[Sequence[int]],
+    uniform: Tensor,
+    end_ids: tuple[int, ...],
+    temperature: float,
+) -> list[Sample]:
+    device = next(model.parameters()).device
+    input_BL, mask_BL = _left_padded(prompts, device)
+    position_B = mask_BL.sum(-1) - 1
+    position_BL = (mask_BL.cumsum(-1) - 1).clamp_min(0)
+    end = torch.tensor(end_ids, device=device)
+    uniform = uniform.to(device)
+    rows = torch.arange(len(prompts), device=device)
+    tokens: list[list[int]] = [[] for _ in prompts]
+    logprobs: list[list[float]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    cache = DynamicCache(config=model.config)
+    for step in range(uniform.shape[1]):
+        output = model.base_model(
+            input_ids=input_BL,
+            attention_mask=mask_BL,
+            position_ids=position_BL,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        seen = int(mask_BL.sum())
+        count_pass(model, tokens=seen if step == 0 else len(rows), attended=seen, predicted=len(rows))
+        logits_BV = model.get_output_embeddings()(output.last_hidden_state[:, -1])
+        token_B, logprob_B = draw(logits_BV, uniform[rows, step], temperature)
+        stopped_B = torch.isin(token_B, end)
+        for row, token, logprob, stop in zip(
+            rows.tolist(), token_B.tolist(), logprob_B.tolist(), stopped_B.tolist(), strict=True
+        ):
+            if not ended[row]:
+                tokens[row].append(token)
+                logprobs[row].append(logprob)
+                ended[row] = stop
+        going_B = torch.tensor([not ended[row] for row in rows.tolist()], device=device)
+        if not going_B.any():
+            break
+        if (~going_B).float().mean() >= COMPACT_AT:
+            kept = going_B.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            rows, token_B, mask_BL, position_B = rows[kept], token_B[kept], mask_BL[kept], position_B[kept]
+        position_B = position_B + 1
+        input_BL, position_BL = token_B[:, None], position_B[:, None]
+        mask_BL = torch.cat((mask_BL, mask_BL.new_ones(len(mask_BL), 1)), dim=1)
+    return [Sample(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logprobs, ended, strict=True)]
+
+
+def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """One token a row by inverting the cumulative distribution at one uniform number: ids [B] and log-probs [B]."""
+    logprob_BV = torch.log_softmax(logits_BV.float() / temperature, dim=-1)
+    cumulative_BV = logprob_BV.exp().cumsum(-1)
+    # Scaling by the last sum, which rounding keeps from being 1, leaves no uniform number beyond the end.
+    level_B = uniform_B.to(cumulative_BV.dtype) * cumulative_BV[:, -1]
+    token_B = torch.searchsorted(cumulative_BV, level_B[:, None], right=True)[:, 0]
+    token_B = token_B.clamp_max(logits_BV.shape[-1] - 1)
+    return token_B, logprob_BV.gather(-1, token_B[:, None])[:, 0]
+
+
+def _left_padded(prompts: list[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    length = max(len(prompt) for prompt in prompts)
+    input_BL = torch.zeros(len(prompts), length, dtype=torch.long)
+    mask_BL = torch.zeros_like(input_BL)
+    for i, prompt in enumerate(prompts):
+        input_BL[i, length - len(prompt) :] = torch.tensor(list(prompt))
+        mask_BL[i, length - len(prompt) :] = 1
+    return input_BL.to(device), mask_BL.to(device)

@@ -1,0 +1,219 @@
+"""Any objective's exact expected loss over a pair law, its gradient, and its minimiser over all policies.
+
+Shape suffixes: X, prompts; Y, responses; W and L, chosen and rejected response; B, the pairs of a batch; N = X·Y, a
+table laid flat. A policy is written π ∝ π_ref·exp(u): `u_XY` is the unknown and u = 0 is the reference.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize as scipy_minimize
+from scipy.special import expit
+
+from pairtune.theory.optimum import advantage
+from pairtune.theory.world import Array, World, objective, tilt
+
+NEWTON_STEPS = 30
+STILL = 1e-5  # a Newton step this small beside u is rounding; on the way to infinity it stays near a fiftieth of u
+FLAT = 1e-13  # directions whose curvature is below this share of the largest are flat: no Newton step goes there
+
+
+class MarginLoss(NamedTuple):
+    """A loss of one pair that depends on its margin alone, and its two derivatives, each element by element."""
+
+    value: Callable[[Array], Array]
+    slope: Callable[[Array], Array]
+    curvature: Callable[[Array], Array]
+
+
+def softplus(z: Array) -> Array:
+    """log(1 + exp(z)) = −log σ(−z) without overflow, for real z or a complex step."""
+    positive = z.real > 0
+    result: Array = np.where(positive, z, 0) + np.log1p(np.exp(np.where(positive, -z, z)))
+    return result
+
+
+def dpo(*, beta: float) -> MarginLoss:
+    """−log σ(β·margin), in nats: Rafailov et al. 2023, arXiv 2305.18290, eq. 7."""
+    return MarginLoss(
+        value=lambda margin: softplus(-beta * margin),
+        slope=lambda margin: -beta * expit(-beta * margin),
+        curvature=lambda margin: beta**2 * expit(beta * margin) * expit(-beta * margin),
+    )
+
+
+def ipo(*, beta: float) -> MarginLoss:
+    """(margin − 1/(2β))²: Azar et al. 2023, arXiv 2310.12036, eq. 17, where β is written τ."""
+    return MarginLoss(
+        value=lambda margin: (margin - 1 / (2 * beta)) ** 2,
+        slope=lambda margin: 2 * (margin - 1 / (2 * beta)),
+        curvature=lambda margin: np.full_like(margin, 2.0),
+    )
+
+
+def margins(score_XY: Array) -> Array:
+    """score(w) − score(l) for each ordered pair [X, W, L]. Anything added to a whole row, such as log Z, cancels."""
+    result: Array = score_XY[:, :, None] - score_XY[:, None, :]
+    return result
+
+
+def expected_loss(loss: MarginLoss, logratio_XY: Array, weight_XWL: Array) -> Array:
+    """Σ_{x,w,l} weight·loss(margin): the loss of the whole pair law, as a sum. Returns a scalar."""
+    result: Array = (weight_XWL * loss.value(margins(logratio_XY))).sum()
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a minimiser needs of a function of u [X, Y]: its value, its gradient [X, Y], its Hessian [N, N]."""
+
+    value: Callable[[Array], float]
+    gradient: Callable[[Array], Array]
+    hessian: Callable[[Array], Array]
+
+
+def on_margins(loss: MarginLoss, weight_XWL: Array) -> Problem:
+    """The expected loss of a pair law; the softmax's normaliser cancels in a margin, so u stands for the log-ratio."""
+
+    def gradient(u_XY: Array) -> Array:
+        pull_XWL = weight_XWL * loss.slope(margins(u_XY))
+        result: Array = pull_XWL.sum(axis=2) - pull_XWL.sum(axis=1)
+        return result
+
+    def hessian(u_XY: Array) -> Array:
+        bend_XWL = weight_XWL * loss.curvature(margins(u_XY))
+        bend_XYY = bend_XWL + bend_XWL.swapaxes(1, 2)
+        return block_diagonal(bend_XYY.sum(axis=2)[:, :, None] * np.eye(u_XY.shape[1]) - bend_XYY)
+
+    return Problem(value=lambda u_XY: float(expected_loss(loss, u_XY, weight_XWL)), gradient=gradient, hessian=hessian)
+
+
+def on_rlhf(world: World) -> Problem:
+    """Minus the KL-constrained objective, averaged over prompts: what PPO would descend if its sums were exact."""
+
+    def gradient(u_XY: Array) -> Array:
+        policy_XY = tilt(world.reference_XY, u_XY)
+        result: Array = -world.prompt_X[:, None] * policy_XY * advantage(world, policy_XY)
+        return result
+
+    def hessian(u_XY: Array) -> Array:
+        policy_XY = tilt(world.reference_XY, u_XY)
+        slope_XY, eye_YY = policy_XY * advantage(world, policy_XY), np.eye(u_XY.shape[1])
+        cross_XYY = slope_XY[:, :, None] * policy_XY[:, None, :]
+        spread_XYY = policy_XY[:, :, None] * (eye_YY - policy_XY[:, None, :])
+        bend_XYY = slope_XY[:, :, None] * eye_YY - cross_XYY - cross_XYY.swapaxes(1, 2) - world.beta * spread_XYY
+        return block_diagonal(-world.prompt_X[:, None, None] * bend_XYY)
+
+    def value(u_XY: Array) -> float:
+        return -float(world.prompt_X @ objective(world, tilt(world.reference_XY, u_XY)))
+
+    return Problem(value=value, gradient=gradient, hessian=hessian)
+
+
+def catalogued(name: str, weight_XWL: Array, reference_XY: Array, **parameters: float) -> Problem:
+    """The expected loss of any entry of the objectives' catalogue, differentiated by torch in float64.
+
+    `parameters` replace the catalogue's defaults. An objective that needs no reference is given log π instead of the
+    log-ratio, each response counting as one token. Raises ValueError on a name or a parameter not in the catalogue.
+    """
+    import torch  # heavy, and needed only for a loss that is written in torch
+
+    from pairtune.objectives.catalog import OBJECTIVES
+
+    if name not in OBJECTIVES:
+        raise ValueError(f"no objective is called {name!r}; the catalogue has {', '.join(sorted(OBJECTIVES))}")
+    entry = OBJECTIVES[name]
+    if unknown := sorted(parameters.keys() - entry.parameters.keys()):
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}; it takes {', '.join(entry.parameters)}")
+    settings = {key: parameter.default for key, parameter in entry.parameters.items()} | parameters
+    prompt_B, chosen_B, rejected_B = np.nonzero(weight_XWL)
+    weight_B = torch.from_numpy(weight_XWL[prompt_B, chosen_B, rejected_B])
+    log_reference_XY = torch.from_numpy(np.log(reference_XY))
+
+    def mean_loss(u_XY: torch.Tensor) -> torch.Tensor:
+        score_XY = torch.log_softmax(log_reference_XY + u_XY, dim=-1)
+        if entry.needs_reference:
+            score_XY = score_XY - log_reference_XY
+        return (weight_B * entry.loss(score_XY[prompt_B, chosen_B], score_XY[prompt_B, rejected_B], **settings)).sum()
+
+    def gradient(u_XY: Array) -> Array:
+        leaf_XY = torch.tensor(u_XY, dtype=torch.float64, requires_grad=True)
+        mean_loss(leaf_XY).backward()
+        assert leaf_XY.grad is not None
+        return leaf_XY.grad.numpy()
+
+    def hessian(u_XY: Array) -> Array:
+        point_XY = torch.tensor(u_XY, dtype=torch.float64)
+        table = torch.autograd.functional.hessian(mean_loss, point_XY)
+        return np.asarray(table).reshape(u_XY.size, u_XY.size)
+
+    return Problem(
+        value=lambda u_XY: float(mean_loss(torch.tensor(u_XY, dtype=torch.float64))),
+        gradient=gradient,
+        hessian=hessian,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Minimum:
+    """Where a minimisation ended.
+
+    `logratio_XY` is u: the log-ratio up to a constant per prompt. `gradient` is the largest slope left, `newton_step`
+    how far one more Newton step would move u. `attained` says that both are down to rounding and that the loss curves
+    upwards: a loss that falls all the way to infinity has a tiny gradient there too, but its Newton steps never shrink.
+    """
+
+    logratio_XY: Array
+    value: float
+    gradient: float
+    newton_step: float
+    attained: bool
+
+
+def minimise(problem: Problem, start_XY: Array) -> Minimum:
+    """The minimiser reached from a start: scipy's trust-region Newton method, then Newton steps down to rounding.
+
+    scipy compares values, so it stops at the square root of rounding; the last steps compare gradients. Both move only
+    where the loss has a slope, so what no pair constrains stays where it started.
+    """
+    shape, options = start_XY.shape, {"gtol": 1e-8, "max_trust_radius": 10.0, "maxiter": 1000}
+    found = scipy_minimize(
+        lambda flat_N: problem.value(flat_N.reshape(shape)),
+        start_XY.ravel(),
+        jac=lambda flat_N: problem.gradient(flat_N.reshape(shape)).ravel(),
+        hess=lambda flat_N: problem.hessian(flat_N.reshape(shape)),
+        method="trust-ncg",
+        options=options,
+    )
+    u_XY: Array = found.x.reshape(shape)
+    value, gradient_XY = problem.value(u_XY), problem.gradient(u_XY)
+    for _ in range(NEWTON_STEPS):
+        ahead_XY = u_XY + newton_step(problem, u_XY, gradient_XY)
+        value_there, gradient_there_XY = problem.value(ahead_XY), problem.gradient(ahead_XY)
+        uphill = value_there > value + 1e-14 * (1 + abs(value))
+        if uphill or not np.abs(gradient_there_XY).max() < np.abs(gradient_XY).max():
+            break
+        u_XY, value, gradient_XY = ahead_XY, value_there, gradient_there_XY
+    curvature_N = np.linalg.eigvalsh(problem.hessian(u_XY))
+    step = float(np.abs(newton_step(problem, u_XY, gradient_XY)).max())
+    slope = float(np.abs(gradient_XY).max())
+    upwards = bool(curvature_N.min() >= -1e-9 * max(curvature_N.max(), 0.0))
+    attained = slope <= 1e-10 and step <= STILL * (1 + float(np.abs(u_XY).max())) and upwards
+    return Minimum(logratio_XY=u_XY, value=value, gradient=slope, newton_step=step, attained=attained)
+
+
+def newton_step(problem: Problem, u_XY: Array, gradient_XY: Array) -> Array:
+    """The shortest step [X, Y] that would take the gradient to zero if the Hessian stayed as it is."""
+    step_N = np.linalg.lstsq(problem.hessian(u_XY), -gradient_XY.ravel(), rcond=FLAT)[0]
+    result: Array = step_N.reshape(u_XY.shape)
+    return result
+
+
+def block_diagonal(block_XYY: Array) -> Array:
+    """One block per prompt, since no prompt's policy touches another's: [X, Y, Y] to [N, N]."""
+    prompts, responses, _ = block_XYY.shape
+    full_XYXY = np.zeros((prompts, responses, prompts, responses))
+    full_XYXY[np.arange(prompts), :, np.arange(prompts), :] = block_XYY
+    return full_XYXY.reshape(prompts * responses, prompts * responses)

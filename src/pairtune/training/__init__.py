@@ -1,0 +1,1 @@
+"""Training: weights move here, and nowhere else."""

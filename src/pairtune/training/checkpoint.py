@@ -1,0 +1,112 @@
+"""Checkpoints of a stage under way, and its records: what Ctrl-C or a crash leaves to go on from.
+
+A checkpoint is one safetensors file, written whole before it replaces the last. Going on from it gives the same
+weights, to the bit, as never having stopped.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pairtune.progress import say
+
+
+class Journal:
+    """The records of one stage, a JSON object a line, and its latest checkpoint; both may be absent (folder None)."""
+
+    def __init__(self, stage: str, folder: Path | None = None, *, every: float = 180.0) -> None:
+        self.stage, self.folder, self.every = stage, folder, every
+        self.rows: list[dict[str, Any]] = []
+        self.saved_at = time.monotonic()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def record(self, **row: Any) -> None:
+        """Append one row."""
+        self.rows.append(row)
+        if self.folder is not None:
+            with (self.folder / "records.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def resume(self) -> tuple[int, float, dict[str, Tensor]]:
+        """The checkpoint's step, its seconds and its tensors; (0, 0, {}) and empty records without one."""
+        if self.folder is None:
+            return 0, 0.0, {}
+        path = self.folder / "checkpoint.safetensors"
+        step, seconds, tensors = 0, 0.0, {}
+        if path.is_file():
+            try:
+                with safe_open(path, framework="pt") as file:
+                    facts = json.loads(file.metadata()["facts"])
+                tensors = load_file(path)
+                step, seconds = int(facts["step"]), float(facts["seconds"])
+                say(f"  going on at step {step + 1}")
+            except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                say(f"  the checkpoint cannot be used ({error}); starting this stage again")
+        self._truncate(step)
+        return step, seconds, tensors
+
+    def checkpoint(self, step: int, seconds: float, tensors: dict[str, Tensor], *, stopping: bool) -> None:
+        """Keep the state after `step` if the last was kept long enough ago; keep it and stop if asked to stop."""
+        if self.folder is not None and (stopping or time.monotonic() - self.saved_at >= self.every):
+            self._save(step, seconds, tensors)
+        if stopping:
+            raise KeyboardInterrupt
+
+    def _save(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
+        assert self.folder is not None
+        partial = self.folder / "checkpoint.partial"
+        facts = json.dumps({"step": step, "seconds": seconds})
+        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata={"facts": facts})
+        partial.replace(self.folder / "checkpoint.safetensors")
+        self.saved_at = time.monotonic()
+
+    def finish(self) -> None:
+        """The stage is done: its result stands elsewhere, its checkpoint is not needed."""
+        if self.folder is not None:
+            (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def _truncate(self, step: int) -> None:
+        assert self.folder is not None
+        path = self.folder / "records.jsonl"
+        if path.is_file():
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            self.rows = [row for row in rows if row["step"] <= step]
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+
+class Interruption:
+    """Whether the person has asked to stop."""
+
+    asked = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Ctrl-C lets the step under way finish and its checkpoint be kept; a second Ctrl-C stops at once."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if interruption.asked:
+            raise KeyboardInterrupt
+        interruption.asked = True
+        say("\n  stopping after this step; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, before)

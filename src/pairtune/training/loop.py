@@ -1,0 +1,70 @@
+"""The loop that every training on fixed examples shares: order, schedule, step, record, checkpoint, measurement."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from pairtune.engine.cost import uncounted
+from pairtune.progress import task
+from pairtune.settings import Optimisation
+from pairtune.training.checkpoint import Journal, interruptible
+from pairtune.training.step import Optimizer, learning_rate, step_batches
+
+# gradients(indices): run the step's examples forward and backward, normalised by their number; its figures come back.
+Gradients = Callable[[Sequence[int]], dict[str, float]]
+# measure(step, seconds): called before the first step (step 0) and at chosen steps; its time is not training time.
+Measure = Callable[[int, float], None]
+
+
+def fit(
+    gradients: Gradients,
+    optimizer: Optimizer,
+    settings: Optimisation,
+    *,
+    examples: int,
+    epochs: int,
+    seed: int,
+    journal: Journal,
+    measure: Measure | None = None,
+    measurements: int = 0,
+) -> None:
+    """Train for `epochs` passes over the examples. The order depends on `seed` alone; a checkpoint is gone on from."""
+    batches = step_batches(examples, batch_size=settings.batch_size, epochs=epochs, seed=seed)
+    points = measuring_points(len(batches), measurements) if measure else set()
+    done, seconds, tensors = journal.resume()
+    if tensors:
+        optimizer.load_state(tensors)
+    with task(journal.stage, len(batches)) as progress, interruptible() as interruption:
+        progress.advance(done)
+        for step, indices in enumerate(batches, 1):
+            if step <= done:
+                continue
+            if measure and step == 1 and points:
+                with uncounted():
+                    measure(0, 0.0)
+            began = time.perf_counter()
+            figures = gradients(indices)
+            rate = learning_rate(step, len(batches), peak=settings.learning_rate, warmup=settings.warmup)
+            norm = optimizer.step(learning_rate=rate, max_gradient_norm=settings.max_gradient_norm)
+            seconds += time.perf_counter() - began
+            journal.record(
+                kind="step",
+                stage=journal.stage,
+                step=step,
+                seconds=round(seconds, 3),
+                **figures,
+                learning_rate=rate,
+                gradient_norm=norm,
+            )
+            progress.note("  ".join(f"{name} {value:.3f}" for name, value in list(figures.items())[:2]))
+            progress.advance()
+            if measure and step in points:
+                with uncounted():
+                    measure(step, seconds)
+            journal.checkpoint(step, seconds, optimizer.state(), stopping=interruption.asked)
+    journal.finish()
+
+
+def measuring_points(steps: int, measurements: int) -> set[int]:
+    """Steps at which to measure, evenly spread, the last included."""
+    count = min(measurements, steps)
+    return {round(steps * (i + 1) / count) for i in range(count)}

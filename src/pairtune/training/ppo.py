@@ -1,0 +1,279 @@
+"""PPO with a reward model and a KL term, after the numbered checklist in docs/ppo.md.
+
+Four models: the policy and the value model learn, the reward model and the reference stay as they are.
+Shape suffixes: B answers of one step, R their tokens end to end.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens, pack
+from pairtune.engine.cost import uncounted
+from pairtune.engine.hidden import hidden_states
+from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.reference import compute_logprobs
+from pairtune.models.heads import ScalarModel
+from pairtune.objectives.policy_gradient import (
+    adapted_kl_coefficient,
+    advantages,
+    clipped_policy_loss,
+    clipped_value_loss,
+    token_rewards,
+    whiten,
+)
+from pairtune.progress import say, task
+from pairtune.sampling.sampler import Sample, sample
+from pairtune.settings import Ppo, Sampling
+from pairtune.training.checkpoint import Journal, interruptible
+from pairtune.training.loop import Measure, measuring_points
+from pairtune.training.reward import score_rewards
+from pairtune.training.step import (
+    TOKENS_PER_PASS,
+    Optimizer,
+    epoch_order,
+    learning_rate,
+    micro_batches,
+)
+
+# Adam's ε in PPO (detail 10 of docs/ppo.md).
+ADAM_EPS = 1e-5
+# A sampled KL this far below zero, in nats per answer, cannot be sampling noise of a policy near its reference.
+NEGATIVE_KL_ALARM = -0.5
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One step's answers with everything about them that stays fixed while the policy moves."""
+
+    rows: list[Tokens]
+    ended: list[bool]
+    old: list[Tensor]  # the log-probabilities that the sampler drew with
+    old_values: list[Tensor]
+    advantages: list[Tensor]
+    returns: list[Tensor]
+    figures: dict[str, float]
+
+
+def train_ppo(
+    policy: PreTrainedModel,
+    value: ScalarModel,
+    reward_model: ScalarModel,
+    reference: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    settings: Ppo,
+    sampling: Sampling,
+    *,
+    end_ids: Sequence[int],
+    seed: int,
+    journal: Journal,
+    measure: Measure | None = None,
+    measurements: int = 0,
+) -> None:
+    """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised."""
+    actor = Optimizer(policy.parameters(), eps=ADAM_EPS)
+    critic = Optimizer(value.parameters(), eps=ADAM_EPS)
+    points = measuring_points(settings.steps, measurements) if measure else set()
+    done, seconds, tensors = journal.resume()
+    coefficient = settings.kl_coefficient
+    if tensors:
+        coefficient = float(tensors.pop("kl_coefficient"))
+        actor.load_state({k.removeprefix("actor."): v for k, v in tensors.items() if k.startswith("actor.")})
+        critic.load_state({k.removeprefix("critic."): v for k, v in tensors.items() if k.startswith("critic.")})
+    with task(journal.stage, settings.steps) as progress, interruptible() as interruption:
+        progress.advance(done)
+        for step in range(done + 1, settings.steps + 1):
+            if measure and step == 1 and points:
+                with uncounted():
+                    measure(0, 0.0)
+            began = time.perf_counter()
+            asked = step_prompts(prompts, settings.batch_size, step=step, seed=seed)
+            answers = sample(
+                policy,
+                asked,
+                end_ids=end_ids,
+                max_new_tokens=sampling.max_new_tokens,
+                temperature=settings.temperature,
+                seed=seed * 1_000_003 + step,
+                batch_size=sampling.batch_size,
+            )
+            rollout = judge(asked, answers, value, reward_model, reference, settings, coefficient)
+            figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
+            seconds += time.perf_counter() - began
+            journal.record(
+                kind="step",
+                stage=journal.stage,
+                step=step,
+                seconds=round(seconds, 3),
+                **figures,
+                kl_coefficient=coefficient,
+            )
+            if figures["kl"] < NEGATIVE_KL_ALARM:
+                say(f"  step {step}: the sampled KL is {figures['kl']:.2f} nats; it should not be below 0")
+            if settings.kl_target > 0:
+                coefficient = adapted_kl_coefficient(
+                    coefficient, figures["kl"], target=settings.kl_target, answers=settings.batch_size
+                )
+            progress.note(f"reward {figures['reward']:.3f}  kl {figures['kl']:.2f}")
+            progress.advance()
+            if measure and step in points:
+                with uncounted():
+                    measure(step, seconds)
+            journal.checkpoint(
+                step,
+                seconds,
+                {f"actor.{k}": v for k, v in actor.state().items()}
+                | {f"critic.{k}": v for k, v in critic.state().items()}
+                | {"kl_coefficient": torch.tensor(coefficient, dtype=torch.float64)},
+                stopping=interruption.asked,
+            )
+    journal.finish()
+    actor.release()
+    critic.release()
+
+
+def step_prompts(prompts: Sequence[Sequence[int]], count: int, *, step: int, seed: int) -> list[Sequence[int]]:
+    """The prompts of one step: the next `count` of an endless shuffled round, the same whenever it is asked for."""
+    first = (step - 1) * count
+    chosen = []
+    orders: dict[int, list[int]] = {}
+    for place in range(first, first + count):
+        epoch, at = divmod(place, len(prompts))
+        if epoch not in orders:
+            orders[epoch] = epoch_order(len(prompts), seed=seed, epoch=epoch)
+        chosen.append(prompts[orders[epoch][at]])
+    return chosen
+
+
+@torch.no_grad()
+def judge(
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sample],
+    value: ScalarModel,
+    reward_model: ScalarModel,
+    reference: PreTrainedModel,
+    settings: Ppo,
+    kl_coefficient: float,
+) -> Rollout:
+    """Score the answers, take the reference's log-probabilities and the values, and estimate advantages."""
+    rows = [Tokens(tuple(prompt), (answer.response,)) for prompt, answer in zip(prompts, answers, strict=True)]
+    ended_B = torch.tensor([answer.ended for answer in answers])
+    reward_B = torch.tensor([rewards[0] for rewards in score_rewards(reward_model, rows)])
+    score_B = reward_B - settings.missing_end_penalty * (~ended_B).float()
+    old = [torch.tensor(answer.logprobs) for answer in answers]
+    tokens_per_pass = TOKENS_PER_PASS[reference.device.type]
+    reference_R = torch.cat(
+        compute_logprobs(reference, rows, tokens_per_pass=tokens_per_pass, temperature=settings.temperature)
+    )
+    values = compute_values(value, rows)
+    lengths_B = torch.tensor([len(answer.response) for answer in answers])
+    old_R, value_R = torch.cat(old), torch.cat(values)
+    reward_R = token_rewards(score_B, old_R, reference_R, lengths_B, kl_coefficient=kl_coefficient)
+    reward_R = whiten(reward_R, shift_mean=False)
+    advantage_R, return_R = advantages(
+        reward_R, value_R, lengths_B, discount=settings.discount, gae_lambda=settings.gae_lambda
+    )
+    sizes = lengths_B.tolist()
+    return Rollout(
+        rows=rows,
+        ended=ended_B.tolist(),
+        old=old,
+        old_values=values,
+        advantages=list(whiten(advantage_R).split(sizes)),
+        returns=list(return_R.split(sizes)),
+        figures={
+            "reward": float(reward_B.mean()),
+            "kl": float((old_R - reference_R).sum() / len(rows)),
+            "ended": float(ended_B.float().mean()),
+            "response_tokens": float(lengths_B.float().mean()),
+            "entropy": float(-old_R.mean()),
+        },
+    )
+
+
+@torch.no_grad()
+def compute_values(value: ScalarModel, rows: Sequence[Tokens]) -> list[Tensor]:
+    """The value of every state in which a response token is chosen: one [length] tensor a row."""
+    result: list[Tensor] = [torch.empty(0)] * len(rows)
+    for group in micro_batches(rows, range(len(rows)), value.body.device):
+        batch = pack([rows[i] for i in group]).to(value.body.device)
+        value_R = value.scalars(hidden_states(value.body, batch)[batch.source_R]).cpu()
+        for i, values in zip(group, value_R.split([len(rows[i].responses[0]) for i in group]), strict=True):
+            result[i] = values.clone()
+    return result
+
+
+def update(
+    policy: PreTrainedModel,
+    value: ScalarModel,
+    actor: Optimizer,
+    critic: Optimizer,
+    rollout: Rollout,
+    settings: Ppo,
+    *,
+    step: int,
+    seed: int,
+) -> dict[str, float]:
+    """Several passes of clipped updates over one step's answers. Returns the means over all minibatches.
+
+    `first_ratio_error` is the mean |log ratio| of the very first minibatch, before any update: how far the sampler's
+    log-probabilities are from the engine's. It is 0 but for rounding.
+    """
+    totals: dict[str, float] = {}
+    first_error = 0.0
+    count = 0
+    for epoch in range(settings.epochs):
+        order = epoch_order(len(rollout.rows), seed=seed * 7919 + step, epoch=epoch)
+        for part in range(settings.minibatches):
+            indices = order[part :: settings.minibatches]
+            if not indices:
+                continue
+            figures = minibatch_gradients(policy, value, rollout, indices, settings)
+            if count == 0:
+                first_error = figures["log_ratio_error"]
+            rates = [
+                learning_rate(step, settings.steps, peak=peak, warmup=settings.warmup, decay=False)
+                for peak in (settings.learning_rate, settings.value_learning_rate)
+            ]
+            figures["gradient_norm"] = actor.step(learning_rate=rates[0], max_gradient_norm=settings.max_gradient_norm)
+            critic.step(learning_rate=rates[1], max_gradient_norm=settings.max_gradient_norm)
+            count += 1
+            for name, figure in figures.items():
+                totals[name] = totals.get(name, 0.0) + figure
+    means = {name: total / count for name, total in totals.items()}
+    means["loss"] = means["policy_loss"]
+    means["first_ratio_error"] = first_error
+    return means
+
+
+def minibatch_gradients(
+    policy: PreTrainedModel, value: ScalarModel, rollout: Rollout, indices: Sequence[int], settings: Ppo
+) -> dict[str, float]:
+    """Gather the gradients of both losses, each a mean over the minibatch's tokens."""
+    device = policy.device
+    tokens = sum(len(rollout.rows[i].responses[0]) for i in indices)
+    names = ("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "log_ratio_error")
+    figures = dict.fromkeys(names, 0.0)
+    for group in micro_batches(rollout.rows, indices, device):
+        batch = pack([rollout.rows[i] for i in group]).to(device)
+        old_R, old_value_R, advantage_R, return_R = (
+            torch.cat([part[i] for i in group]).to(device)
+            for part in (rollout.old, rollout.old_values, rollout.advantages, rollout.returns)
+        )
+        logprob_R = token_logprobs(policy, batch, temperature=settings.temperature)
+        chosen = clipped_policy_loss(logprob_R, old_R, advantage_R, clip=settings.clip_ratio)
+        (chosen.loss_R.sum() / tokens).backward()
+        value_R = value.scalars(hidden_states(value.body, batch)[batch.source_R])
+        worth = clipped_value_loss(value_R, old_value_R, return_R, clip=settings.clip_value)
+        (worth.loss_R.sum() / tokens).backward()
+        for name, figure_R in zip(
+            names,
+            (chosen.loss_R, worth.loss_R, chosen.clipped_R, worth.clipped_R, (logprob_R - old_R).abs()),
+            strict=True,
+        ):
+            figures[name] += float(figure_R.detach().float().sum()) / tokens
+    return figures

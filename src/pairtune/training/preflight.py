@@ -1,0 +1,160 @@
+"""What a run checks before it spends a step. A fault stops it with one line; the rest is said and recorded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens, pack
+from pairtune.engine import naive
+from pairtune.engine.attention import NotPackableError
+from pairtune.engine.hidden import use_padded
+from pairtune.engine.logprob import plain_head, token_logprobs
+from pairtune.errors import InputError
+from pairtune.progress import say
+
+# Mean |difference| per response token, in nats, up to which two ways of computing the same number are the same.
+ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
+# Rows that the engine's checks run on: long enough to see a wrong mask, short enough to cost nothing.
+CHECKED_ROWS = 2
+CHECKED_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far ways of computing the same log-probabilities differ here: mean |difference| in nats per token."""
+
+    packed_to_naive: float
+    alone_to_together: float
+
+    def __str__(self) -> str:
+        return (
+            f"packed against padded {self.packed_to_naive:.2g}, alone against together {self.alone_to_together:.2g} "
+            "nats per token"
+        )
+
+
+def check_engine(model: PreTrainedModel, rows: Sequence[Tokens], *, quiet: bool = False) -> Rounding:
+    """Packed log-probabilities equal the padded oracle's, two passes agree, a batch of one equals a batch of many.
+
+    An architecture that packed rows would make wrong is switched to the padded path, and that is said. Raises
+    InputError if even that disagrees with the oracle, or if two passes differ (something random is in the model).
+    """
+    rows = [_clipped(row) for row in _varied(rows, CHECKED_ROWS)]
+    device, bound = model.device, ROUNDING[next(model.parameters()).dtype]
+    try:
+        plain_head(model)
+    except NotPackableError as error:
+        raise InputError(f"this architecture cannot be trained here: {error}") from error
+    with torch.no_grad():
+        oracle = _oracle(model, rows)
+        try:
+            together = _together(model, rows, device)
+            packed = _difference(together, oracle)
+            trouble = "" if packed <= bound else f"packed rows differ by {packed:.2g} nats per token"
+        except NotPackableError as error:
+            trouble = str(error)
+        if trouble:
+            use_padded(model)
+            say(f"engine: {trouble}; using padded rows, which are right but slower")
+            together = _together(model, rows, device)
+            packed = _difference(together, oracle)
+        if not packed <= bound:
+            raise InputError(
+                f"the engine's log-probabilities differ from the padded oracle's by {packed:.2g} nats per token; "
+                "this architecture cannot be trained here"
+            )
+        if not all(torch.equal(a, b) for a, b in zip(together, _together(model, rows, device), strict=True)):
+            raise InputError("two passes of the model over the same rows differ; switch its dropout off")
+        alone = _difference([part for row in rows for part in _together(model, [row], device)], together)
+    rounding = Rounding(packed, alone)
+    if not quiet:
+        say(f"engine: {rounding}")
+    return rounding
+
+
+def check_rows(
+    train: Sequence[Tokens], heldout: Sequence[Tokens], tokenizer: object, *, end_id: int, bos_id: int | None
+) -> None:
+    """One BOS at most, an end of text on the responses, both responses different, no prompt on both sides.
+
+    Raises InputError for a fault; says the boundary's tokens and the share of pairs in which the longer one wins.
+    """
+    double = [i for i, row in enumerate(train) if bos_id is not None and row.prompt[:2] == (bos_id, bos_id)]
+    if double:
+        raise InputError(
+            f"{len(double)} prompts begin with two beginning-of-text tokens (the first is row {double[0] + 1})"
+        )
+    same = [i for i, row in enumerate(train) if len(set(row.responses)) < len(row.responses)]
+    if same:
+        raise InputError(f"{len(same)} pairs have two equal responses (the first is row {same[0] + 1})")
+    shared = {row.prompt for row in train} & {row.prompt for row in heldout}
+    if shared:
+        raise InputError(f"{len(shared)} prompts are in the training and in the held-out pairs; split by prompt")
+    unended = sum(response[-1] != end_id for row in train for response in row.responses)
+    if unended:
+        say(f"data: {unended} responses have no end-of-text token (cut by truncation or by the length limit)")
+    if len(train[0].responses) == 2:
+        longer = sum(
+            0.5
+            if len(row.responses[0]) == len(row.responses[1])
+            else float(len(row.responses[0]) > len(row.responses[1]))
+            for row in train
+        )
+        say(f"data: the longer response is the chosen one in {longer / len(train):.1%} of {len(train)} pairs")
+    decode = getattr(tokenizer, "decode", repr)
+    row = train[0]
+    say(f"data: boundary of the first row: {decode(row.prompt[-4:])!r} | {decode(row.responses[0][:4])!r} ... "
+        f"{decode(row.responses[0][-2:])!r}")  # fmt: skip
+
+
+def check_first_loss(
+    model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], rounding: Rounding
+) -> float:
+    """The largest |log-ratio| per token of an untouched policy: 0 but for rounding, so DPO's first loss is ln 2.
+
+    Raises InputError if the reference's log-probabilities are not this model's.
+    """
+    some = _varied(range(len(rows)), 4 * CHECKED_ROWS)
+    with torch.no_grad():
+        own = _together(model, [rows[i] for i in some], model.device)
+    difference = _difference(own, [reference[i] for i in some])
+    if difference > ROUNDING[next(model.parameters()).dtype]:
+        raise InputError(
+            f"the reference's log-probabilities are not the policy's at the start ({difference:.2g} nats per token); "
+            "the policy must start from the reference"
+        )
+    say(
+        f"reference: the untouched policy differs from it by {difference:.2g} nats per token; the first DPO loss is ln 2"
+    )
+    return difference
+
+
+def _together(model: PreTrainedModel, rows: Sequence[Tokens], device: torch.device) -> list[Tensor]:
+    batch = pack(rows).to(device)
+    sizes = [sum(len(response) for response in row.responses) for row in rows]
+    return list(torch.split(token_logprobs(model, batch).cpu(), sizes))
+
+
+def _oracle(model: PreTrainedModel, rows: Sequence[Tokens]) -> list[Tensor]:
+    result = []
+    for row in rows:
+        parts = naive.response_logprobs(model, [row.prompt] * len(row.responses), row.responses)
+        result.append(torch.cat(parts).cpu())
+    return result
+
+
+def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    return float((torch.cat(list(first)) - torch.cat(list(second))).abs().mean())
+
+
+def _varied(rows: Sequence[object], count: int) -> list:  # type: ignore[type-arg]
+    """`count` rows spread over the whole."""
+    return [rows[i * (len(rows) - 1) // max(1, count - 1)] for i in range(min(count, len(rows)))]
+
+
+def _clipped(row: Tokens) -> Tokens:
+    prompt = row.prompt[-CHECKED_TOKENS:]
+    return Tokens(prompt, tuple(response[:CHECKED_TOKENS] for response in row.responses))

@@ -1,0 +1,56 @@
+"""The reward model: a scalar read at each response's last token, trained on pairs by Bradley–Terry."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pairtune.data.pack import Tokens, batches_by_tokens, pack
+from pairtune.engine.hidden import hidden_states
+from pairtune.models.heads import ScalarModel
+from pairtune.objectives.reward import bradley_terry
+from pairtune.settings import Reward
+from pairtune.training.checkpoint import Journal
+from pairtune.training.loop import fit
+from pairtune.training.step import TOKENS_PER_PASS, Optimizer, micro_batches
+
+
+def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *, seed: int, journal: Journal) -> None:
+    """Train `model` in place on (chosen, rejected) rows."""
+
+    def gradients(indices: Sequence[int]) -> dict[str, float]:
+        figures = {"loss": 0.0, "accuracy": 0.0}
+        for group in micro_batches(rows, indices, model.body.device):
+            batch = pack([rows[i] for i in group]).to(model.body.device)
+            reward_S = model.scalars(hidden_states(model.body, batch)[batch.last_S])
+            chosen_B, rejected_B = reward_S.view(-1, 2).unbind(1)
+            loss_B = bradley_terry(chosen_B, rejected_B)
+            (loss_B.sum() / len(indices)).backward()
+            figures["loss"] += float(loss_B.detach().sum()) / len(indices)
+            wins_B = (chosen_B > rejected_B).float() + 0.5 * (chosen_B == rejected_B).float()
+            figures["accuracy"] += float(wins_B.sum()) / len(indices)
+        return figures
+
+    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    fit(gradients, optimizer, settings, examples=len(rows), epochs=settings.epochs, seed=seed, journal=journal)
+    optimizer.release()
+
+
+@torch.no_grad()
+def score_rewards(model: ScalarModel, rows: Sequence[Tokens]) -> list[list[float]]:
+    """The reward of every response, read at its last real token: one list a row, in the row's order."""
+    device = model.body.device
+    rewards: list[list[float]] = [[] for _ in rows]
+    for group in batches_by_tokens(rows, TOKENS_PER_PASS[device.type]):
+        batch = pack([rows[i] for i in group]).to(device)
+        reward_S: Tensor = model.scalars(hidden_states(model.body, batch)[batch.last_S])
+        for row, reward in zip(batch.row_S.tolist(), reward_S.tolist(), strict=True):
+            rewards[group[row]].append(reward)
+    return rewards
+
+
+def normalise(model: ScalarModel, rows: Sequence[Tokens]) -> None:
+    """Set the model's mean and std so that these responses (the reference's) score 0 ± 1. Rankings do not change."""
+    model.mean, model.std = 0.0, 1.0
+    rewards = torch.tensor([reward for row in score_rewards(model, rows) for reward in row], dtype=torch.float64)
+    model.mean, model.std = float(rewards.mean()), max(float(rewards.std()), 1e-6)

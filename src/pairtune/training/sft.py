@@ -1,0 +1,30 @@
+"""Supervised fine-tuning: the mean negative log-likelihood of the demonstrations' response tokens."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens, pack
+from pairtune.engine.logprob import token_logprobs
+from pairtune.settings import Sft
+from pairtune.training.checkpoint import Journal
+from pairtune.training.loop import fit
+from pairtune.training.step import Optimizer, micro_batches
+
+
+def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, seed: int, journal: Journal) -> None:
+    """Fine-tune `model` in place on rows of one response each; every response token of a step weighs the same."""
+
+    def gradients(indices: Sequence[int]) -> dict[str, float]:
+        tokens = sum(len(rows[i].responses[0]) for i in indices)
+        total = 0.0
+        for group in micro_batches(rows, indices, model.device):
+            batch = pack([rows[i] for i in group]).to(model.device)
+            loss = -token_logprobs(model, batch).sum() / tokens
+            loss.backward()
+            total += float(loss.detach())
+        return {"loss": total}
+
+    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    fit(gradients, optimizer, settings, examples=len(rows), epochs=settings.epochs, seed=seed, journal=journal)
+    optimizer.release()

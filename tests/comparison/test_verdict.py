@@ -1,0 +1,196 @@
+"""The verdict says what the intervals say: every combination of signs, any list of arms, anything missing."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from pairtune.comparison.verdict import verdict
+
+SIGNS = {"above": (0.31, [0.2, 0.42]), "level": (0.03, [-0.08, 0.14]), "below": (-0.31, [-0.42, -0.2])}
+
+
+def measured(mean: float, ci95: list[float] | None, n: int = 256) -> dict[str, Any]:
+    return {"mean": mean, "n": n, "ci95": ci95}
+
+
+def arm(
+    gold: float | None = 0.6,
+    *,
+    kl: float = 2.5,
+    accuracy: float = 0.7,
+    seconds: float = 100,
+    flops: float = 1e15,
+) -> dict[str, Any]:
+    return {
+        "gold_score": None if gold is None else measured(gold, [gold - 0.1, gold + 0.1]),
+        "reward_model_score": measured(0.2, [0.1, 0.3]),
+        "heldout_accuracy": measured(accuracy, [accuracy - 0.04, accuracy + 0.04], 512),
+        "kl_from_reference": measured(kl, [kl - 0.2, kl + 0.2]),
+        "seconds": {"train": seconds * 0.75, "sample": seconds * 0.25},
+        "flops": flops,
+    }
+
+
+def differ(gold: str, accuracy: str = "level") -> dict[str, Any]:
+    mean, ci95 = SIGNS[accuracy]
+    return {
+        "gold_score": measured(*SIGNS[gold]),
+        "reward_model_score": measured(*SIGNS[gold]),
+        "heldout_accuracy": measured(mean / 4, [bound / 4 for bound in ci95], 512),
+    }
+
+
+def summary(arms: dict[str, Any], differences: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "gold_scorer": {"kind": "gold"},
+        "arms": {"reference": arm(0.0, kl=0.0, accuracy=0.5, seconds=0, flops=0), **arms},
+        "differences": differences,
+        "failed": {},
+        **more,
+    }
+
+
+def two_arms(gold: str, accuracy: str = "level", dpo: str = "above", ppo: str = "above") -> dict[str, Any]:
+    return summary(
+        {"dpo": arm(0.6), "ppo": arm(0.6 - SIGNS[gold][0], kl=4.1, seconds=980, flops=6.2e15)},
+        {"dpo - reference": differ(dpo), "ppo - reference": differ(ppo), "dpo - ppo": differ(gold, accuracy)},
+    )
+
+
+def test_two_arms_word_for_word() -> None:
+    assert verdict(two_arms("above", "above")) == (
+        "DPO has a higher gold reward than PPO, by 0.31 standard deviations "
+        "(95% interval 0.20 to 0.42, n = 256), "
+        "at a KL from the reference (nats per response) of 2.50 for DPO and 4.10 for PPO. "
+        "Held-out accuracy is 70.0% for DPO and 70.0% for PPO (lower by 7.8 points, "
+        "95% interval 5.0 to 10.5, n = 512); "
+        "PPO took 9.8 times the seconds and 6.2 times the FLOPs of DPO. "
+        "Both beat the reference."
+    )
+
+
+@pytest.mark.parametrize(("gold", "accuracy", "dpo", "ppo"), list(itertools.product(SIGNS, SIGNS, SIGNS, SIGNS)))
+def test_every_combination_of_signs(gold: str, accuracy: str, dpo: str, ppo: str) -> None:
+    said = verdict(two_arms(gold, accuracy, dpo, ppo))
+    first, second, third = said.removesuffix(".").split(". ")
+
+    assert ("no detectable difference" in first) is (gold == "level")
+    assert first.startswith("DPO has a higher gold reward than PPO") is (gold == "above")
+    assert first.startswith("PPO has a higher gold reward than DPO") is (gold == "below")
+
+    assert ("no detectable difference" in second) is (accuracy == "level")
+    other = "DPO" if gold == "below" else "PPO"  # the second named: what the first's accuracy is compared with
+    lower = (accuracy == "above") is (other == "PPO")
+    assert (f"{other} (lower by 7.8 points" in second) is (accuracy != "level" and lower)
+    assert (f"{other} (higher by 7.8 points" in second) is (accuracy != "level" and not lower)
+
+    said_of = {
+        "above": "beat the reference",
+        "level": "did not detectably",
+        "below": "scored below the reference",
+    }
+    for name, sign in (("DPO", dpo), ("PPO", ppo)):
+        clause = third if third.startswith("Both") else next(part for part in third.split("; ") if name in part)
+        assert said_of[sign] in clause
+        assert ("did not" in clause) is (sign == "level")
+
+
+def test_the_way_round_of_a_saved_difference_is_no_matter() -> None:
+    told = two_arms("above")
+    turned = two_arms("above")
+    turned["differences"]["ppo - dpo"] = {
+        field: measured(-saved["mean"], [-saved["ci95"][1], -saved["ci95"][0]], saved["n"])
+        for field, saved in turned["differences"].pop("dpo - ppo").items()
+    }
+    assert verdict(turned) == verdict(told)
+
+
+def test_three_arms() -> None:
+    said = verdict(
+        summary(
+            {
+                "dpo": arm(0.6),
+                "ppo": arm(0.29, kl=4.1, seconds=980, flops=6.2e15),
+                "simpo": arm(0.57, kl=2.4, seconds=110, flops=1e15),
+            },
+            {
+                "dpo - ppo": differ("above", "above"),
+                "dpo - simpo": differ("level"),
+                "dpo - reference": differ("above"),
+                "ppo - reference": differ("level"),
+                "simpo - reference": differ("above"),
+            },
+        )
+    )
+    assert "DPO has the highest mean gold reward, detectably above PPO (by 0.31, 95% interval 0.20 to 0.42" in said
+    assert "with no detectable difference from SimPO (by 0.03, 95% interval −0.08 to 0.14" in said
+    assert "of 2.50 for DPO, 2.40 for SimPO and 4.10 for PPO." in said
+    assert "SimPO took 1.1 times the seconds and 1.0 times the FLOPs and PPO took 9.8 times" in said
+    assert said.endswith("DPO and SimPO beat the reference; PPO did not detectably beat the reference.")
+
+
+def test_three_arms_some_not_compared() -> None:
+    arms = {"dpo": arm(0.6), "ipo": arm(0.5), "kto": arm(0.4)}
+    assert "not compared with KTO" in verdict(summary(arms, {"dpo - ipo": differ("level")}))
+    assert "No gold reward was taken to compare DPO, IPO and KTO" in verdict(summary(arms, {}))
+
+
+@pytest.mark.parametrize(
+    ("sign", "start"),
+    [
+        ("above", "DPO has a higher gold reward than the reference, by 0.31"),
+        (
+            "level",
+            "There is no detectable difference in gold reward between DPO and the reference (0.03, 95%",
+        ),
+        ("below", "The reference has a higher gold reward than DPO, by 0.31"),
+    ],
+)
+def test_one_arm_is_compared_with_the_reference(sign: str, start: str) -> None:
+    said = verdict(summary({"dpo": arm(0.6)}, {"dpo - reference": differ(sign)}))
+    assert said.startswith(start)
+    assert "at a KL from the reference of 2.50 nats per response." in said
+    assert said.endswith(
+        "Its held-out accuracy is 70.0% (95% interval 66.0% to 74.0%, n = 512); it took 100 seconds and 1.0e+15 FLOPs."
+    )
+
+
+def test_a_failed_arm_is_a_result() -> None:
+    told = two_arms("above")
+    told["failed"] = {"ppo": "out of memory\nat step 12."}
+    said = verdict(told)
+    assert said.startswith("DPO has a higher gold reward than the reference")
+    assert said.endswith("PPO failed (out of memory at step 12).")
+    told["failed"]["dpo"] = ""
+    assert verdict(told) == "No arm finished. PPO failed (out of memory at step 12); DPO failed."
+    del told["arms"]["dpo"], told["arms"]["ppo"]
+    assert verdict(told) == "No arm finished. PPO failed (out of memory at step 12); DPO failed."
+
+
+def test_a_judge_is_called_a_judge_and_without_either_the_reward_model_is_named() -> None:
+    told = two_arms("above")
+    told["gold_scorer"]["kind"] = "judge"
+    assert "a higher judge score than PPO" in verdict(told)
+    for name in ("dpo", "ppo"):
+        told["arms"][name]["gold_score"] = None
+    assert verdict(told).startswith("DPO has a higher reward-model score than PPO, by 0.31 (95%")
+
+
+def test_nothing_measured_still_reads() -> None:
+    bare = {"heldout_accuracy": None, "kl_from_reference": None, "seconds": {}, "flops": 0}
+    told = {"arms": {"reference": bare, "dpo": bare, "ppo": bare}, "differences": {}}
+    assert verdict(told) == "No reward-model score was taken to compare DPO with PPO."
+
+
+def test_one_prompt_has_no_interval_and_detects_nothing() -> None:
+    told = two_arms("above")
+    told["differences"]["dpo - ppo"]["gold_score"]["ci95"] = None
+    assert "no detectable difference in gold reward" in verdict(told)
+    assert "too few prompts for an interval, n = 256" in verdict(told)
+
+
+def test_a_small_difference_is_not_rounded_to_zero() -> None:
+    told = two_arms("above")
+    told["differences"]["dpo - ppo"]["gold_score"] = measured(0.004, [0.0012, 0.007])
+    assert "by 0.004 standard deviations (95% interval 0.0012 to 0.01" in verdict(told)

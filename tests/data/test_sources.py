@@ -1,0 +1,468 @@
+"""Every format people have is read; what is wrong with a file is told in one sentence that says where."""
+
+import csv
+import gzip
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from pairtune.data.formats import quoted
+from pairtune.data.schema import Demonstration, Message, Pair, Prompt, Rows, Skipped
+from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
+from pairtune.errors import InputError
+
+TEXT = {"prompt": "The film", "chosen": " was good.", "rejected": " was bad.\u2028Very."}
+USER, GOOD, POOR = (
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello!"},
+    {"role": "assistant", "content": "What?"},
+)
+HI = (Message("user", "Hi"),)
+HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
+WHY = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "Why?"))
+KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    """Relative names keep the messages short enough to be written out."""
+    monkeypatch.chdir(tmp_path)
+
+
+def write_lines(path, *rows):
+    text = "".join(
+        (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows
+    )
+    with open(path, "wb") as file:
+        file.write(text.encode("utf-8"))
+    return str(path)
+
+
+def message_of(read, *arguments, **options):
+    with pytest.raises(InputError) as error:
+        read(*arguments, **options)
+    return str(error.value)
+
+
+# ---- the formats
+
+
+@pytest.mark.parametrize(
+    ("row", "pair"),
+    [
+        (TEXT, Pair("The film", " was good.", " was bad.\u2028Very.", 1)),
+        ({"chosen": HH + " Because.", "rejected": HH + "No. \n"}, Pair(WHY, "Because.", "No.", 1)),
+        (
+            {"chosen": "Human: Hi\r\n\r\nAssistant: A", "rejected": "\n\nHuman: Hi\n\nAssistant: B\n\nC"},
+            Pair(HI, "A", "B\n\nC", 1),
+        ),
+        ({"chosen": [USER, GOOD], "rejected": [USER, POOR]}, Pair(HI, "Hello!", "What?", 1)),
+        (
+            {"prompt": "Hi", "chosen": [USER, GOOD], "rejected": [USER, POOR], "score": 3},
+            Pair(HI, "Hello!", "What?", 1),
+        ),
+        ({"prompt": "Hi", "chosen": [GOOD], "rejected": [POOR]}, Pair(HI, "Hello!", "What?", 1)),
+        ({"prompt": [USER], "chosen": [GOOD], "rejected": [POOR]}, Pair(HI, "Hello!", "What?", 1)),
+        (
+            {"prompt": [USER], "chosen": [USER, GOOD], "rejected": [USER, POOR]},
+            Pair(HI, "Hello!", "What?", 1),
+        ),
+        ({"prompt": [USER], "chosen": "Hello!", "rejected": "What?"}, Pair(HI, "Hello!", "What?", 1)),
+        (
+            {
+                "prompt": "Hi",
+                "chosen": [USER, POOR, {"role": "user", "content": "Hm"}, GOOD],
+                "rejected": [USER, POOR, {"role": "user", "content": "Hm"}, POOR],
+            },
+            Pair((*HI, Message("assistant", "What?"), Message("user", "Hm")), "Hello!", "What?", 1),
+        ),
+    ],
+)
+def test_formats_of_pairs(row, pair):
+    source = write_lines("d.jsonl", row)
+    assert read_pairs(source) == Rows((pair,), ())
+    assert read_demonstrations(source).rows == (Demonstration(pair.prompt, pair.chosen, 1),)
+    assert read_prompts(source).rows == (Prompt(pair.prompt, 1),)
+
+
+@pytest.mark.parametrize(
+    ("row", "demonstration"),
+    [
+        ({"prompt": "p", "response": " r", "chosen": "c"}, Demonstration("p", " r", 1)),
+        ({"prompt": "p", "completion": "r"}, Demonstration("p", "r", 1)),
+        ({"prompt": [USER], "completion": [GOOD]}, Demonstration(HI, "Hello!", 1)),
+        ({"messages": [USER, GOOD]}, Demonstration(HI, "Hello!", 1)),
+        ({"prompt": "Hi", "messages": [USER, GOOD]}, Demonstration(HI, "Hello!", 1)),
+    ],
+)
+def test_formats_of_demonstrations(row, demonstration):
+    assert read_demonstrations(write_lines("d.jsonl", row)) == Rows((demonstration,), ())
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [({"prompt": "p"}, "p"), ({"prompt": [USER], "label": None}, HI), ({"messages": [USER, GOOD]}, HI)],
+)
+def test_formats_of_prompts(row, prompt):
+    assert read_prompts(write_lines("d.jsonl", row)) == Rows((Prompt(prompt, 1),), ())
+
+
+def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told():
+    whole = {"chosen": HH + " Because.", "rejected": HH + " No."}
+    source = write_lines(
+        "hh.jsonl",
+        whole,
+        whole | {"rejected": "\n\nHuman: Hey\n\nAssistant: No."},
+        whole | {"chosen": HH + " "},
+        whole | {"rejected": HH + " No.\n\nHuman: Oh"},
+        {"chosen": "\n\nAssistant: Because.", "rejected": "\n\nAssistant: No."},
+        whole | {"chosen": None},
+        whole,
+    )
+    reading = read_pairs(source)
+    assert [pair.row for pair in reading.rows] == [1, 7]
+    assert reading.skipped == (
+        Skipped(2, '"chosen" and "rejected" have different prompts'),
+        Skipped(3, 'the last answer in "chosen" is empty'),
+        Skipped(4, '"rejected" does not end with an assistant turn'),
+        Skipped(5, '"chosen" has no prompt before the answer'),
+        Skipped(6, '"chosen" is null'),
+    )
+    assert [prompt.row for prompt in read_prompts(source).rows] == [1, 7]
+    assert [row.row for row in read_demonstrations(source).rows] == [1, 2, 4, 7]  # "rejected" does not matter
+
+
+def test_nothing_left_is_an_error():
+    source = write_lines("hh.jsonl", {"chosen": HH, "rejected": HH + " No."})
+    assert message_of(read_pairs, source) == (
+        'hh.jsonl: none of the 1 rows can be used (row 1: the last answer in "chosen" is empty); '
+        "give another source"
+    )
+
+
+# ---- the containers
+
+
+def write_json(path, rows):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(rows, file, indent=1)
+
+
+def write_gzip(path, rows):
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_csv(path, rows):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_parquet(path, rows):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "rows"),
+    [
+        ("a.jsonl", lambda path, rows: write_lines(path, *rows), [1, 2]),
+        ("a.JSONL.gz", write_gzip, [1, 2]),
+        ("a.json", write_json, [1, 2]),
+        ("lines.json", lambda path, rows: write_lines(path, *rows), [1, 2]),
+        ("a.csv", write_csv, [2, 4]),  # the first row holds a line break
+        ("a.parquet", write_parquet, [1, 2]),
+    ],
+)
+def test_containers(name, write, rows, tmp_path):
+    write(tmp_path / name, [TEXT | {"prompt": "Two\nlines, é"}, TEXT])
+    first, second = read_pairs(name).rows
+    assert first == Pair("Two\nlines, é", TEXT["chosen"], TEXT["rejected"], rows[0])
+    assert second == Pair(*TEXT.values(), rows[1])
+    assert read_pairs(".").rows == (first, second)  # a folder that holds one file
+
+
+def test_parquet_keeps_messages(tmp_path):
+    write_parquet("a.parquet", [{"prompt": "Hi", "chosen": [USER, GOOD], "rejected": [USER, POOR]}] * 3)
+    assert read_pairs("a.parquet").rows == tuple(Pair(HI, "Hello!", "What?", row) for row in (1, 2, 3))
+
+
+def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_tolerated(tmp_path):
+    line = json.dumps(TEXT).encode()
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n" + line)
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,chosen,rejected\r\n\r\nx,a,b\r\n")
+    assert [pair.row for pair in read_pairs("a.jsonl").rows] == [1, 3]
+    assert read_pairs("a.csv").rows == (Pair("x", "a", "b", 3),)
+
+
+def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path):
+    before = csv.field_size_limit(1000)
+    (tmp_path / "a.csv").write_text(f"prompt,chosen,rejected\nx,{'a' * 200_000},b\n", encoding="utf-8")
+    assert len(read_pairs("a.csv").rows[0].chosen) == 200_000
+    assert csv.field_size_limit(before) == 1000
+
+
+# ---- what is wrong with a row
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            TEXT | {"rejected": " \n"},
+            '"rejected" is empty; every response needs text - remove the row or fill it in',
+        ),
+        (TEXT | {"prompt": ""}, '"prompt" is empty; every row needs a prompt - remove the row or fill it in'),
+        (
+            TEXT | {"prompt": []},
+            '"prompt" is an empty list; a dialogue needs turns - remove the row or fill it in',
+        ),
+        (
+            TEXT | {"chosen": None},
+            '"chosen" is null; every row needs text there - remove the row or fill it in',
+        ),
+        (TEXT | {"chosen": 3}, '"chosen" is a number where text belongs; make it a string'),
+        (TEXT | {"chosen": True}, '"chosen" is true or false where text belongs; make it a string'),
+        (TEXT | {"chosen": {"a": 1}}, '"chosen" is an object where text belongs; make it a string'),
+        (TEXT | {"chosen": [GOOD]}, '"chosen" is a list but "rejected" is text; give both the same form'),
+        (
+            '{"prompt": "p", "chosen": "\\ud800", "rejected": "b"}',
+            '"chosen" has half a surrogate pair (\\ud800), which no tokenizer can read',
+        ),
+        (
+            {"prompt": "p", "chosn": "a", "rejected": "b"},
+            'no column "chosen"; the columns are "prompt", "chosn", "rejected" - is "chosn" the one to '
+            "rename?",
+        ),
+        ({"a\x1b[31m": 1}, 'no column "chosen"; the columns are "a\\x1b[31m"'),
+        ({}, 'no column "chosen"; the columns are none'),
+        (
+            {"chosen": "a", "rejected": "b"},
+            'no column "prompt", and "chosen" is not a dialogue that starts with "Human:"; the columns are '
+            '"chosen", "rejected" - add the prompt to every row',
+        ),
+        (
+            {"chosen": ["a"], "rejected": [USER]},
+            '"chosen" turn 1 is text; a turn is {"role": ..., "content": ...}',
+        ),
+        (
+            {"chosen": [USER, {"from": "gpt", "value": "x"}], "rejected": [USER]},
+            '"chosen" turn 2 has no "role"; its keys are "from", "value"',
+        ),
+        (
+            {"chosen": [USER, GOOD | {"content": ["x"]}], "rejected": [USER, POOR]},
+            '"chosen" turn 2 content is a list where text belongs; make it a string',
+        ),
+        (
+            {"prompt": "Bye", "chosen": [USER, GOOD], "rejected": [USER, POOR]},
+            '"chosen" does not contain its "prompt"; a dialogue starts with its prompt - '
+            "remove the row or fill it in",
+        ),
+        ('["a"]', 'not a JSON object; a row looks like {"prompt": "...", "chosen": "..."}'),
+        ('{"prompt": "p" "chosen"}', "not JSON (Expecting ',' delimiter at column 16); mend or remove it"),
+        (
+            '{"prompt": "p", "prompt": "q"}',
+            'not usable JSON ("prompt" stands there twice); mend or remove it',
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_row_names_its_line_and_field(row, message):
+    assert (
+        message_of(read_pairs, write_lines("pairs.jsonl", TEXT, "", row)) == f"pairs.jsonl line 3: {message}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (
+            read_demonstrations,
+            'no column "response" or "completion" or "messages" or "chosen"; the columns are "promt", '
+            '"answer"',
+        ),
+        (
+            read_prompts,
+            'no column "prompt"; the columns are "promt", "answer" - is "promt" the one to rename?',
+        ),
+    ],
+)
+def test_missing_columns_of_the_other_readers(read, message):
+    source = write_lines("d.jsonl", {"promt": "p", "answer": "a"})
+    assert message_of(read, source) == f"d.jsonl line 1: {message}"
+
+
+def test_json_nested_too_deep_is_one_sentence():
+    said = message_of(read_pairs, write_lines("deep.jsonl", "[" * 200_000))
+    assert said.startswith("deep.jsonl line 1: not usable JSON (maximum recursion depth exceeded")
+    assert "\n" not in said
+
+
+# ---- what is wrong with a file
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("e.jsonl", b"", "e.jsonl: there are no rows in it; give a source that has some"),
+        ("e.json", b"[]", "e.json: there are no rows in it; give a source that has some"),
+        ("e.csv", b"", "e.csv: there are no rows in it; give a source that has some"),
+        ("e.csv", b"prompt,chosen,rejected\n", "e.csv: there are no rows in it; give a source that has some"),
+        (
+            "u.jsonl",
+            b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n{"prompt": "\xff"}\n',
+            "u.jsonl line 2: not UTF-8 (byte 0xff at offset 60); save the file as UTF-8",
+        ),
+        (
+            "a.json",
+            b'[{"prompt": "p", "chosen": "a", "rejected": "b"},\n 3]',
+            'a.json row 2: not a JSON object; a row looks like {"prompt": "...", "chosen": "..."}',
+        ),
+        (
+            "a.json",
+            b"[\n{},\n}",
+            "a.json line 3: not JSON (Expecting value at column 1); mend or remove it",
+        ),
+        (
+            "d.csv",
+            b"prompt,chosen,chosen\nx,a,b\n",
+            'd.csv line 1: two columns are named "chosen"; rename or remove one',
+        ),
+        (
+            "d.csv",
+            b"prompt,chosen,rejected\nx,a,b\ny,a,b,c\n",
+            "d.csv line 3: 4 fields where the header has 3; put quotes around text that holds commas or line "
+            "breaks",
+        ),
+        (
+            "d.csv",
+            b'prompt,chosen,rejected\nx,a,b\ny,"a,b\nz,a,b\n',
+            "d.csv line 3: not CSV (unexpected end of data); check the quotes from there on",
+        ),
+        (
+            "d.csv",
+            b'prompt,chosen,rejected\n"x\ny",a,\n',
+            'd.csv line 2: "rejected" is empty; every response needs text - remove the row or fill it in',
+        ),
+        (
+            "g.jsonl.gz",
+            b"plain",
+            "g.jsonl.gz: cannot be read (Not a gzipped file (b'pl')); check or replace the file",
+        ),
+        (
+            "g.jsonl.gz",
+            gzip.compress(b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n')[:-12],
+            "g.jsonl.gz: cannot be read (Compressed file ended before the end-of-stream marker was reached); "
+            "check or replace the file",
+        ),
+        ("t.txt", b"x", f'"t.txt" is not a kind of file that can be read; give {KNOWN}'),
+    ],
+)
+def test_what_is_wrong_with_a_file(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert message_of(read_pairs, name) == message
+
+
+def test_a_file_that_is_not_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "a.parquet").write_bytes(b"no such thing here")
+    said = message_of(read_pairs, "a.parquet")
+    assert said.startswith("a.parquet: not a sound Parquet file (")
+    assert "\n" not in said
+
+
+def test_a_number_in_a_parquet_column():
+    write_parquet("a.parquet", [TEXT, TEXT])
+    write_parquet("b.parquet", [TEXT | {"chosen": 1}])
+    said = message_of(read_pairs, "b.parquet")
+    assert said == 'b.parquet row 1: "chosen" is a number where text belongs; make it a string'
+
+
+@pytest.mark.parametrize("source", ["gone.jsonl", "./gone", "/gone/too", "a/b/c", "gone.csv.gz", "-x"])
+def test_a_path_that_does_not_exist_never_reaches_the_hub(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # importing it would fail
+    expected = f'"{source}" does not exist; check the path (it is relative to the current folder)'
+    assert message_of(read_pairs, source) == expected
+
+
+def test_folders(tmp_path):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "README.md").write_text("x", encoding="utf-8")
+    assert message_of(read_pairs, "f") == f'folder "f" holds no data; give {KNOWN}'
+    for name in ("b.csv", "a.jsonl"):
+        (tmp_path / "f" / name).write_text("", encoding="utf-8")
+    said = message_of(read_pairs, "f")
+    assert said == 'folder "f" holds 2 data files ("a.jsonl", "b.csv"); give one of them'
+
+
+def test_a_file_has_no_other_split():
+    source = write_lines("a.jsonl", TEXT)
+    assert message_of(read_pairs, source, split="test") == (
+        'a.jsonl: a file has no split "test"; leave it at "train" or give another file'
+    )
+
+
+@pytest.mark.parametrize("source", ["", "  ", "a\0b"])
+def test_what_is_no_name_at_all(source):
+    said = message_of(read_pairs, source)
+    assert said == f"{quoted(source)} is not a data source; give {KNOWN}, or the name of a hub dataset"
+
+
+# ---- the hub
+
+
+def put_hub(monkeypatch, load):
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+
+
+def test_a_hub_dataset_is_asked_for_by_name_and_split_alone(monkeypatch):
+    asked = []
+    put_hub(monkeypatch, lambda *names, **options: asked.append((names, options)) or [TEXT])
+    assert read_pairs("someone/pairs", split="test[:1]").rows == (Pair(*TEXT.values(), 1),)
+    assert asked == [(("someone/pairs",), {"split": "test[:1]"})]
+
+
+def test_rows_of_a_hub_dataset_that_cannot_be_used_are_left_out(monkeypatch):
+    put_hub(monkeypatch, lambda *_, **__: [TEXT, TEXT | {"chosen": ""}, TEXT | {"rejected": None}])
+    reading = read_pairs("pairs")
+    assert [pair.row for pair in reading.rows] == [1]
+    assert reading.skipped == (Skipped(2, '"chosen" is empty'), Skipped(3, '"rejected" is null'))
+
+
+def test_what_is_malformed_on_the_hub_names_the_dataset_and_the_row(monkeypatch):
+    put_hub(monkeypatch, lambda *_, **__: [TEXT, TEXT | {"chosen": 1}])
+    expected = 'dataset "a/b" row 2: "chosen" is a number where text belongs; make it a string'
+    assert message_of(read_pairs, "a/b") == expected
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    def load(*_, **__):
+        raise ConnectionError("no route\x1b[31m\nand more")
+
+    put_hub(monkeypatch, load)
+    assert message_of(read_pairs, "a/b") == (
+        'dataset "a/b", split "train", cannot be loaded (ConnectionError: no route\\x1b[31m); '
+        f"check its name, the split and the network, or give {KNOWN}"
+    )
+
+
+# ---- hostile text in messages
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é", '"plain é"'),
+        ('a"b\\n', '"a\\"b\\\\n"'),
+        ("\x1b[31m\n\u202e\x00", '"\\x1b[31m\\n\\u202e\\x00"'),
+        ("\ud800", '"\\ud800"'),
+        ("x" * 41, '"' + "x" * 37 + '..."'),
+    ],
+)
+def test_quoted_text_is_short_and_printable(text, shown):
+    assert quoted(text) == shown
+    assert shown.isprintable()
