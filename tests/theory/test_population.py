@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.theory import optimum, population, preferences
@@ -119,6 +120,26 @@ def test_certain_labels_separate_dpo_from_ipo(world: World) -> None:
     assert population.margins(runaway.logratio_XY).max() > 5
     assert finite.attained
     assert np.abs(population.margins(finite.logratio_XY)).max() <= 1 / 5.0
+
+
+def test_attained_is_right_on_random_data(rng: np.random.Generator) -> None:
+    """DPO has a minimum just when, within each linked group, wins lead from any response to any other (Ford 1957)."""
+    seen = set()
+    for _ in range(60):
+        world = random_world(rng)
+        weight_XWL = preferences.sample_pairs(rng, labelled(world), pairs=int(rng.integers(3, 200)))
+        beta = float(np.exp(rng.uniform(np.log(0.02), np.log(10))))
+        found = population.minimise(population.on_margins(population.dpo(beta=beta), weight_XWL), 0 * world.reward_XY)
+        groups = [
+            (
+                connected_components(won_YY, directed=True, connection="strong")[0],
+                connected_components(won_YY, directed=False)[0],
+            )
+            for won_YY in weight_XWL > 0
+        ]
+        assert found.attained == all(strong == weak for strong, weak in groups)
+        seen.add(found.attained)
+    assert seen == {True, False}
 
 
 def test_what_no_pair_constrains_stays_at_the_start(world: World) -> None:

@@ -27,6 +27,8 @@ LABELS = {"0": False, "1": True}
 PROMPT_TOKENS = (2, 8)
 # Share of the reviews that the gold scorer is tested on and never fitted to.
 GOLD_HELDOUT = 0.2
+# Demonstrations stay this much below the longest answer, so that most sampled answers end in time.
+DEMONSTRATION_SHARE = 0.75
 SENTENCE_END = re.compile(r"[.!?][\"')]?(?=\s|$)")
 
 
@@ -124,6 +126,7 @@ def demonstrations(
     reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase, *, count: int, max_new_tokens: int, seed: int
 ) -> list[Tokens]:
     """Beginnings of reviews that come to the end of a sentence in time: the prompt, the rest, end of text."""
+    longest = round(DEMONSTRATION_SHARE * max_new_tokens)
     rows: list[Tokens] = []
     for i in np.random.default_rng([seed, 1]).permutation(len(reviews)):
         if len(rows) == count:
@@ -132,7 +135,7 @@ def demonstrations(
         ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
         length = prompt_length(reviews[i].text, seed)
         stops = {match.end() for match in SENTENCE_END.finditer(reviews[i].text)}
-        fits = [at for at in range(length + 1, min(length + max_new_tokens, len(ids) + 1)) if ends[at - 1] in stops]
+        fits = [at for at in range(length + 1, min(length + longest, len(ids) + 1)) if ends[at - 1] in stops]
         if fits:
             rows.append(Tokens(tuple(ids[:length]), ((*ids[length : fits[-1]], tokenizer.eos_token_id),)))
     return rows

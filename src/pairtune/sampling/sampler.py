@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from pairtune.engine.cost import count_pass
+from pairtune.sampling.decoding import NAME, make_cache
 
 # The batch is made smaller when at least this share of its rows has finished.
 COMPACT_AT = 0.2
+# Tokens of the vocabulary in one block of the two-level cumulative sum, and rows drawn at a time.
+BLOCK = 256
+ROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,19 @@ def sample(
     uniform = torch.rand(len(prompts), max_new_tokens, generator=generator, dtype=torch.float64)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: list[Sample | None] = [None] * len(prompts)
-    training = model.training
+    training, implementation = model.training, model.config._attn_implementation
     model.eval()
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        drawn = _sample_batch(model, [prompts[i] for i in rows], uniform[rows], tuple(end_ids), temperature)
-        for i, answer in zip(rows, drawn, strict=True):
-            answers[i] = answer
-        progress(len(rows))
-    model.train(training)
+    model.config._attn_implementation = NAME
+    try:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            drawn = _sample_batch(model, [prompts[i] for i in rows], uniform[rows], tuple(end_ids), temperature)
+            for i, answer in zip(rows, drawn, strict=True):
+                answers[i] = answer
+            progress(len(rows))
+    finally:
+        model.config._attn_implementation = implementation
+        model.train(training)
     return [answer for answer in answers if answer is not None]
 
 
@@ -79,7 +87,7 @@ def _sample_batch(
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
-    cache = DynamicCache(config=model.config)
+    cache = make_cache(model, input_BL.shape[1] + uniform.shape[1])
     for step in range(uniform.shape[1]):
         output = model.base_model(
             input_ids=input_BL,
@@ -114,14 +122,38 @@ def _sample_batch(
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """One token a row by inverting the cumulative distribution at one uniform number: ids [B] and log-probs [B]."""
-    logprob_BV = torch.log_softmax(logits_BV.float() / temperature, dim=-1)
-    cumulative_BV = logprob_BV.exp().cumsum(-1)
-    # Scaling by the last sum, which rounding keeps from being 1, leaves no uniform number beyond the end.
-    level_B = uniform_B.to(cumulative_BV.dtype) * cumulative_BV[:, -1]
-    token_B = torch.searchsorted(cumulative_BV, level_B[:, None], right=True)[:, 0]
-    token_B = token_B.clamp_max(logits_BV.shape[-1] - 1)
-    return token_B, logprob_BV.gather(-1, token_B[:, None])[:, 0]
+    """One token a row by inverting the cumulative distribution at one uniform number: ids [B] and log-probs [B].
+
+    The vocabulary is summed in blocks and only the block in which the number falls is summed token by token; a few
+    rows at a time, so that their probabilities stay in the processor's cache.
+    """
+    parts = [
+        _draw_rows(logits_BV[at : at + ROWS_AT_ONCE], uniform_B[at : at + ROWS_AT_ONCE], temperature)
+        for at in range(0, len(logits_BV), ROWS_AT_ONCE)
+    ]
+    return torch.cat([token for token, _ in parts]), torch.cat([logprob for _, logprob in parts])
+
+
+def _draw_rows(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    weight_BV = logits_BV.float()  # a copy, or the very logits where they are float32: nothing below writes into it
+    weight_BV = torch.sub(weight_BV, weight_BV.amax(-1, keepdim=True)).div_(temperature).exp_()
+    if weight_BV.shape[1] % BLOCK:
+        weight_BV = torch.nn.functional.pad(weight_BV, (0, -weight_BV.shape[1] % BLOCK))
+    blocks = weight_BV.view(len(weight_BV), -1, BLOCK)
+    upto = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    level_B = uniform_B.to(upto.dtype) * upto[:, -1]
+    block_B = _first_above(upto, level_B)
+    rows = torch.arange(len(blocks), device=blocks.device)
+    within = blocks[rows, block_B].double().cumsum(-1)
+    before_B = upto[rows, block_B] - within[:, -1]
+    token_B = block_B * BLOCK + _first_above(within, level_B - before_B)
+    return token_B, (weight_BV[rows, token_B].double() / upto[:, -1]).log().float()
+
+
+def _first_above(upto: Tensor, level_B: Tensor) -> Tensor:
+    """Where each row's running sum first exceeds the level; where rounding keeps it below, where the sum is reached."""
+    found_B = torch.searchsorted(upto, level_B[:, None], right=True)[:, 0]
+    return torch.minimum(found_B, (upto < upto[:, -1:]).sum(-1))
 
 
 def _left_padded(prompts: list[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

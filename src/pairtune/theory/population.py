@@ -16,7 +16,7 @@ from pairtune.theory.optimum import advantage
 from pairtune.theory.world import Array, World, objective, tilt
 
 NEWTON_STEPS = 30
-STILL = 1e-5  # a Newton step this small beside u is rounding; on the way to infinity it stays near a fiftieth of u
+STILL = 1e-3  # a Newton step below this share of u is rounding; on the way to infinity it stays near a thirtieth
 FLAT = 1e-13  # directions whose curvature is below this share of the largest are flat: no Newton step goes there
 
 
@@ -161,8 +161,8 @@ class Minimum:
     """Where a minimisation ended.
 
     `logratio_XY` is u: the log-ratio up to a constant per prompt. `gradient` is the largest slope left, `newton_step`
-    how far one more Newton step would move u. `attained` says that both are down to rounding and that the loss curves
-    upwards: a loss that falls all the way to infinity has a tiny gradient there too, but its Newton steps never shrink.
+    how far one more Newton step would move u. `attained` says that this is a minimum and not a stop on the way to
+    infinity, where the slope is tiny as well; see `is_attained`.
     """
 
     logratio_XY: Array
@@ -196,12 +196,33 @@ def minimise(problem: Problem, start_XY: Array) -> Minimum:
         if uphill or not np.abs(gradient_there_XY).max() < np.abs(gradient_XY).max():
             break
         u_XY, value, gradient_XY = ahead_XY, value_there, gradient_there_XY
-    curvature_N = np.linalg.eigvalsh(problem.hessian(u_XY))
-    step = float(np.abs(newton_step(problem, u_XY, gradient_XY)).max())
-    slope = float(np.abs(gradient_XY).max())
-    upwards = bool(curvature_N.min() >= -1e-9 * max(curvature_N.max(), 0.0))
-    attained = slope <= 1e-10 and step <= STILL * (1 + float(np.abs(u_XY).max())) and upwards
-    return Minimum(logratio_XY=u_XY, value=value, gradient=slope, newton_step=step, attained=attained)
+    step_XY = newton_step(problem, u_XY, gradient_XY)
+    return Minimum(
+        logratio_XY=u_XY,
+        value=value,
+        gradient=float(np.abs(gradient_XY).max()),
+        newton_step=float(np.abs(step_XY).max()),
+        attained=is_attained(problem, start_XY, u_XY, gradient_XY, step_XY),
+    )
+
+
+def is_attained(problem: Problem, start_XY: Array, u_XY: Array, gradient_XY: Array, step_XY: Array) -> bool:
+    """Whether u is a minimum: no slope, no Newton step left, no downward curvature, and nothing lost in flat land.
+
+    A loss that falls all the way to infinity ends with a tiny slope too, but then either the Newton steps are still
+    long, or u has gone far in a direction that has become flat. A direction that was flat from the start has not moved.
+    A minimum that is itself almost flat may be called not attained; the opposite error is the one to avoid.
+    """
+    curvature_N, direction_NN = np.linalg.eigh(problem.hessian(u_XY))
+    flat_N = curvature_N <= FLAT * curvature_N.max()
+    strayed_N = (u_XY - start_XY).ravel() @ direction_NN[:, flat_N]
+    size = 1 + np.abs(u_XY).max()
+    return bool(
+        np.abs(gradient_XY).max() <= 1e-10
+        and np.abs(step_XY).max() <= STILL * size
+        and curvature_N.min() >= -1e-9 * max(curvature_N.max(), 0.0)
+        and np.abs(strayed_N).max(initial=0.0) <= 1e-6 * size
+    )
 
 
 def newton_step(problem: Problem, u_XY: Array, gradient_XY: Array) -> Array:

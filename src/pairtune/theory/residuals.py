@@ -48,22 +48,19 @@ def labelled(world: World) -> Array:
 
 
 def minimiser(loss: population.MarginLoss, weight_XWL: Array) -> Array:
-    """u [X, Y] at the minimum of a margin loss, started from zero; NaN where no minimum was attained."""
-    found = population.minimise(population.on_margins(loss, weight_XWL), np.zeros(weight_XWL.shape[:2]))
-    return found.logratio_XY if found.attained else np.full(weight_XWL.shape[:2], np.nan)
+    """u [X, Y] where the minimisation of a margin loss ends, started from zero."""
+    return population.minimise(population.on_margins(loss, weight_XWL), np.zeros(weight_XWL.shape[:2])).logratio_XY
 
 
 def best_policy(world: World) -> Array:
-    """The maximiser of the KL-constrained objective [X, Y], found without its closed form; NaN if not attained."""
+    """The maximiser of the KL-constrained objective [X, Y], found without its closed form."""
     found = population.minimise(population.on_rlhf(world), np.zeros(world.reward_XY.shape))
-    policy_XY = worlds.tilt(world.reference_XY, found.logratio_XY)
-    return policy_XY if found.attained else np.full(policy_XY.shape, np.nan)
+    return worlds.tilt(world.reference_XY, found.logratio_XY)
 
 
 def long_way(world: World, weight_XWL: Array) -> Array:
-    """Fit a reward table to the pairs, then maximise the objective for it [X, Y]; NaN where either has no optimum."""
-    reward_XY = minimiser(population.dpo(beta=1.0), weight_XWL)
-    return best_policy(replace(world, reward_XY=reward_XY)) if np.isfinite(reward_XY).all() else reward_XY
+    """Fit a reward table to the pairs, then maximise the objective for it. Returns a policy [X, Y]."""
+    return best_policy(replace(world, reward_XY=minimiser(population.dpo(beta=1.0), weight_XWL)))
 
 
 # The objective and its best policy
