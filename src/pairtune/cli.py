@@ -5,9 +5,12 @@ import errno
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from pairtune import disk
+from pairtune.configure import add_flags, flag, settings_from, suggestion
 from pairtune.errors import InputError
 from pairtune.progress import say
 from pairtune.settings import (
@@ -18,8 +21,7 @@ from pairtune.settings import (
     RewardRun,
     SftRun,
     TuneRun,
-    add_flags,
-    settings_from,
+    settings_of,
 )
 
 SETTINGS: dict[str, type] = {
@@ -44,66 +46,63 @@ HELP = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Exit code 0; 2 for input that cannot be used; 130 when interrupted."""
+    """Run the command line. Exit code 0; 2 for what its user can mend, told in one line; 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parsed = vars(_parser(arguments).parse_args(arguments))
-    command, debug, config = parsed.pop("command"), parsed.pop("debug"), parsed.pop("config", None)
     try:
-        if command == "derive":
-            return _derive(**parsed)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        return _run(command, settings_from(SETTINGS[command], parsed, config=config))
-    except InputError as error:
-        return _fail(str(error), debug)
+        return _run(arguments)
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
         return 130
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _fail("no space is left on the disk; make room and give the same command to go on", debug)
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            return _fail(
-                f'"{error.filename}" may not be written or read; give another --out or change its rights', debug
-            )
-        raise
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read the output has gone; nothing is left to say to them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        line = explanation(error)
+        if line is None:
+            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
+        say(f"pairtune: {' '.join(line.split())}")
+        return 2
 
 
-def _fail(line: str, debug: bool) -> int:
-    if debug:
-        raise
-    say(f"pairtune: {line}")
-    return 2
+def explanation(error: Exception) -> str | None:
+    """What went wrong and what to do, for errors that a person can mend; None for what would be a fault of ours."""
+    if isinstance(error, InputError):
+        return str(error)
+    if disk.is_full(error):
+        return "no space is left on the disk; make room and give the same command to go on"
+    if isinstance(error, FloatingPointError):
+        return f"the training diverged ({error}); try a lower --learning-rate in a new --out"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "the memory ran out; try a smaller model, --max-tokens or --batch-size"
+    if isinstance(error, OSError) and error.filename is not None:
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            return f'"{error.filename}" may not be written or read; change its rights or give another path'
+        return f'"{error.filename}" cannot be used: {error.strerror}; give another path'
+    return None
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser, with flags for the command that is asked for only: the others are not built."""
-    parser = argparse.ArgumentParser(
-        prog="pairtune",
-        description="Preference pairs in, an aligned language model out, and an honest answer to which method won.",
-        epilog="`pairtune COMMAND --help` lists a command's settings.",
-    )
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, text in HELP.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if name == "derive":
-            command.add_argument("--json", action="store_true", help="print the steps as JSON")
-            command.add_argument(
-                "--seed", type=int, default=0, metavar="N", help="seed of the random worlds (default 0)"
-            )
-            command.add_argument("--worlds", type=int, default=20, metavar="N", help="random worlds (default 20)")
-            continue
-        command.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
-        if name in arguments:
-            add_flags(command, SETTINGS[name])
-    return parser
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like everybody else's here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` lists what there is")
 
 
-def _run(command: str, settings: Any) -> int:
-    """Import what the command needs and run it."""
+def _run(arguments: list[str]) -> int:
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command and command not in HELP:
+        raise InputError(f'there is no command "{command}"{suggestion(command, HELP) or f"; there are {_commands()}"}')
+    parsed, unknown = _parser(command).parse_known_args(arguments)
+    if unknown:
+        raise InputError(_about_unknown(unknown[0], command))
+    values = vars(parsed)
+    del values["command"], values["debug"]
+    if command == "derive":
+        return _derive(**values)
+    config = values.pop("config")
+    settings: Any = settings_from(SETTINGS[command], values, config=config)
     _quieten()
     from pairtune import commands
 
@@ -120,14 +119,50 @@ def _run(command: str, settings: Any) -> int:
     return 0
 
 
+def _about_unknown(word: str, command: str) -> str:
+    if not word.startswith("-"):
+        return f'"{word}" is one word too many for `pairtune {command}`; put quotes around text with spaces'
+    known = [flag(setting) for setting in settings_of(SETTINGS[command])] if command in SETTINGS else ["--json"]
+    given = word.partition("=")[0]
+    hint = suggestion(given, [*known, "--config", "--debug"])
+    return f"`pairtune {command}` has no flag {given}{hint or f'; `pairtune {command} --help` lists them'}"
+
+
+def _parser(asked: str) -> argparse.ArgumentParser:
+    """The parser, with flags for the command that is asked for only: the others are not built."""
+    parser = _Parser(
+        prog="pairtune",
+        description="Preference pairs in, an aligned language model out, and an honest answer to which method won.",
+        epilog="`pairtune COMMAND --help` lists a command's settings.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in HELP.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == "derive":
+            command.add_argument("--json", action="store_true", help="print the steps as JSON")
+            command.add_argument(
+                "--seed", type=int, default=0, metavar="N", help="seed of the random worlds (default 0)"
+            )
+            command.add_argument("--worlds", type=int, default=20, metavar="N", help="random worlds (default 20)")
+            continue
+        command.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
+        if name == asked:
+            add_flags(command, SETTINGS[name])
+    return parser
+
+
 def _derive(*, json: bool, seed: int, worlds: int) -> int:
     from rich.console import Console
 
     from pairtune.theory.derivation import derive
     from pairtune.theory.walkthrough import show
 
-    if worlds < 1:
-        raise InputError(f"worlds is {worlds}; it must be at least 1")
+    for name, value, least in (("worlds", worlds, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"{name} is {value}; it must be at least {least}")
     steps = derive(worlds=worlds, seed=seed)
     if json:
         print(_as_json(steps))
@@ -144,6 +179,7 @@ def _as_json(steps: Sequence[Any]) -> str:
 
 def _quieten() -> None:
     """Libraries keep their progress bars and advice to themselves; pairtune says what matters."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import warnings
@@ -153,6 +189,10 @@ def _quieten() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def _commands() -> str:
+    return ", ".join(HELP)
 
 
 def _version() -> str:

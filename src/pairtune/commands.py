@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers import PreTrainedModel
 
+from pairtune.comparison.plan import data_hash, model_hash
 from pairtune.comparison.run import compare
+from pairtune.configure import suggestion
 from pairtune.data.check import check_pairs, check_skipped
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Skipped
 from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
-from pairtune.data.tokenize import Encoded, encode_demonstrations, encode_pairs, encode_prompt
+from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.reference import reference_logprobs
 from pairtune.errors import InputError
@@ -22,7 +25,7 @@ from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
 from pairtune.evaluation.statistics import Estimate, estimate
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import Tokenizer, frozen_copy, load_model, load_tokenizer, save_model
-from pairtune.models.machine import Machine, choose_machine
+from pairtune.models.machine import choose_machine
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.progress import duration, printable, say, task
 from pairtune.report import page, terminal
@@ -41,10 +44,13 @@ from pairtune.settings import (
 from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_first_loss, check_rows
+from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
 from pairtune.training.reward import normalise, score_rewards, train_reward
 from pairtune.training.sft import train_sft
 from pairtune.training.step import TOKENS_PER_PASS
+
+# What a result's folder was made with: the settings, and hashes of the data and the models.
+SETTINGS_FILE = "settings.json"
 
 
 def run_compare(settings: CompareRun) -> Path:
@@ -58,28 +64,33 @@ def run_compare(settings: CompareRun) -> Path:
 
 def run_sft(settings: SftRun) -> Path:
     """Fine-tune on demonstrations. Returns the folder of the result."""
-    machine, tokenizer, model = _start(settings, settings.model)
+    out = _result_folder(settings.out, "sft")
     data = read_demonstrations(_given(settings.data, "data"))
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     _say_skipped(data.skipped)
     encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
-    _say_truncation(encoded)
+    say_truncation(encoded)
+    model = _load(settings)
     check_engine(model, encoded.rows)
-    out = _open(settings, "sft", settings.out)
+    _begin(out, settings, "sft")
     with measured() as cost:
-        train_sft(model, encoded.rows, settings.sft, seed=settings.seed, journal=Journal("sft", out))
+        journal = Journal("sft", out, cost=cost)
+        train_sft(model, encoded.rows, settings.sft, seed=settings.seed, journal=journal)
     save_model(model, tokenizer, out)
     return _finish(out, {"demonstrations": len(encoded.rows)}, cost)
 
 
 def run_reward(settings: RewardRun) -> Path:
     """Train a reward model and measure it on held-out pairs. Returns the folder of the result."""
-    machine, tokenizer, body = _start(settings, settings.model)
-    train, heldout = _read_and_split(settings.data, settings.heldout, settings.max_tokens, settings.seed, tokenizer)
+    out = _result_folder(settings.out, "reward")
+    train, heldout, tokenizer = _split_pairs(settings)
+    body = _load(settings)
     check_engine(body, train)
-    out = _open(settings, "reward", settings.out)
+    _begin(out, settings, "reward")
     model = ScalarModel(body, seed=settings.seed)
     with measured() as cost:
-        train_reward(model, train, settings.reward, seed=settings.seed, journal=Journal("reward", out))
+        journal = Journal("reward", out, cost=cost)
+        train_reward(model, train, settings.reward, seed=settings.seed, journal=journal)
     normalise(model, train)
     model.save(out, tokenizer)
     accuracy = _accuracy(reward_margins(model, heldout), heldout)
@@ -89,11 +100,12 @@ def run_reward(settings: RewardRun) -> Path:
 def run_tune(settings: TuneRun) -> Path:
     """Tune on preference pairs and measure on held-out pairs. Returns the folder of the result."""
     known_objective(settings.preference.objective)
-    machine, tokenizer, model = _start(settings, settings.model)
-    train, heldout = _read_and_split(settings.data, settings.heldout, settings.max_tokens, settings.seed, tokenizer)
-    rounding = check_engine(model, train)
-    out = _open(settings, "tune", settings.out)
-    tokens_per_pass = TOKENS_PER_PASS[machine.device.type]
+    out = _result_folder(settings.out, "tune")
+    train, heldout, tokenizer = _split_pairs(settings)
+    model = _load(settings)
+    check_engine(model, train)
+    _begin(out, settings, "tune")
+    tokens_per_pass = TOKENS_PER_PASS[model.device.type]
     with task("reference", len(train) + len(heldout)) as progress:
         train_reference, before = reference_logprobs(
             model, train, tokens_per_pass=tokens_per_pass, say=say, progress=progress.advance
@@ -101,9 +113,9 @@ def run_tune(settings: TuneRun) -> Path:
         held_reference, _ = reference_logprobs(
             model, heldout, tokens_per_pass=tokens_per_pass, progress=progress.advance
         )
-    check_first_loss(model, train, train_reference, rounding)
-    journal = Journal(settings.preference.objective, out)
+    check_first_loss(model, train, train_reference)
     with measured() as cost:
+        journal = Journal(settings.preference.objective, out, cost=cost)
         train_preference(model, train, train_reference, settings.preference, seed=settings.seed, journal=journal)
     save_model(model, tokenizer, out)
     accuracy = _accuracy(margins(model, heldout, held_reference), heldout)
@@ -112,17 +124,19 @@ def run_tune(settings: TuneRun) -> Path:
 
 def run_ppo(settings: PpoRun) -> Path:
     """Train against a reward model with PPO. Returns the folder of the result."""
-    machine, tokenizer, policy = _start(settings, settings.model)
+    out = _result_folder(settings.out, "ppo")
     folder = _given(settings.reward_model, "reward_model")
-    reward_model, reward_tokenizer = load_scalar_model(folder, machine)
-    if reward_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise InputError("reward_model: its tokenizer is not the policy's; train one from the same model")
-    value, _ = load_scalar_model(folder, machine)
-    reward_model.requires_grad_(False)
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     prompts = _prompts(settings.data, settings.max_tokens, tokenizer)
+    reward_model = _load_reward_model(settings, folder, tokenizer)
+    value = _load_reward_model(settings, folder, tokenizer)
+    reward_model.requires_grad_(False)
+    policy = _load(settings)
     reference = frozen_copy(policy)
-    check_engine(policy, [Tokens(tuple(prompt), (tuple(prompt),)) for prompt in prompts[:8]])
-    out = _open(settings, "ppo", settings.out)
+    rows = [Tokens(tuple(prompt), (tuple(prompt),)) for prompt in prompts]
+    check_engine(policy, rows, others=[reference])
+    check_engine(reward_model.body, rows, others=[value.body], quiet=True)
+    _begin(out, settings, "ppo")
     with measured() as cost:
         train_ppo(
             policy,
@@ -134,7 +148,7 @@ def run_ppo(settings: PpoRun) -> Path:
             settings.sampling,
             end_ids=[tokenizer.eos_token_id],
             seed=settings.seed,
-            journal=Journal("ppo", out),
+            journal=Journal("ppo", out, cost=cost),
         )
     save_model(policy, tokenizer, out)
     return _finish(out, {"prompts": len(prompts), "steps": settings.ppo.steps}, cost)
@@ -144,11 +158,13 @@ def run_generate(settings: GenerateRun) -> list[str]:
     """Answer one prompt or a file of prompts; print the answers or write them as JSON lines. Returns the answers."""
     if bool(settings.prompt) == bool(settings.data):
         raise InputError("give either --prompt TEXT or --data FILE")
-    machine, tokenizer, model = _start(settings, settings.model)
+    out = _result_file(settings.out)
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     if settings.prompt:
         prompts = [encode_prompt(settings.prompt, tokenizer)]
     else:
         prompts = _prompts(settings.data, settings.max_tokens, tokenizer)
+    model = _load(settings)
     with task("answers", len(prompts)) as progress:
         answers = sample(
             model,
@@ -162,11 +178,10 @@ def run_generate(settings: GenerateRun) -> list[str]:
         )
     texts = [str(tokenizer.decode(list(answer.response), skip_special_tokens=True)) for answer in answers]
     asked = [str(tokenizer.decode(prompt)) for prompt in prompts]
-    if settings.out:
+    if out:
         rows = [{"prompt": prompt, "response": text} for prompt, text in zip(asked, texts, strict=True)]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        Path(settings.out).write_text(lines, encoding="utf-8")
-        say(f"answers: {settings.out}")
+        _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        say(f"answers: {out}")
         return texts
     for prompt, text in zip(asked, texts, strict=True):
         print(printable(text if settings.prompt else f"{prompt}\n  -> {text}"))
@@ -175,14 +190,19 @@ def run_generate(settings: GenerateRun) -> list[str]:
 
 def run_evaluate(settings: EvaluateRun) -> dict[str, Any]:
     """Held-out accuracy, sampled KL, length and repetition of a policy against its reference. Returns the figures."""
-    machine, tokenizer, policy = _start(settings, settings.model)
-    reference = load_model(settings.reference, machine, trust_remote_code=settings.trust_remote_code)
-    pairs = _read(settings.data)
+    out = _result_file(settings.out)
+    pairs, tokenizer = _read(settings)
     encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
-    _say_truncation(encoded)
+    say_truncation(encoded)
     rows = encoded.rows
-    check_engine(policy, rows)
-    frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[machine.device.type], say=say)
+    judge = _load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
+    policy = _load(settings)
+    reference = load_model(
+        settings.reference, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code
+    )
+    for model in (policy, reference, *([judge.body] if judge else [])):
+        check_engine(model, rows, quiet=model is not policy)
+    frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)
     prompts = list(dict.fromkeys(row.prompt for row in rows))[: settings.evaluation.prompts]
     with task("answers", len(prompts)) as progress:
         answers = write_answers(
@@ -199,31 +219,43 @@ def run_evaluate(settings: EvaluateRun) -> dict[str, Any]:
         "response_tokens": estimate([float(len(answer.response)) for answer in answers]),
         "repetition": estimate([repetition(answer.response) for answer in answers]),
     }
-    if settings.reward_model:
-        reward_model, _ = load_scalar_model(settings.reward_model, machine)
-        scores = score_rewards(reward_model, [answer.tokens for answer in answers])
+    if judge:
+        scores = score_rewards(judge, [answer.tokens for answer in answers])
         figures["reward_model_score"] = estimate([score[0] for score in scores])
     result = {name: figure.to_json() for name, figure in figures.items()}
-    if settings.out:
-        Path(settings.out).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    text = json.dumps(result, indent=2)
+    if out:
+        _write(out, text + "\n")
+    print(text)
     return result
 
 
 def known_objective(name: str) -> None:
     """Raises InputError if the catalogue has no objective of that name."""
     if name not in OBJECTIVES:
-        raise InputError(f'objective: there is no objective "{name}"; the catalogue has {", ".join(OBJECTIVES)}')
+        hint = suggestion(name, OBJECTIVES) or f"; the catalogue has {', '.join(OBJECTIVES)}"
+        raise InputError(f'objective: there is no objective "{name}"{hint}')
 
 
 # ---- shared by the commands --------------------------------------------------------------------------------------
 
 
-def _start(settings: Run, model: str) -> tuple[Machine, Tokenizer, Any]:
+def _load(settings: Any) -> PreTrainedModel:
+    """The command's model, after what is cheap to check has been checked."""
     machine = choose_machine(settings.dtype)
+    model = load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code)
     say(f"machine: {machine}")
-    tokenizer = load_tokenizer(model, trust_remote_code=settings.trust_remote_code)
-    return machine, tokenizer, load_model(model, machine, trust_remote_code=settings.trust_remote_code)
+    return model
+
+
+def _load_reward_model(settings: Run, folder: str, tokenizer: Tokenizer) -> ScalarModel:
+    """A reward model that reads what the policy writes."""
+    model, own_tokenizer = load_scalar_model(
+        folder, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code
+    )
+    if own_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise InputError("reward_model: its tokenizer is not the policy's; train one from the same model")
+    return model
 
 
 def _given(value: str, name: str) -> str:
@@ -232,26 +264,31 @@ def _given(value: str, name: str) -> str:
     return value
 
 
-def _read(source: str) -> tuple[Pair, ...]:
-    data = read_pairs(_given(source, "data"))
+def _read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[tuple[Pair, ...], Tokenizer]:
+    """The pairs, with what is to be said of them, and the model's tokenizer."""
+    data = read_pairs(_given(settings.data, "data"))
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     for finding in (*check_skipped(data.skipped), *check_pairs(data.rows)):
         say(f"data: {finding.message}")
-    return data.rows
+    return data.rows, tokenizer
 
 
-def _read_and_split(
-    source: str, heldout: float, max_tokens: int, seed: int, tokenizer: Tokenizer
-) -> tuple[Sequence[Tokens], Sequence[Tokens]]:
-    """Pairs read, checked, split by prompt and tokenised: (training, held-out)."""
-    pairs = _read(source)
-    train, held = split_by_prompt(pairs, heldout=heldout if heldout < 1 else int(heldout), seed=seed)
-    encoded = encode_pairs(train, tokenizer, max_tokens=max_tokens)
-    _say_truncation(encoded)
-    held_rows = encode_pairs(held, tokenizer, max_tokens=max_tokens).rows
-    train_rows = encoded.rows
+def _split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequence[Tokens], Tokenizer]:
+    """Pairs read, checked, split by prompt and tokenised: (training, held-out, the tokenizer)."""
+    heldout: int | float = settings.heldout
+    if heldout >= 1:
+        if not float(heldout).is_integer():
+            raise InputError(f"heldout is {heldout:g}; it must be a share below 1 or a whole number of pairs")
+        heldout = int(heldout)
+    pairs, tokenizer = _read(settings)
+    train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
+    encoded = [encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens) for pairs in (train, held)]
+    for part in encoded:
+        say_truncation(part)
+    train_rows, held_rows = (part.rows for part in encoded)
     check_rows(train_rows, held_rows, tokenizer, end_id=tokenizer.eos_token_id, bos_id=tokenizer.bos_token_id)
     say(f"data: {len(train_rows)} training and {len(held_rows)} held-out pairs")
-    return train_rows, held_rows
+    return train_rows, held_rows, tokenizer
 
 
 def _prompts(source: str, max_tokens: int, tokenizer: Tokenizer) -> list[list[int]]:
@@ -265,29 +302,43 @@ def _say_skipped(skipped: Sequence[Skipped]) -> None:
         say(f"data: {finding.message}")
 
 
-def _say_truncation(encoded: Encoded) -> None:
-    for rows, what in (
-        (encoded.shortened, "prompts lost their beginning to --max-tokens"),
-        (encoded.cut, "rows have a response that lost its end to --max-tokens"),
-        (encoded.dropped, "pairs were left out: their responses are the same once tokenised"),
-    ):
-        if rows:
-            say(f"data: {len(rows)} {what} (rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''})")
-
-
-def _open(settings: Run, command: str, out: str) -> Path:
-    """The result's folder. One that holds an unfinished run of the same settings is gone on with."""
+def _result_folder(out: str, command: str) -> Path:
+    """The result's folder, before anything is read or loaded. Raises InputError if it cannot be one."""
     folder = Path(out or f"runs/{command}")
-    plan = json.dumps({"command": command} | to_mapping(settings), indent=2, sort_keys=True)
-    path = folder / "settings.json"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f'out: "{folder}" is a file; give a folder')
     if folder.is_dir() and any(folder.iterdir()):
-        if not path.is_file() or path.read_text(encoding="utf-8") != plan:
-            raise InputError(f'out: "{folder}" is not empty and holds something else; give another --out, or remove it')
+        if not (folder / SETTINGS_FILE).is_file():
+            raise InputError(f'out: "{folder}" is not empty and holds something else; give another --out')
         if (folder / "result.json").is_file():
-            raise InputError(f'out: "{folder}" holds the finished result of this command; give another --out')
+            raise InputError(f'out: "{folder}" holds a finished result; give another --out, or remove it')
+    return folder
+
+
+def _begin(folder: Path, settings: Any, command: str) -> None:
+    """Make the folder. One that holds an unfinished run of the same command on the same content is gone on with."""
+    sources = {name: getattr(settings, name) for name in ("model", "reward_model") if hasattr(settings, name)}
+    hashes = {name: model_hash(source) for name, source in sources.items()} | {"data": data_hash(settings.data)}
+    plan = json.dumps({"command": command, **to_mapping(settings), "hashes": hashes}, indent=2, sort_keys=True)
+    path = folder / SETTINGS_FILE
+    if path.is_file() and path.read_text(encoding="utf-8") != plan:
+        raise InputError(
+            f'out: "{folder}" holds an unfinished run of other settings, data or model; give another --out'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(plan, encoding="utf-8")
-    return folder
+
+
+def _result_file(out: str) -> Path | None:
+    """The file for the result, if one was asked for. Raises InputError if it cannot be one."""
+    if out and Path(out).is_dir():
+        raise InputError(f'out: "{out}" is a folder; give a file')
+    return Path(out) if out else None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _finish(out: Path, facts: dict[str, Any], cost: Cost) -> Path:

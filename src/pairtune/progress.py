@@ -16,8 +16,9 @@ LINE_EVERY = 20.0
 class Task:
     """One stage under way: `advance` it, and `note` a few figures beside it."""
 
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.done, self.text = name, total, 0, ""
+    def __init__(self, name: str, total: int, done: int = 0) -> None:
+        self.name, self.total, self.text = name, total, ""
+        self.done = self.before = done  # what an earlier run did says nothing about the time left
         self.began = self.last_line = time.monotonic()
 
     def advance(self, amount: int = 1) -> None:
@@ -26,8 +27,9 @@ class Task:
         now = time.monotonic()
         if now - self.last_line >= LINE_EVERY and self.done < self.total:
             self.last_line = now
-            left = (now - self.began) / self.done * (self.total - self.done)
-            say(f"  {self.name} {self.done}/{self.total}, {duration(left)} left  {self.text}".rstrip())
+            fresh = self.done - self.before
+            left = f", {duration((now - self.began) / fresh * (self.total - self.done))} left" if fresh else ""
+            say(f"  {self.name} {self.done}/{self.total}{left}  {self.text}".rstrip())
 
     def note(self, text: str) -> None:
         """Figures of the latest step, shown beside the bar."""
@@ -35,9 +37,9 @@ class Task:
 
 
 class _Bar(Task):
-    def __init__(self, name: str, total: int, bar: Progress) -> None:
-        super().__init__(name, total)
-        self.bar, self.id = bar, bar.add_task(name, total=total, text="")
+    def __init__(self, name: str, total: int, done: int, bar: Progress) -> None:
+        super().__init__(name, total, done)
+        self.bar, self.id = bar, bar.add_task(name, total=total, completed=done, text="")
 
     def advance(self, amount: int = 1) -> None:
         self.bar.advance(self.id, amount)
@@ -47,11 +49,11 @@ class _Bar(Task):
 
 
 @contextmanager
-def task(name: str, total: int) -> Iterator[Task]:
-    """Show a stage of `total` units until the block ends."""
+def task(name: str, total: int, done: int = 0) -> Iterator[Task]:
+    """Show a stage of `total` units, `done` of them by an earlier run, until the block ends."""
     console = Console(stderr=True)
     if not console.is_terminal or total < 1:
-        yield Task(name, total)
+        yield Task(name, total, done)
         return
     columns = (
         TextColumn("  {task.description}"),
@@ -62,7 +64,7 @@ def task(name: str, total: int) -> Iterator[Task]:
         TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield _Bar(name, total, bar)
+        yield _Bar(name, total, done, bar)
 
 
 def say(line: str) -> None:

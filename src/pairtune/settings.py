@@ -1,30 +1,24 @@
-"""What a run is: frozen dataclasses, read from presets, YAML and flags; an unknown key is an error.
+"""What a run is: frozen dataclasses, one for each command; `pairtune.configure` reads them from what a person gives.
 
-Each command has one class below. A section's fields become flags with the section's name before them (`--ppo-steps`),
-except those of the command's main section, which stand alone (`--beta`).
+A section's settings are named with the section before them (`ppo_steps`, `--ppo-steps`), except those of the
+command's main section, which stand alone (`beta`, `--beta`).
 """
 
-import argparse
 import dataclasses
-import difflib
-import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
-
-from pairtune.errors import InputError
-
-T = TypeVar("T")
+# The largest seed: whatever a stage multiplies it by still fits a generator's 64 bits.
+LARGEST_SEED = 2**31 - 1
 
 
-def _setting(default: Any, meaning: str, *, above: float | None = None, least: float | None = None) -> Any:
-    """A field with its meaning (the flag's help) and its bound."""
-    return field(default=default, metadata={"help": meaning, "above": above, "least": least})
+def _setting(
+    default: Any, meaning: str, *, above: float | None = None, least: float | None = None, most: float | None = None
+) -> Any:
+    """A field with its meaning (the flag's help) and its bounds."""
+    return field(default=default, metadata={"help": meaning, "above": above, "least": least, "most": most})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +27,9 @@ class Optimisation:
 
     learning_rate: float = _setting(5e-5, "peak learning rate of AdamW", above=0)
     batch_size: int = _setting(16, "examples in one optimiser step", least=1)
-    warmup: float = _setting(0.1, "share of the steps in which the learning rate rises; then it falls to 0", least=0)
+    warmup: float = _setting(
+        0.1, "share of the steps in which the learning rate rises; then it falls to 0", least=0, most=1
+    )
     max_gradient_norm: float = _setting(1.0, "gradients longer than this are scaled down to it", above=0)
     weight_decay: float = _setting(0.0, "AdamW's weight decay", least=0)
 
@@ -72,14 +68,14 @@ class Ppo:
     epochs: int = _setting(2, "passes over each step's answers", least=1)
     learning_rate: float = _setting(2e-5, "peak learning rate of the policy's Adam", above=0)
     value_learning_rate: float = _setting(2e-5, "peak learning rate of the value model's Adam", above=0)
-    warmup: float = _setting(0.1, "share of the steps in which the learning rate rises; then it stays", least=0)
+    warmup: float = _setting(0.1, "share of the steps in which the learning rate rises; then it stays", least=0, most=1)
     max_gradient_norm: float = _setting(1.0, "gradients longer than this are scaled down to it", above=0)
     kl_coefficient: float = _setting(0.05, "weight of the per-token KL reward (its start, if adaptive)", least=0)
     kl_target: float = _setting(
         0.0, "nats per response an adaptive KL weight steers to; 0: the weight is fixed", least=0
     )
-    discount: float = _setting(1.0, "γ of generalised advantage estimation", above=0)
-    gae_lambda: float = _setting(0.95, "λ of generalised advantage estimation", least=0)
+    discount: float = _setting(1.0, "γ of generalised advantage estimation", above=0, most=1)
+    gae_lambda: float = _setting(0.95, "λ of generalised advantage estimation", least=0, most=1)
     clip_ratio: float = _setting(0.2, "how far the probability ratio counts on either side of 1", above=0)
     clip_value: float = _setting(0.2, "how far a value may move from the old one before it stops counting", above=0)
     missing_end_penalty: float = _setting(1.0, "taken from the reward of an answer without end of text", least=0)
@@ -108,7 +104,7 @@ class Evaluation:
 class Run:
     """What every command that computes has."""
 
-    seed: int = _setting(0, "seed of everything random", least=0)
+    seed: int = _setting(0, "seed of everything random", least=0, most=LARGEST_SEED)
     dtype: str = _setting("auto", "auto, bfloat16 or float32")
     trust_remote_code: bool = _setting(False, "run code that a hub model brings along")
 
@@ -207,7 +203,7 @@ class CompareRun(Run):
     evaluation: Evaluation = field(default_factory=Evaluation)
 
 
-MAIN_SECTION = {
+MAIN_SECTION: dict[type, str] = {
     SftRun: "sft",
     RewardRun: "reward",
     TuneRun: "preference",
@@ -218,185 +214,44 @@ MAIN_SECTION = {
 }
 
 
-# ---- reading: preset, then --config, then flags; the later wins -------------------------------------------------
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a command: where it lies (`ppo.steps`), what people call it (`ppo_steps`), its type and bounds."""
+
+    key: str
+    name: str
+    kind: Any
+    meaning: str
+    default: Any
+    above: float | None
+    least: float | None
+    most: float | None
 
 
-def settings_from(kind: type[T], flags: Mapping[str, Any], *, config: str | None = None) -> T:
-    """The settings of one command: its defaults, its preset, a YAML file, then flags by dotted key, the later wins.
-
-    Raises InputError for an unknown key (with the nearest known one), a value of the wrong type, or out of bounds.
-    """
-    from_file = read_yaml(Path(config)) if config else {}
-    layers = [_flat(kind, from_file, config or ""), dict(flags)]
-    if "preset" in _hints(kind):
-        name = layers[1].get("preset") or layers[0].get("preset") or "quick"
-        layers.insert(0, _flat(kind, read_preset(str(name)), f"preset {name}"))
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged.update(layer)
-    return build(kind, merged)
+def settings_of(command: type) -> list[Setting]:
+    """Every setting of a command, in the order of its class."""
+    return list(_settings_of(command, command, ""))
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """The YAML of a shipped preset. Raises InputError if there is none of that name."""
-    folder = resources.files("pairtune") / "presets"
-    known = sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
-    if name not in known:
-        raise InputError(f'there is no preset "{name}"; the presets are {", ".join(known)}')
-    return typing.cast(dict[str, Any], yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises InputError naming the file and, where known, the line."""
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f'settings file "{path}" does not exist') from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'settings file "{path}" cannot be read: {error}') from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f'settings file "{path}"{line} is not YAML: {getattr(error, "problem", error)}') from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise InputError(f'settings file "{path}" must hold "name: value" lines')
-    return loaded
-
-
-def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """A settings object from values by dotted key, each checked for type and bounds."""
-    made: dict[str, Any] = {}
-    for entry in dataclasses.fields(typing.cast(Any, kind)):
-        key = prefix + entry.name
-        hint = _hints(kind)[entry.name]
-        if dataclasses.is_dataclass(hint):
-            made[entry.name] = build(typing.cast(type, hint), values, key + ".")
-        elif key in values:
-            made[entry.name] = _checked(key, values[key], hint, entry.metadata)
-    return kind(**made)
+def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]:
+    for entry in dataclasses.fields(section):
+        kind = typing.get_type_hints(section)[entry.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _settings_of(command, typing.cast(type, kind), f"{prefix}{entry.name}.")
+        else:
+            key = prefix + entry.name
+            name = key.removeprefix(f"{MAIN_SECTION[command]}.").replace(".", "_")
+            bounds = {bound: entry.metadata[bound] for bound in ("above", "least", "most")}
+            yield Setting(key, name, kind, entry.metadata["help"], entry.default, **bounds)
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
     """The settings as nested plain values, ready for YAML or JSON."""
-    return {
-        entry.name: to_mapping(value) if dataclasses.is_dataclass(value) else _plain(value)
-        for entry in dataclasses.fields(settings)
-        for value in [getattr(settings, entry.name)]
-    }
-
-
-def add_flags(parser: argparse.ArgumentParser, kind: type) -> None:
-    """A flag for every setting of the command; values stay text until `build` checks them."""
-    for key, entry, hint in _leaves(kind):
-        section, _, name = key.rpartition(".")
-        flag = name if section in ("", MAIN_SECTION[kind]) else f"{section}-{name}"
-        options: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS}
-        options["help"] = f"{entry.metadata['help']} (default {_shown(_default(kind, key))})".replace("%", "%%")
-        if hint is bool:
-            options["action"] = "store_true"
+    mapping: dict[str, Any] = {}
+    for entry in dataclasses.fields(settings):
+        value = getattr(settings, entry.name)
+        if dataclasses.is_dataclass(value):
+            mapping[entry.name] = to_mapping(value)
         else:
-            options["metavar"] = "NAME" if hint is str else "NAMES" if _is_tuple(hint) else "N"
-            options["nargs"] = "+" if _is_tuple(hint) else None
-        group = _group(parser, section if section != MAIN_SECTION[kind] else "")
-        group.add_argument(f"--{flag.replace('_', '-')}", **options)
-
-
-def _group(parser: argparse.ArgumentParser, section: str) -> Any:
-    title = f"{section} settings" if section else "settings"
-    return next((g for g in parser._action_groups if g.title == title), None) or parser.add_argument_group(title)
-
-
-def _leaves(kind: type, prefix: str = "") -> typing.Iterator[tuple[str, Any, Any]]:
-    for entry in dataclasses.fields(kind):
-        hint = _hints(kind)[entry.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _leaves(typing.cast(type, hint), f"{prefix}{entry.name}.")
-        else:
-            yield prefix + entry.name, entry, hint
-
-
-def _default(kind: type, key: str) -> Any:
-    values = _flat(kind, read_preset("quick"), "preset quick") if kind is CompareRun else {}
-    found: Any = build(kind, values)
-    for name in key.split("."):
-        found = getattr(found, name)
-    return found
-
-
-def _flat(kind: type, nested: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping by dotted key, every key known to `kind`."""
-    hints = _hints(kind)
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if name not in hints:
-            near = difflib.get_close_matches(
-                str(name), [key.rpartition(".")[2] for key, *_ in _leaves(kind)] + [*hints], 1
-            )
-            raise InputError(
-                f'{where}: there is no setting "{prefix}{name}"' + (f'; did you mean "{near[0]}"?' if near else "")
-            )
-        if dataclasses.is_dataclass(hints[name]):
-            if not isinstance(value, dict):
-                raise InputError(f'{where}: "{prefix}{name}" is a section; write its settings below it, indented')
-            flat.update(_flat(typing.cast(type, hints[name]), value, where, f"{prefix}{name}."))
-        else:
-            flat[prefix + str(name)] = value
-    return flat
-
-
-def _checked(key: str, value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
-    """One value, converted from a flag's text if need be, of the right type and within its bounds."""
-    if _is_tuple(hint):
-        parts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, str) for part in parts):
-            raise InputError(f"{key} is {_shown(value)}; it must be a list of names")
-        return tuple(parts)
-    converted = _converted(value, hint)
-    if converted is None:
-        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-        raise InputError(f"{key} is {_shown(value)}; it must be {wanted}")
-    above, least = bounds.get("above"), bounds.get("least")
-    if above is not None and not converted > above:
-        raise InputError(f"{key} is {_shown(converted)}; it must be above {above:g}")
-    if least is not None and not converted >= least:
-        raise InputError(f"{key} is {_shown(converted)}; it must be at least {least:g}")
-    return converted
-
-
-def _converted(value: Any, hint: Any) -> Any:
-    """`value` as `hint`, or None if it is not one; text is read as a number (YAML takes 1e-4 for text)."""
-    if hint is str:
-        return value if isinstance(value, str) else None
-    if hint is bool:
-        return value if isinstance(value, bool) else None
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    if number != number or number in (float("inf"), float("-inf")):
-        return None
-    if hint is int:
-        return int(number) if number == int(number) else None
-    return number
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _is_tuple(hint: Any) -> bool:
-    return isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return " ".join(str(part) for part in value)
-    return f'"{value}"' if isinstance(value, str) else str(value)
+            mapping[entry.name] = list(value) if isinstance(value, tuple) else value
+    return mapping

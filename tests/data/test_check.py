@@ -62,9 +62,7 @@ def test_the_length_baseline_counts_ties_half(sides, share, rule, best, ties):
         ),
         (
             [Pair("x", "a", "b", 1), Pair("x", "a", "b", 5), Pair("x", "a", "b", 9), Pair("y", "a", "b", 11)],
-            Finding(
-                "duplicate", 2, (5, 9), "2 pairs (rows 5, 9) repeat an earlier pair word for word", "warning"
-            ),
+            Finding("duplicate", 2, (5, 9), "2 pairs (rows 5, 9) repeat an earlier pair word for word", "warning"),
         ),
         (
             [Pair("x", "a", "b", 1), Pair("y", "b", "a", 2), Pair("x", "b", "a", 3), Pair("x", "c", "c", 4)],

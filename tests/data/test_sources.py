@@ -32,9 +32,7 @@ def _inside(tmp_path, monkeypatch):
 
 
 def write_lines(path, *rows):
-    text = "".join(
-        (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows
-    )
+    text = "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     with open(path, "wb") as file:
         file.write(text.encode("utf-8"))
     return str(path)
@@ -137,8 +135,7 @@ def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told():
 def test_nothing_left_is_an_error():
     source = write_lines("hh.jsonl", {"chosen": HH, "rejected": HH + " No."})
     assert message_of(read_pairs, source) == (
-        'hh.jsonl: none of the 1 rows can be used (row 1: the last answer in "chosen" is empty); '
-        "give another source"
+        'hh.jsonl: none of the 1 rows can be used (row 1: the last answer in "chosen" is empty); give another source'
     )
 
 
@@ -236,8 +233,7 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path):
         ),
         (
             {"prompt": "p", "chosn": "a", "rejected": "b"},
-            'no column "chosen"; the columns are "prompt", "chosn", "rejected" - is "chosn" the one to '
-            "rename?",
+            'no column "chosen"; the columns are "prompt", "chosn", "rejected" - is "chosn" the one to rename?',
         ),
         ({"a\x1b[31m": 1}, 'no column "chosen"; the columns are "a\\x1b[31m"'),
         ({}, 'no column "chosen"; the columns are none'),
@@ -260,8 +256,7 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path):
         ),
         (
             {"prompt": "Bye", "chosen": [USER, GOOD], "rejected": [USER, POOR]},
-            '"chosen" does not contain its "prompt"; a dialogue starts with its prompt - '
-            "remove the row or fill it in",
+            '"chosen" does not contain its "prompt"; a dialogue starts with its prompt - remove the row or fill it in',
         ),
         ('["a"]', 'not a JSON object; a row looks like {"prompt": "...", "chosen": "..."}'),
         ('{"prompt": "p" "chosen"}', "not JSON (Expecting ',' delimiter at column 16); mend or remove it"),
@@ -272,9 +267,7 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path):
     ],
 )
 def test_what_is_wrong_with_a_row_names_its_line_and_field(row, message):
-    assert (
-        message_of(read_pairs, write_lines("pairs.jsonl", TEXT, "", row)) == f"pairs.jsonl line 3: {message}"
-    )
+    assert message_of(read_pairs, write_lines("pairs.jsonl", TEXT, "", row)) == f"pairs.jsonl line 3: {message}"
 
 
 @pytest.mark.parametrize(
@@ -282,8 +275,7 @@ def test_what_is_wrong_with_a_row_names_its_line_and_field(row, message):
     [
         (
             read_demonstrations,
-            'no column "response" or "completion" or "messages" or "chosen"; the columns are "promt", '
-            '"answer"',
+            'no column "response" or "completion" or "messages" or "chosen"; the columns are "promt", "answer"',
         ),
         (
             read_prompts,
@@ -335,8 +327,7 @@ def test_json_nested_too_deep_is_one_sentence():
         (
             "d.csv",
             b"prompt,chosen,rejected\nx,a,b\ny,a,b,c\n",
-            "d.csv line 3: 4 fields where the header has 3; put quotes around text that holds commas or line "
-            "breaks",
+            "d.csv line 3: 4 fields where the header has 3; put quotes around text that holds commas or line breaks",
         ),
         (
             "d.csv",

@@ -45,7 +45,7 @@ class Snapshots:
         earlier = [row for row in self.load(self.path.parent) if row["step"] < step]
         answers = write_answers(
             self.model,
-            [row.prompt for row in self.heldout],
+            distinct_prompts(self.heldout),
             self.settings.sampling,
             end_ids=[self.end_id],
             seed=self.settings.seed + 1,
@@ -67,6 +67,11 @@ class Snapshots:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def distinct_prompts(rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
+    """Each prompt once, in the order of the rows: several answers to one prompt would count it several times."""
+    return list(dict.fromkeys(row.prompt for row in rows))
+
+
 def measure_arm(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
@@ -80,7 +85,7 @@ def measure_arm(
     snapshots: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Margins on all held-out pairs; answers to the first held-out prompts and every figure of each answer."""
-    prompts = [row.prompt for row in heldout[: settings.evaluation.prompts]]
+    prompts = distinct_prompts(heldout)[: settings.evaluation.prompts]
     answers = write_answers(
         policy, prompts, settings.sampling, end_ids=[tokenizer.eos_token_id], seed=settings.seed + 2
     )

@@ -25,6 +25,7 @@ from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
 from pairtune.sampling.sampler import Sample, sample
 from pairtune.settings import CompareRun
+from pairtune.training.preflight import say_truncation
 
 # Prompts asked at a time while pairs are gathered.
 ASKED_AT_ONCE = 256
@@ -64,23 +65,28 @@ class SharedPairs:
 
 
 def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
-    """Somebody's own pairs in three parts that share no prompt. Raises InputError if a part would be empty."""
+    """Somebody's own pairs in three parts that share no prompt. Raises InputError if a part would be empty.
+
+    The judge's part is as large as the training part, so a small file trains on half of what is not held out.
+    """
     source = read_pairs(settings.data)
     for finding in (*check_skipped(source.skipped), *check_pairs(source.rows)):
         say(f"data: {finding.message}")
     if len(source.rows) <= settings.heldout + 1:
         raise InputError(
-            f"{settings.data} has {len(source.rows)} usable pairs; with {settings.heldout} held out, nothing is left to "
-            "train on - lower --heldout"
+            f"{settings.data} has {len(source.rows)} usable pairs; with {settings.heldout} held out, "
+            "nothing is left to train on - lower --heldout"
         )
     rest, heldout = split_by_prompt(source.rows, heldout=settings.heldout, seed=settings.seed)
     judge_share = min(settings.pairs, len(rest) // 2)
     train, judge = split_by_prompt(rest, heldout=judge_share, seed=settings.seed + 1)
 
     def rows(pairs: Sequence[Pair]) -> list[Tokens]:
-        return list(encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens).rows)
+        encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
+        say_truncation(encoded)
+        return list(encoded.rows)
 
-    return SharedPairs(rows(train)[: settings.pairs], rows(heldout), rows(judge))
+    return SharedPairs(rows(train[: settings.pairs]), rows(heldout), rows(judge))
 
 
 def sample_review_pairs(
@@ -92,14 +98,14 @@ def sample_review_pairs(
 ) -> tuple[SharedPairs, dict[str, Any]]:
     """Two answers of the reference to each prompt, labelled by Bradley–Terry; a prompt is on one side only.
 
-    A prompt both of whose answers end, and differ, gives a pair; the others are counted and left out.
+    Answers that the length limit cut are pairs like any other, without an end-of-text token; two equal answers are not.
     """
     wanted = settings.pairs + settings.heldout
     found: list[tuple[tuple[int, ...], Sample, Sample]] = []
     asked = answers = ended = 0
     with task("answers", wanted) as progress:
         while len(found) < wanted:
-            some = prompts[asked : asked + ASKED_AT_ONCE]
+            some = prompts[asked : asked + min(ASKED_AT_ONCE, wanted - len(found))]
             if not some:
                 raise InputError(f"the reviews have prompts for {len(found)} pairs only; ask for fewer --pairs")
             drawn = sample(
@@ -117,7 +123,7 @@ def sample_review_pairs(
             fresh = [
                 (prompt, a, b)
                 for prompt, a, b in zip(some, drawn[::2], drawn[1::2], strict=True)
-                if a.ended and b.ended and a.response != b.response
+                if a.response != b.response
             ]
             progress.advance(min(len(fresh), wanted - len(found)))
             found += fresh

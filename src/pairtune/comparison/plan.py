@@ -1,6 +1,5 @@
 """What a comparison will do, written down before it does anything, and the folder it may do it in."""
 
-import difflib
 import hashlib
 import json
 import platform
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pairtune.configure import read_yaml, suggestion
 from pairtune.errors import InputError
 from pairtune.models.load import resolve
 from pairtune.models.machine import Machine, describe_machine
@@ -20,6 +20,8 @@ from pairtune.settings import CompareRun, to_mapping
 
 # What makes a plan another plan, and not the same one with a setting changed.
 IDENTITY = ("preset", "model", "data")
+# The folder of the run's stages.
+STAGES = "stages"
 # Bytes on disk for each byte of a bfloat16 model: four models kept, and PPO's checkpoint (masters and moments of two).
 DISK_PER_MODEL_BYTE = 18
 
@@ -29,9 +31,8 @@ def open_run(settings: CompareRun) -> Path:
     known = [*OBJECTIVES, "ppo"]
     for method in settings.methods:
         if method not in known:
-            near = difflib.get_close_matches(method, known, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"the methods are {', '.join(known)}"
-            raise InputError(f'methods: there is no method "{method}"; {hint}')
+            hint = suggestion(method, known) or f"; the methods are {', '.join(known)}"
+            raise InputError(f'methods: there is no method "{method}"{hint}')
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
     out = Path(settings.out or f"runs/{settings.preset}")
@@ -39,7 +40,8 @@ def open_run(settings: CompareRun) -> Path:
     if out.exists() and not out.is_dir():
         raise InputError(f'out: "{out}" is a file; give a folder')
     if (out / "plan.yaml").is_file():
-        _compare_plans(out, yaml.safe_load((out / "plan.yaml").read_text(encoding="utf-8")) or {}, plan)
+        if (out / STAGES).is_dir():  # else nothing was done under that plan, and a typing error may be mended
+            _compare_plans(out, read_yaml(out / "plan.yaml"), plan)
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f'out: "{out}" is not empty and holds no plan of pairtune; give an empty or a new folder')
     out.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,16 @@ def model_hash(name: str) -> str:
             digest.update(path.name.encode())
             digest.update(file_hash(path).encode())
     return digest.hexdigest()
+
+
+def data_hash(source: str) -> str:
+    """SHA-256 of a data file, or of the files of a folder; the name of what lies on a hub."""
+    path = Path(source)
+    if path.is_file():
+        return file_hash(path)
+    if path.is_dir():
+        return hashlib.sha256("".join(file_hash(f) for f in sorted(path.iterdir()) if f.is_file()).encode()).hexdigest()
+    return f"hub:{source}"
 
 
 def file_hash(path: Path) -> str:

@@ -6,14 +6,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from pairtune import disk
 from pairtune.comparison.measure import Snapshots, measure_arm
 from pairtune.comparison.pairs import SharedPairs, gold_text, read_own_pairs, sample_review_pairs
-from pairtune.comparison.plan import check_disk, file_hash, model_hash, open_run, write_environment
+from pairtune.comparison.plan import STAGES, check_disk, data_hash, model_hash, open_run, write_environment
 from pairtune.comparison.stages import Done, Stages
 from pairtune.comparison.summary import summarise
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
+from pairtune.engine.hidden import is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import reward_margins, wins
@@ -48,10 +52,13 @@ class Comparison:
     def __init__(self, settings: CompareRun, out: Path) -> None:
         self.settings, self.out = settings, out
         self.machine = choose_machine(settings.dtype)
-        say(f"machine: {self.machine}")
-        self.stages = Stages(out / "stages")
+        self.stages = Stages(out / STAGES)
         self.tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
         self.own_data = settings.data != "reviews"
+        if self.own_data and not self.stages.finished("pairs"):
+            assert self.own_pairs  # what is wrong with them is told before a model is loaded
+        say(f"machine: {self.machine}")
+        self.padded: bool | None = None  # whether the architecture needs the padded path, once that is known
         self.tokens_per_pass = TOKENS_PER_PASS[self.machine.device.type]
 
     def run(self) -> Path:
@@ -60,7 +67,7 @@ class Comparison:
         write_environment(self.out, self.settings, self.machine, hashes)
         root = {"hashes": hashes, "seed": self.settings.seed, "dtype": str(self.machine.dtype)}
         gold = None if self.own_data else self.fit_gold(root)
-        warm = self.warm_start(root)
+        warm = self.warm_start(root, gold)
         pairs = self.make_pairs(warm, gold)
         logprobs = self.reference_pass(pairs)
         judge = self.train_judge(pairs) if self.own_data else None
@@ -73,6 +80,8 @@ class Comparison:
             except (InputError, KeyboardInterrupt):
                 raise
             except Exception as error:  # a failed run is a result
+                if disk.is_full(error):
+                    raise
                 failed[method] = f"{type(error).__name__}: {error}".splitlines()[0]
                 say(f"  {method} failed: {failed[method]}")
         measured = {arm: self.measure(arm, done, pairs, gold, judge, reward) for arm, done in arms.items()}
@@ -90,8 +99,8 @@ class Comparison:
             },
             measured=measured,
             failed=failed,
-            train_pairs=len(self.pairs.train),
-            heldout_pairs=len(self.pairs.heldout),
+            train=self.pairs.train,
+            heldout=self.pairs.heldout,
         )
         return self.out
 
@@ -100,10 +109,12 @@ class Comparison:
     @cached_property
     def data_hash(self) -> str:
         """SHA-256 of the data's file (or the name of a hub data set)."""
-        if not self.own_data:
-            return reviews.content_hash()
-        path = Path(self.settings.data)
-        return file_hash(path) if path.is_file() else f"name:{self.settings.data}"
+        return data_hash(self.settings.data) if self.own_data else reviews.content_hash()
+
+    @cached_property
+    def own_pairs(self) -> SharedPairs:
+        """Somebody's own pairs, read and split."""
+        return read_own_pairs(self.settings, self.tokenizer)
 
     @cached_property
     def reviews(self) -> list[reviews.Review]:
@@ -120,9 +131,26 @@ class Comparison:
         """The warm-started model."""
         return self.out / "models" / "reference"
 
-    def load(self, name: str) -> Any:
-        """One of the run's models."""
-        return load_model(str(self.out / "models" / name), self.machine)
+    def load(self, name: str) -> PreTrainedModel:
+        """One of the run's models, on the engine's path that is right for its architecture."""
+        trust = self.settings.trust_remote_code
+        return self._on_its_path(load_model(str(self.out / "models" / name), self.machine, trust_remote_code=trust))
+
+    def load_scalar(self, name: str) -> ScalarModel:
+        """One of the run's reward models, likewise."""
+        trust = self.settings.trust_remote_code
+        model, _ = load_scalar_model(str(self.out / "models" / name), self.machine, trust_remote_code=trust)
+        self._on_its_path(model.body)
+        return model
+
+    def _on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The first model of a run is checked against the oracle; the others have its architecture and its path."""
+        if self.padded is None and self.stages.finished("pairs"):
+            check_engine(model, self.pairs.train, quiet=True)
+            self.padded = is_padded(model)
+        elif self.padded:
+            use_padded(model)
+        return model
 
     # ---- the stages ----------------------------------------------------------------------------------------------
 
@@ -140,16 +168,16 @@ class Comparison:
         say(f"  right on {accuracy['mean']:.1%} of {accuracy['n']} held-out reviews")
         return done
 
-    def warm_start(self, root: dict[str, Any]) -> Done:
+    def warm_start(self, root: dict[str, Any], gold: Done | None) -> Done:
         """SFT on reviews (or on the chosen side of one's own pairs); the result is the reference."""
         settings = self.settings
 
         def work(folder: Path) -> dict[str, Any]:
             model = load_model(settings.model, self.machine, trust_remote_code=settings.trust_remote_code)
             check_disk(self.out, sum(p.numel() * p.element_size() for p in model.parameters()))
-            rows = self.demonstrations()
+            rows = self.demonstrations(gold)
             check_engine(model, rows)
-            journal = Journal("sft", folder)
+            journal = Journal("sft", folder, cost=self.stages.cost)
             if settings.sft.epochs > 0:
                 train_sft(model, rows, settings.sft, seed=settings.seed, journal=journal)
             save_model(model, self.tokenizer, self.reference_folder)
@@ -157,22 +185,25 @@ class Comparison:
 
         inputs = {
             **root,
+            "gold": gold.key if gold else None,
             "sft": to_mapping(settings.sft),
             "split": [settings.heldout, settings.pairs] if self.own_data else None,
             "max_tokens": settings.max_tokens,
             "max_new_tokens": settings.sampling.max_new_tokens,
         }
-        return self.stages.run("warm_start", inputs, work, title="warm start: supervised fine-tuning")
+        title = "warm start: supervised fine-tuning"
+        return self.stages.run("warm_start", inputs, work, title=title, leaves=self.reference_folder)
 
-    def demonstrations(self) -> list[Tokens]:
+    def demonstrations(self, gold: Done | None) -> list[Tokens]:
         """What warm start imitates."""
         settings = self.settings
-        if self.own_data:
-            rows = read_own_pairs(settings, self.tokenizer).train
+        if gold is None:
+            rows = self.own_pairs.train
             return [Tokens(row.prompt, row.responses[:1]) for row in rows[: settings.sft.demonstrations]]
         return reviews.demonstrations(
             self.reviews,
             self.tokenizer,
+            reviews.GoldScorer.load(gold.folder),
             count=settings.sft.demonstrations,
             max_new_tokens=settings.sampling.max_new_tokens,
             seed=settings.seed,
@@ -185,7 +216,7 @@ class Comparison:
         def work(folder: Path) -> dict[str, Any]:
             facts: dict[str, Any] = {}
             if gold is None:
-                pairs = read_own_pairs(settings, self.tokenizer)
+                pairs = self.own_pairs
             else:
                 scorer = reviews.GoldScorer.load(gold.folder)
                 prompts = reviews.prompts(self.reviews, self.tokenizer, seed=settings.seed)
@@ -229,7 +260,7 @@ class Comparison:
             model = self.load("reference")
             train, _ = reference_logprobs(model, self.pairs.train, tokens_per_pass=self.tokens_per_pass)
             held, _ = reference_logprobs(model, self.pairs.heldout, tokens_per_pass=self.tokens_per_pass)
-            check_first_loss(model, self.pairs.train, train, check_engine(model, self.pairs.train, quiet=True))
+            check_first_loss(model, self.pairs.train, train)
             snapshots = Snapshots(folder, model, self.pairs.heldout, held, settings, self.tokenizer)
             train_preference(
                 model,
@@ -237,7 +268,7 @@ class Comparison:
                 train,
                 chosen,
                 seed=settings.seed,
-                journal=Journal(objective, folder),
+                journal=Journal(objective, folder, cost=self.stages.cost),
                 measure=snapshots.take,
                 measurements=settings.evaluation.curve_points,
             )
@@ -245,7 +276,8 @@ class Comparison:
             return {}
 
         inputs = {"pairs": pairs.key, "preference": to_mapping(chosen), **self.curve_inputs}
-        return self.stages.run(objective, inputs, work, title=f"{objective}: preference tuning")
+        leaves = self.out / "models" / objective
+        return self.stages.run(objective, inputs, work, title=f"{objective}: preference tuning", leaves=leaves)
 
     @property
     def curve_inputs(self) -> dict[str, Any]:
@@ -266,13 +298,14 @@ class Comparison:
 
         def work(folder: Path) -> dict[str, Any]:
             model = ScalarModel(self.load("reference"), seed=settings.seed)
-            train_reward(model, rows, settings.reward, seed=settings.seed, journal=Journal(name, folder))
+            journal = Journal(name, folder, cost=self.stages.cost)
+            train_reward(model, rows, settings.reward, seed=settings.seed, journal=journal)
             normalise(model, rows)
             model.save(self.out / "models" / name, self.tokenizer)
             return {"kind": "judge", "margins": reward_margins(model, self.pairs.heldout)}
 
         inputs = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
-        done = self.stages.run(name, inputs, work, title=title)
+        done = self.stages.run(name, inputs, work, title=title, leaves=self.out / "models" / name)
         accuracy = estimate(wins(done.facts["margins"]), [row.prompt for row in self.pairs.heldout])
         done.facts["heldout_accuracy"] = accuracy.to_json()
         say(f"  right on {accuracy.mean:.1%} of {accuracy.n} held-out pairs")
@@ -285,11 +318,9 @@ class Comparison:
         def work(folder: Path) -> dict[str, Any]:
             policy = self.load("reference")
             reference = frozen_copy(policy)
-            reward_model, _ = load_scalar_model(str(self.out / "models" / "reward"), self.machine)
-            reward_model.requires_grad_(False)
-            value, _ = load_scalar_model(str(self.out / "models" / "reward"), self.machine)
+            reward_model = self.load_scalar("reward").requires_grad_(False)
+            value = self.load_scalar("reward")
             held, _ = reference_logprobs(reference, self.pairs.heldout, tokens_per_pass=self.tokens_per_pass)
-            check_engine(policy, self.pairs.train, quiet=True)
             snapshots = Snapshots(folder, policy, self.pairs.heldout, held, settings, self.tokenizer)
             train_ppo(
                 policy,
@@ -301,7 +332,7 @@ class Comparison:
                 settings.sampling,
                 end_ids=[self.tokenizer.eos_token_id],
                 seed=settings.seed,
-                journal=Journal("ppo", folder),
+                journal=Journal("ppo", folder, cost=self.stages.cost),
                 measure=snapshots.take,
                 measurements=settings.evaluation.curve_points,
             )
@@ -314,7 +345,8 @@ class Comparison:
             "sampling": to_mapping(settings.sampling),
             **self.curve_inputs,
         }
-        return self.stages.run("ppo", inputs, work, title="ppo: sampling, judging, updating")
+        leaves = self.out / "models" / "ppo"
+        return self.stages.run("ppo", inputs, work, title="ppo: sampling, judging, updating", leaves=leaves)
 
     def measure(
         self, arm: str, done: Done | None, pairs: Done, gold: Done | None, judge: Done | None, reward: Done
@@ -326,7 +358,7 @@ class Comparison:
             reference = self.load("reference")
             held, _ = reference_logprobs(reference, self.pairs.heldout, tokens_per_pass=self.tokens_per_pass)
             policy = reference if done is None else self.load(arm)
-            reward_model, _ = load_scalar_model(str(self.out / "models" / "reward"), self.machine)
+            reward_model = self.load_scalar("reward")
             return measure_arm(
                 policy,
                 reference,
@@ -360,7 +392,7 @@ class Comparison:
                 return [float(score) for score in scorer(texts)]
 
             return by_gold
-        model, _ = load_scalar_model(str(self.out / "models" / "judge"), self.machine)
+        model = self.load_scalar("judge")
 
         def by_judge(answers: Sequence[Answer]) -> list[float]:
             return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]

@@ -27,21 +27,33 @@ class Done:
 
 
 class Stages:
-    """The stages of one run, a folder each."""
+    """The stages of one run, a folder each. `cost` is what the stage under way is being measured into."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.cost = Cost()
 
-    def run(self, name: str, inputs: dict[str, Any], work: Callable[[Path], dict[str, Any]], *, title: str) -> Done:
+    def run(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        work: Callable[[Path], dict[str, Any]],
+        *,
+        title: str,
+        leaves: Path | None = None,
+    ) -> Done:
         """The stage's result, from an earlier run if its inputs are the same.
 
-        `work(folder)` does it and returns the stage's facts; what it leaves in its folder belongs to the stage. If it
-        is interrupted, the next run finds the folder as it was left.
+        `work(folder)` does it and returns the stage's facts; what it leaves in its folder, and the folder `leaves`
+        outside of it, belong to the stage. If it is interrupted, the next run finds its folder as it was left.
         """
         key = content_key({"stage": name, "versions": [STAGES_VERSION, ENGINE_VERSION], **inputs})
         folder = self.folder / name
         kept = self._kept(name, key)
-        if kept is not None:
+        if kept and leaves and not leaves.is_dir():
+            say(f"{title}: {leaves} is gone; doing the stage again")
+            kept = None
+        if kept:
             say(f"{title}: kept from an earlier run ({duration(kept.cost.seconds)})")
             return kept
         key_file = folder / "key"
@@ -51,6 +63,7 @@ class Stages:
         key_file.write_text(key)
         say(title)
         with measured() as cost:
+            self.cost = cost
             facts = work(folder)
         cost = Cost(**facts.pop("cost")) if "cost" in facts else cost
         partial = folder / "result.partial"
@@ -58,6 +71,10 @@ class Stages:
         partial.replace(folder / "result.json")
         say(f"  done in {duration(cost.seconds)}")
         return Done(key, folder, facts, cost)
+
+    def finished(self, name: str) -> bool:
+        """Whether there is a result of the stage, of these inputs or of others."""
+        return (self.folder / name / "result.json").is_file()
 
     def _kept(self, name: str, key: str) -> Done | None:
         path = self.folder / name / "result.json"

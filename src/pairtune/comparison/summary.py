@@ -1,7 +1,7 @@
 """From the stages' facts to what a run leaves behind: records, samples, summary.json, with intervals and a verdict."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from pairtune.comparison.effort import effort
 from pairtune.comparison.stages import Done
 from pairtune.comparison.verdict import verdict
+from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.policy import Answer
@@ -30,10 +31,15 @@ def summarise(
     stages: Mapping[str, Done | None],
     measured: Mapping[str, Done],
     failed: Mapping[str, str],
-    train_pairs: int,
-    heldout_pairs: int,
+    train: Sequence[Tokens],
+    heldout: Sequence[Tokens],
 ) -> dict[str, Any]:
-    """Write records.jsonl, samples.jsonl and summary.json; returns the summary."""
+    """Write records.jsonl, samples.jsonl and summary.json; returns the summary.
+
+    Pairs of one prompt are not independent: intervals of the held-out accuracy are drawn over prompts. Answers are one
+    to a prompt.
+    """
+    prompts = {"heldout_accuracy": [row.prompt for row in heldout]}
     scale = _gold_scale(measured["reference"].facts["gold"])
     values = {arm: _values(done.facts, scale) for arm, done in measured.items()}
     arms = list(values)
@@ -45,13 +51,13 @@ def summarise(
         "model": settings.model,
         "data": settings.data,
         "seed": settings.seed,
-        "pairs": {"train": train_pairs, "heldout": heldout_pairs},
+        "pairs": {"train": len(train), "heldout": len(heldout)},
         "gold_scorer": {"kind": gold.facts["kind"], "heldout_accuracy": gold.facts["heldout_accuracy"]},
         "reward_model": {"heldout_accuracy": reward.facts["heldout_accuracy"]},
-        "arms": {arm: _arm(arm, values[arm], stages) for arm in arms},
+        "arms": {arm: _arm(arm, values[arm], prompts, stages) for arm in arms},
         "differences": {
             f"{first} - {second}": {
-                name: paired_difference(*(np.array(values[arm][name]) for arm in (first, second))).to_json()
+                name: paired_difference(values[first][name], values[second][name], prompts.get(name)).to_json()
                 for name in DIFFERENCES
             }
             for i, second in enumerate(arms)
@@ -62,7 +68,9 @@ def summarise(
     summary["verdict"] = verdict(summary)
     every = [done for done in [*stages.values(), *measured.values()] if done]
     summary["seconds_total"] = sum(done.cost.seconds for done in every)
-    _write_lines(out / "records.jsonl", [*_step_rows(stages), *_evaluation_rows(measured, scale)])
+    _write_lines(
+        out / "records.jsonl", [*_step_rows(stages), *_evaluation_rows(measured, scale, prompts["heldout_accuracy"])]
+    )
     _write_lines(out / "samples.jsonl", _sample_rows(measured, scale, tokenizer))
     partial = out / "summary.json.partial"
     partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -91,8 +99,13 @@ def _values(facts: Mapping[str, Any], scale: tuple[float, float]) -> dict[str, l
     }
 
 
-def _arm(arm: str, values: Mapping[str, Sequence[float]], stages: Mapping[str, Done | None]) -> dict[str, Any]:
-    figures: dict[str, Any] = {name: estimate(value).to_json() for name, value in values.items()}
+def _arm(
+    arm: str,
+    values: Mapping[str, Sequence[float]],
+    prompts: Mapping[str, Sequence[Hashable]],
+    stages: Mapping[str, Done | None],
+) -> dict[str, Any]:
+    figures: dict[str, Any] = {name: estimate(value, prompts.get(name)).to_json() for name, value in values.items()}
     names = () if arm == "reference" else ARM_STAGES.get(arm, ("reference", arm))
     spent = {name: done.cost for name in names if (done := stages.get(name))}
     total = sum(spent.values(), Cost())
@@ -117,9 +130,11 @@ def _step_rows(stages: Mapping[str, Done | None]) -> list[dict[str, Any]]:
     return rows
 
 
-def _evaluation_rows(measured: Mapping[str, Done], scale: tuple[float, float]) -> list[dict[str, Any]]:
-    def mean(values: Sequence[float]) -> dict[str, Any]:
-        return estimate(values).to_json()
+def _evaluation_rows(
+    measured: Mapping[str, Done], scale: tuple[float, float], prompts: Sequence[Hashable]
+) -> list[dict[str, Any]]:
+    def mean(values: Sequence[float], prompts: Sequence[Hashable] | None = None) -> dict[str, Any]:
+        return estimate(values, prompts).to_json()
 
     return [
         {
@@ -127,7 +142,7 @@ def _evaluation_rows(measured: Mapping[str, Done], scale: tuple[float, float]) -
             "arm": arm,
             "step": point["step"],
             "seconds": point["seconds"],
-            "heldout_accuracy": mean(wins(point["margins"])),
+            "heldout_accuracy": mean(wins(point["margins"]), prompts[: len(point["margins"])]),
             "gold_score": mean(_standard(point["gold"], scale)),
             "reward_model_score": mean(point["reward"]),
             "kl_from_reference": mean(point["log_ratio"]),

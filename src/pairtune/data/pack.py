@@ -48,8 +48,7 @@ class Block:
             seen = earlier & related
             if window is not None:
                 seen &= position[:, :, None] - position[:, None, :] < window
-            # A padded row of queries sees itself, or its softmax would be 0/0.
-            self.masks[window] = seen | torch.eye(branch.shape[1], dtype=torch.bool, device=branch.device)
+            self.masks[window] = seen  # padding sees padding, itself included, or its softmax would be 0/0
         return self.masks[window]
 
 

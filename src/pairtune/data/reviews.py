@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from scipy.special import expit
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.pack import Tokens
@@ -29,6 +30,8 @@ PROMPT_TOKENS = (2, 8)
 GOLD_HELDOUT = 0.2
 # Demonstrations stay this much below the longest answer, so that most sampled answers end in time.
 DEMONSTRATION_SHARE = 0.75
+# Beginnings looked at for each demonstration.
+OPINION_CHOICE = 3
 SENTENCE_END = re.compile(r"[.!?][\"')]?(?=\s|$)")
 
 
@@ -123,13 +126,24 @@ def fit_gold_scorer(reviews: Sequence[Review], *, seed: int) -> tuple[GoldScorer
 
 
 def demonstrations(
-    reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase, *, count: int, max_new_tokens: int, seed: int
+    reviews: Sequence[Review],
+    tokenizer: PreTrainedTokenizerBase,
+    gold: GoldScorer,
+    *,
+    count: int,
+    max_new_tokens: int,
+    seed: int,
 ) -> list[Tokens]:
-    """Beginnings of reviews that come to the end of a sentence in time: the prompt, the rest, end of text."""
+    """Opinionated beginnings of reviews, half of them liking the film: the prompt, the rest, end of text.
+
+    A beginning ends with a sentence, early enough that most sampled answers will. Of OPINION_CHOICE times as many
+    as wanted, those with the highest and the lowest gold reward are taken: most reviews begin with no opinion at all,
+    and answers without one could not be told apart.
+    """
     longest = round(DEMONSTRATION_SHARE * max_new_tokens)
-    rows: list[Tokens] = []
+    found: list[Tokens] = []
     for i in np.random.default_rng([seed, 1]).permutation(len(reviews)):
-        if len(rows) == count:
+        if len(found) == OPINION_CHOICE * count:
             break
         encoded = tokenizer(reviews[i].text[:600], return_offsets_mapping=True, add_special_tokens=False)
         ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
@@ -137,8 +151,12 @@ def demonstrations(
         stops = {match.end() for match in SENTENCE_END.finditer(reviews[i].text)}
         fits = [at for at in range(length + 1, min(length + longest, len(ids) + 1)) if ends[at - 1] in stops]
         if fits:
-            rows.append(Tokens(tuple(ids[:length]), ((*ids[length : fits[-1]], tokenizer.eos_token_id),)))
-    return rows
+            found.append(Tokens(tuple(ids[:length]), ((*ids[length : fits[-1]], tokenizer.eos_token_id),)))
+    texts = [str(tokenizer.decode([*row.prompt, *row.responses[0][:-1]])) for row in found]
+    order = np.argsort(gold(texts), kind="stable")
+    least = min(count, len(found)) // 2
+    taken = np.concatenate((order[:least], order[max(least, len(found) - (count - least)) :]))
+    return [found[i] for i in sorted(taken)]
 
 
 def prompts(reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase, *, seed: int) -> list[tuple[int, ...]]:
@@ -160,5 +178,5 @@ def prompt_length(text: str, seed: int) -> int:
 
 def label(gold_a: NDArray[np.float64], gold_b: NDArray[np.float64], *, seed: int) -> NDArray[np.bool_]:
     """Whether a is preferred to b, drawn from Bradley-Terry: P(a ≻ b) = σ(gold_a − gold_b)."""
-    probability = 1 / (1 + np.exp(gold_b - gold_a))
+    probability: NDArray[np.float64] = expit(gold_a - gold_b)
     return np.random.default_rng([seed, 3]).random(len(gold_a)) < probability

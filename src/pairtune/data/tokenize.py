@@ -30,17 +30,14 @@ def encode_prompt(prompt: PromptText, tokenizer: PreTrainedTokenizerBase) -> lis
     A dialogue whose tokenizer has no chat template is written as a plain transcript of its turns.
     """
     if isinstance(prompt, str):
-        ids = tokenizer(prompt)["input_ids"]
-        if ids and ids[-1] == tokenizer.eos_token_id and len(ids) > 1:  # some tokenizers end every text
-            ids = ids[:-1]
-        return list(ids) or [_first_token(tokenizer)]
+        return _open_ended(prompt, tokenizer) or [_first_token(tokenizer)]
     turns = [{"role": turn.role, "content": turn.content} for turn in prompt]
     if tokenizer.chat_template:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     names = {"user": "Human", "assistant": "Assistant"}
     text = "".join(f"\n\n{names.get(turn.role, turn.role.capitalize())}: {turn.content}" for turn in prompt)
-    return list(tokenizer(text.lstrip() + "\n\nAssistant: ")["input_ids"])
+    return _open_ended(text.lstrip() + "\n\nAssistant: ", tokenizer)
 
 
 def encode_response(response: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -65,6 +62,8 @@ def encode_demonstrations(
 def _encode(
     sources: list[tuple[int, PromptText, tuple[str, ...]]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
+    if max_tokens < 2:
+        raise ValueError("max_tokens must leave room for one token of the prompt and one of the response")
     rows: list[Tokens] = []
     origins: list[int] = []
     shortened: list[int] = []
@@ -73,10 +72,12 @@ def _encode(
     for number, prompt_text, texts in sources:
         prompt = encode_prompt(prompt_text, tokenizer)
         responses = [encode_response(text, tokenizer) for text in texts]
-        # The prompt gives way first, from its beginning, down to half of the room; then responses lose their end.
+        # The prompt gives way first, from its beginning (but for a BOS, which the model expects), down to half of the
+        # room; then responses lose their end.
         room = max(max_tokens // 2, max_tokens - max(len(response) for response in responses))
         if len(prompt) > room:
-            prompt = prompt[-room:]
+            kept = 1 if prompt[0] == tokenizer.bos_token_id and room > 1 else 0
+            prompt = [*prompt[:kept], *prompt[kept - room :]]
             shortened.append(number)
         if any(len(prompt) + len(response) > max_tokens for response in responses):
             responses = [response[: max_tokens - len(prompt)] for response in responses]
@@ -87,8 +88,15 @@ def _encode(
         rows.append(Tokens(tuple(prompt), tuple(tuple(response) for response in responses)))
         origins.append(number)
     if not rows:
-        raise InputError("no row is left after tokenising; every pair's two responses are the same")
+        reason = "every pair's two responses are the same" if sources else "there was none before"
+        raise InputError(f"no row is left after tokenising; {reason}")
     return Encoded(tuple(rows), tuple(origins), tuple(shortened), tuple(cut), tuple(dropped))
+
+
+def _open_ended(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of a text that something will follow: some tokenizers end every text."""
+    ids = list(tokenizer(text)["input_ids"])
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
 
 
 def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,1 +1,1 @@
-"""The engine: token log-probabilities of responses, with gradients, at the price of the arithmetic that must be done."""
+"""The engine: token log-probabilities of responses, with gradients, at the price of arithmetic that must be done."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from pairtune.data.pack import Block, Pack
@@ -118,7 +119,8 @@ class _Explicit(torch.autograd.Function):
         return torch.cat(outputs)[pack.slot_T]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_THD,) = grads
         gradients: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         for number, block in enumerate(ctx.pack.blocks):

@@ -5,17 +5,19 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 # How often the resident memory is looked at, in seconds.
 MEMORY_EVERY = 0.05
+_BODY = "_pairtune_body_parameters"
 
 
 @dataclass
@@ -48,9 +50,9 @@ _current: ContextVar[Cost | None] = ContextVar("cost", default=None)
 
 @contextmanager
 def measured() -> Iterator[Cost]:
-    """Count everything the engine and the sampler do inside the block."""
+    """Count everything the engine and the sampler do inside the block; a block around this one counts it too."""
     release_memory()
-    cost = Cost()
+    cost, outer = Cost(), _current.get()
     token = _current.set(cost)
     stop = threading.Event()
     watcher = threading.Thread(target=_watch_memory, args=(cost, stop), daemon=True)
@@ -63,6 +65,10 @@ def measured() -> Iterator[Cost]:
         stop.set()
         watcher.join()
         _current.reset(token)
+        if outer is not None:
+            outer.tokens += cost.tokens
+            outer.flops += cost.flops
+            outer.peak_memory_bytes = max(outer.peak_memory_bytes, cost.peak_memory_bytes)
 
 
 @contextmanager
@@ -95,15 +101,15 @@ def count_pass(model: PreTrainedModel, *, tokens: int, attended: int, predicted:
 
 def body_parameters(model: PreTrainedModel) -> int:
     """Parameters that take part in matrix products for every token: all but embeddings, head and vectors."""
-    known = getattr(model, "_pairtune_body_parameters", None)
+    known: int | None = getattr(model, _BODY, None)
     if known is None:
-        tables = {id(model.get_input_embeddings().weight)}
+        tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
         output = model.get_output_embeddings()
         if output is not None:
             tables.add(id(output.weight))
         known = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in tables)
-        model._pairtune_body_parameters = known  # type: ignore[assignment]
-    return int(known)  # type: ignore[arg-type]
+        setattr(model, _BODY, known)
+    return known
 
 
 def release_memory() -> None:
@@ -112,10 +118,8 @@ def release_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    try:
+    with suppress(OSError, AttributeError):  # not glibc: nothing to give back that we know of
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        pass  # not glibc: nothing to give back that we know of
 
 
 def _watch_memory(cost: Cost, stop: threading.Event) -> None:

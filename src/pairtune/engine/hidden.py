@@ -15,53 +15,53 @@ _PADDED = "_pairtune_padded"
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:
-    """The last hidden state (after the final norm) of every token of the pack: [T, E]."""
-    count_pass(model, tokens=len(pack.tokens_T), attended=pack.attended, predicted=0)
+    """The last hidden state (after the final norm) of every token of the pack: [T, E].
+
+    Raises NotPackableError for an architecture that packed rows would make wrong.
+    """
     if is_padded(model):
         return padded_hidden_states(model, pack)
+    count_pass(model, tokens=len(pack.tokens_T), attended=pack.attended, predicted=0)
     body = model.base_model
     implementation = model.config._attn_implementation
     model.config._attn_implementation = NAME
     try:
         output = body(input_ids=pack.tokens_T[None], position_ids=pack.positions_T[None], use_cache=False, pack=pack)
     except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
         raise NotPackableError(f"the model's forward takes no further keyword arguments ({error})") from error
     finally:
         model.config._attn_implementation = implementation
+    if not all(block.masks for block in pack.blocks):  # nobody asked what may see what
+        raise NotPackableError("the model's attention does not go through transformers' attention interface")
     return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
 
 def padded_hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:
     """The same from one padded row per response, for architectures that packed rows would make wrong."""
-    sequences_S = response_sequences(pack)
-    length = max(len(places) for places in sequences_S)
-    index_SL = torch.zeros(len(sequences_S), length, dtype=torch.long, device=pack.tokens_T.device)
-    mask_SL = torch.zeros_like(index_SL)
-    for i, places in enumerate(sequences_S):
-        index_SL[i, : len(places)] = places
-        mask_SL[i, : len(places)] = 1
-    output = model.base_model(input_ids=pack.tokens_T[index_SL], attention_mask=mask_SL, use_cache=False)
-    # A prompt's states are the same in each of its rows; writing them back in reverse keeps the first row's.
-    real_SL = mask_SL.bool().flip(0)
-    places, states = index_SL.flip(0)[real_SL], output.last_hidden_state.flip(0)[real_SL]
-    last_writer_T = torch.zeros_like(pack.tokens_T)
-    for i in range(len(places)):
-        last_writer_T[places[i]] = i
-    return states[last_writer_T]  # type: ignore[no-any-return]
+    index_SL, real_SL = response_rows(pack)
+    lengths_S = real_SL.sum(-1)
+    count_pass(model, tokens=int(lengths_S.sum()), attended=int((lengths_S * (lengths_S + 1) // 2).sum()), predicted=0)
+    output = model.base_model(input_ids=pack.tokens_T[index_SL], attention_mask=real_SL.long(), use_cache=False)
+    # A prompt's states are the same in each of its rows: every token takes its first.
+    slot_R = real_SL.flatten().nonzero()[:, 0]
+    slot_T = pack.tokens_T.new_full(pack.tokens_T.shape, real_SL.numel())
+    slot_T = slot_T.scatter_reduce(0, index_SL[real_SL], slot_R, "amin")
+    return output.last_hidden_state.flatten(0, 1)[slot_T]  # type: ignore[no-any-return]
 
 
-def response_sequences(pack: Pack) -> list[Tensor]:
-    """For each response, the places in the pack of its prompt's tokens and its own."""
-    lengths = pack.lengths().tolist()
-    own_S = pack.place_R.split(lengths)
-    first_S = [source[0] for source in pack.source_R.split(lengths)]
-    sequences = []
-    for own, prompt_end in zip(own_S, first_S, strict=True):
-        prompt_length = int(pack.positions_T[prompt_end]) + 1
-        start = int(prompt_end) + 1 - prompt_length
-        prompt = torch.arange(start, int(prompt_end) + 1, device=own.device)
-        sequences.append(torch.cat((prompt, own)))
-    return sequences
+def response_rows(pack: Pack) -> tuple[Tensor, Tensor]:
+    """Each response after its prompt: their places in the pack, 0 where padded [S, L], and where they are real."""
+    lengths_S = pack.lengths()
+    first_S = pack.last_S + 1 - lengths_S
+    prompt_S = pack.positions_T[first_S]  # a response's first position is its prompt's length
+    start_S = pack.source_R[lengths_S.cumsum(0) - lengths_S] + 1 - prompt_S
+    offset_1L = torch.arange(int((prompt_S + lengths_S).max()), device=pack.tokens_T.device)[None]
+    of_prompt_SL = offset_1L < prompt_S[:, None]
+    real_SL = offset_1L < (prompt_S + lengths_S)[:, None]
+    index_SL = offset_1L + torch.where(of_prompt_SL, start_S[:, None], (first_S - prompt_S)[:, None])
+    return index_SL.masked_fill(~real_SL, 0), real_SL
 
 
 def is_padded(model: PreTrainedModel) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Pack
@@ -17,6 +18,16 @@ from pairtune.engine.hidden import hidden_states
 # Rows of logits computed at a time, and rows whose float32 softmax stays in the processor's cache.
 CHUNK_ROWS = 1024
 CACHE_ROWS = 16
+
+# Fields by which configurations say that logits are capped or scaled after the head.
+LOGIT_CHANGES = (
+    "final_logit_softcapping",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+)
 
 
 def token_logprobs(model: PreTrainedModel, pack: Pack, *, temperature: float = 1.0) -> Tensor:
@@ -35,13 +46,9 @@ def head_logprobs(model: PreTrainedModel, hidden_RE: Tensor, target_R: Tensor, *
 def plain_head(model: PreTrainedModel) -> nn.Linear:
     """The model's head, if its logits are a plain linear map of its hidden states. Raises NotPackableError if not."""
     head = model.get_output_embeddings()
-    config = model.config
-    odd = [
-        name
-        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-        if getattr(config, name, None) not in (None, 1, 1.0)
-    ]
-    if not isinstance(head, nn.Linear) or head.bias is not None or odd:
+    config = model.config.get_text_config()
+    odd = [name for name in LOGIT_CHANGES if getattr(config, name, None) not in (None, 1.0)]
+    if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or odd:
         raise NotPackableError(
             f"the model's head is not a plain linear map ({', '.join(odd) or 'bias or other class'})"
         )
@@ -73,7 +80,8 @@ class _HeadLogprobs(torch.autograd.Function):
         return logprob_R
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (grad_R,) = grads
         hidden_RE, weight_VE, target_R, normaliser_R, *kept = ctx.saved_tensors
         need_hidden, need_weight = ctx.needs_input_grad[:2]

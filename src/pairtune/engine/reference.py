@@ -1,6 +1,6 @@
 """The reference's log-probabilities: computed once per response token, kept on disk by content.
 
-The key is what the numbers depend on: the weights, the token ids, the dtype and device kind, the engine's version.
+The key is what the numbers depend on: weights and configuration, token ids, dtype and device kind, engine version.
 A run with another seed, beta or objective finds them again; an edited model or data set never does.
 """
 
@@ -24,6 +24,12 @@ from pairtune.models.load import cache_folder, weights_hash
 
 # Raise it whenever the engine's numbers change.
 ENGINE_VERSION = 1
+
+# Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
+INDIFFERENT = {
+    *("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+}
 
 
 def compute_logprobs(
@@ -82,6 +88,8 @@ def cache_key(model: PreTrainedModel, rows: Sequence[Tokens]) -> str:
     parameter = next(model.parameters())
     digest = hashlib.sha256(f"{ENGINE_VERSION} {parameter.dtype} {parameter.device.type} ".encode())
     digest.update(weights_hash(model).encode())
+    config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for row in rows:
         for part in (row.prompt, *row.responses):
             digest.update(np.array([len(part), *part], dtype=np.int64).tobytes())

@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pairtune.errors import InputError
-from pairtune.models.load import Tokenizer, load_model, load_tokenizer, save_model
+from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
 from pairtune.models.machine import Machine
 
 HEAD_FILE = "scalar_head.safetensors"
@@ -29,7 +30,7 @@ class ScalarModel(nn.Module):
     def __init__(self, body: PreTrainedModel, *, seed: int = 0) -> None:
         super().__init__()
         self.body = body
-        size = body.get_input_embeddings().embedding_dim
+        size: int = body.config.get_text_config().hidden_size
         self.head = nn.Linear(size, 1, dtype=torch.float32, device=body.device)
         generator = torch.Generator().manual_seed(seed)
         # std 1/√(d+1): "The N implementation details of RLHF with PPO", detail 11 of the reward model
@@ -53,16 +54,19 @@ class ScalarModel(nn.Module):
         """An ordinary Hugging Face folder of the body, with the head beside it."""
         save_model(self.body, tokenizer, folder)
         save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
-        (folder / FACTS_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}) + "\n")
+        (folder / FACTS_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}) + "\n", encoding="utf-8")
 
 
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:
-    """A model saved by `ScalarModel.save`, and its tokenizer. Raises InputError if the folder has no head."""
-    folder = Path(name)
+    """A model saved by `ScalarModel.save`, and its tokenizer. Raises InputError if the folder has no usable head."""
+    folder = Path(name).expanduser()
     if not (folder / HEAD_FILE).is_file():
         raise InputError(f'"{name}" is not a reward model; give a folder made by `pairtune reward`')
     model = ScalarModel(load_model(name, machine, trust_remote_code=trust_remote_code))
-    model.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(machine.device)))
-    facts = json.loads((folder / FACTS_FILE).read_text())
-    model.mean, model.std = float(facts["mean"]), float(facts["std"])
+    try:
+        model.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(machine.device)))
+        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        model.mean, model.std = float(facts["mean"]), float(facts["std"])
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f'the scalar head in "{name}" cannot be read: {reason(error)}') from error
     return model.eval(), load_tokenizer(name, trust_remote_code=trust_remote_code)

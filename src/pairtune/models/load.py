@@ -7,10 +7,12 @@ import copy
 import hashlib
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pairtune.errors import InputError
@@ -33,14 +35,22 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
     """
     source = resolve(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=machine.dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=machine.dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f'model "{name}" cannot be loaded: {_reason(error)}') from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise InputError(f'model "{name}" cannot be loaded: {reason(error)}') from error
+    model, info = loaded
+    if some := sorted(info["missing_keys"]):  # transformers would go on with random numbers
+        raise InputError(f'model "{name}" lacks {len(some)} of its weights, among them {some[0]}; save it again whole')
     model.eval()
     model.config.use_cache = False
-    return model.to(machine.device)  # type: ignore[no-any-return]
+    moved: PreTrainedModel = model.to(machine.device)
+    return moved
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
@@ -50,7 +60,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises a dozen kinds for one fact: no usable tokenizer here
         raise InputError(
-            f'model "{name}" has no tokenizer that can be loaded ({_reason(error)}); '
+            f'model "{name}" has no tokenizer that can be loaded ({reason(error)}); '
             "put tokenizer.json and tokenizer_config.json beside its weights"
         ) from error
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
@@ -71,7 +81,9 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> No
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the model that no gradient reaches: the reference."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    reference = copy.deepcopy(model)
+    reference.eval().requires_grad_(False)
+    return reference
 
 
 def weights_hash(model: PreTrainedModel) -> str:
@@ -106,7 +118,7 @@ def resolve(name: str) -> str:
     return name
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The first line of a library's error, short enough for one line of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
@@ -145,8 +157,6 @@ def _converted(gguf: Path) -> Path:
     try:
         partial.rename(target)
     except OSError:  # another process was first; its folder has the same content
-        import shutil
-
         shutil.rmtree(partial, ignore_errors=True)
     return target
 

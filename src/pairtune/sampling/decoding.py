@@ -33,16 +33,17 @@ class RoomyLayer(DynamicLayer):
         self.key_buffer[:, :, self.filled : end] = key_states
         self.value_buffer[:, :, self.filled : end] = value_states
         self.filled = end
-        self._show()
-        return self.keys, self.values
+        return self._show()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows only."""
         self.key_buffer, self.value_buffer = self.key_buffer[indices], self.value_buffer[indices]
         self._show()
 
-    def _show(self) -> None:
-        self.keys, self.values = self.key_buffer[:, :, : self.filled], self.value_buffer[:, :, : self.filled]
+    def _show(self) -> tuple[Tensor, Tensor]:
+        keys, values = self.key_buffer[:, :, : self.filled], self.value_buffer[:, :, : self.filled]
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def make_cache(model: PreTrainedModel, longest: int) -> Cache:
@@ -69,7 +70,7 @@ def attend_one(
     groups = key_BKtD.shape[1]
     plain = others.get("softcap") is None and others.get("s_aux") is None and others.get("position_bias") is None
     if length > 1 or dropout or not plain or query_BHLD.is_cuda:
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
+        return sdpa_attention_forward(
             module, query_BHLD, key_BKtD, value_BKtD, attention_mask, scaling=scaling, dropout=dropout, **others
         )
     # Heads that share keys are stacked as rows of one small product, so nothing is repeated and nothing is moved.

@@ -11,6 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.engine.cost import count_pass
+from pairtune.engine.hidden import is_padded
+from pairtune.engine.logprob import plain_head
 from pairtune.sampling.decoding import NAME, make_cache
 
 # The batch is made smaller when at least this share of its rows has finished.
@@ -42,8 +44,9 @@ def sample(
 ) -> list[Sample]:
     """One answer to each prompt, drawn from softmax(logits / temperature): no top-k, no forced length, no penalty.
 
-    The log-probabilities are of the tempered distribution. Row i's random numbers depend on `seed` and i alone, so
-    batching does not change what is drawn beyond rounding. `progress` is called with the rows finished at a time.
+    The log-probabilities are of the tempered distribution. Row i's random numbers depend on `seed`, `max_new_tokens`
+    and i alone, so batching does not change what is drawn beyond rounding. `progress` is called with the rows finished
+    at a time. Raises NotPackableError if the model changes its logits after the head.
     """
     if not prompts:
         return []
@@ -55,7 +58,8 @@ def sample(
     answers: list[Sample | None] = [None] * len(prompts)
     training, implementation = model.training, model.config._attn_implementation
     model.eval()
-    model.config._attn_implementation = NAME
+    if implementation == "sdpa" and not is_padded(model):
+        model.config._attn_implementation = NAME  # else the model has its reasons for another
     try:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
@@ -81,12 +85,13 @@ def _sample_batch(
     input_BL, mask_BL = _left_padded(prompts, device)
     position_B = mask_BL.sum(-1) - 1
     position_BL = (mask_BL.cumsum(-1) - 1).clamp_min(0)
-    end = torch.tensor(end_ids, device=device)
+    end = torch.tensor(end_ids, dtype=torch.long, device=device)
     uniform = uniform.to(device)
     rows = torch.arange(len(prompts), device=device)
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
+    head = plain_head(model)
     cache = make_cache(model, input_BL.shape[1] + uniform.shape[1])
     for step in range(uniform.shape[1]):
         output = model.base_model(
@@ -96,9 +101,11 @@ def _sample_batch(
             past_key_values=cache,
             use_cache=True,
         )
-        seen = int(mask_BL.sum())
-        count_pass(model, tokens=seen if step == 0 else len(rows), attended=seen, predicted=len(rows))
-        logits_BV = model.get_output_embeddings()(output.last_hidden_state[:, -1])
+        seen_B = mask_BL.sum(-1)
+        new_B = seen_B if step == 0 else torch.ones_like(seen_B)
+        attended_B = new_B * seen_B - new_B * (new_B - 1) // 2  # a new token sees all before it and itself
+        count_pass(model, tokens=int(new_B.sum()), attended=int(attended_B.sum()), predicted=len(rows))
+        logits_BV = head(output.last_hidden_state[:, -1])
         token_B, logprob_B = draw(logits_BV, uniform[rows, step], temperature)
         stopped_B = torch.isin(token_B, end)
         for row, token, logprob, stop in zip(

@@ -4,6 +4,7 @@ A checkpoint is one safetensors file, written whole before it replaces the last.
 weights, to the bit, as never having stopped.
 """
 
+import dataclasses
 import json
 import signal
 import threading
@@ -18,14 +19,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pairtune.engine.cost import Cost
 from pairtune.progress import say
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class Journal:
-    """The records of one stage, a JSON object a line, and its latest checkpoint; both may be absent (folder None)."""
+    """The records of one stage, a JSON object a line, and its latest checkpoint; both may be absent (folder None).
 
-    def __init__(self, stage: str, folder: Path | None = None, *, every: float = 180.0) -> None:
+    `cost` is what the stage is being measured into: a stage that is gone on with costs what both its parts did.
+    """
+
+    def __init__(
+        self, stage: str, folder: Path | None = None, *, every: float = 180.0, cost: Cost | None = None
+    ) -> None:
         self.stage, self.folder, self.every = stage, folder, every
+        self.cost = cost or Cost()
         self.rows: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
         if folder is not None:
@@ -42,17 +52,18 @@ class Journal:
         """The checkpoint's step, its seconds and its tensors; (0, 0, {}) and empty records without one."""
         if self.folder is None:
             return 0, 0.0, {}
-        path = self.folder / "checkpoint.safetensors"
-        step, seconds, tensors = 0, 0.0, {}
+        path = self.folder / CHECKPOINT
+        step, seconds = 0, 0.0
+        tensors: dict[str, Tensor] = {}
         if path.is_file():
             try:
-                with safe_open(path, framework="pt") as file:
-                    facts = json.loads(file.metadata()["facts"])
-                tensors = load_file(path)
-                step, seconds = int(facts["step"]), float(facts["seconds"])
-                say(f"  going on at step {step + 1}")
-            except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                step, seconds, spent, tensors = _read(path)
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
                 say(f"  the checkpoint cannot be used ({error}); starting this stage again")
+            else:
+                say(f"  going on at step {step + 1}")
+                for name, value in (spent + self.cost).to_json().items():
+                    setattr(self.cost, name, value)
         self._truncate(step)
         return step, seconds, tensors
 
@@ -66,15 +77,16 @@ class Journal:
     def _save(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
         assert self.folder is not None
         partial = self.folder / "checkpoint.partial"
-        facts = json.dumps({"step": step, "seconds": seconds})
+        spent = dataclasses.replace(self.cost, seconds=seconds)  # the cost's own seconds are known at its end only
+        facts = json.dumps({"step": step, "seconds": seconds, "cost": spent.to_json()})
         save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata={"facts": facts})
-        partial.replace(self.folder / "checkpoint.safetensors")
+        partial.replace(self.folder / CHECKPOINT)
         self.saved_at = time.monotonic()
 
     def finish(self) -> None:
         """The stage is done: its result stands elsewhere, its checkpoint is not needed."""
         if self.folder is not None:
-            (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def _truncate(self, step: int) -> None:
         assert self.folder is not None
@@ -83,6 +95,13 @@ class Journal:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             self.rows = [row for row in rows if row["step"] <= step]
             path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+
+def _read(path: Path) -> tuple[int, float, Cost, dict[str, Tensor]]:
+    """A checkpoint's step, seconds, cost and tensors."""
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+    return int(facts["step"]), float(facts["seconds"]), Cost(**facts["cost"]), load_file(path)
 
 
 class Interruption:

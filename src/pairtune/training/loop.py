@@ -33,8 +33,7 @@ def fit(
     done, seconds, tensors = journal.resume()
     if tensors:
         optimizer.load_state(tensors)
-    with task(journal.stage, len(batches)) as progress, interruptible() as interruption:
-        progress.advance(done)
+    with task(journal.stage, len(batches), done) as progress, interruptible() as interruption:
         for step, indices in enumerate(batches, 1):
             if step <= done:
                 continue

@@ -40,7 +40,7 @@ from pairtune.training.step import (
     micro_batches,
 )
 
-# Adam's ε in PPO (detail 10 of docs/ppo.md).
+# Adam's ε in PPO (detail 17 of docs/ppo.md).
 ADAM_EPS = 1e-5
 # A sampled KL this far below zero, in nats per answer, cannot be sampling noise of a policy near its reference.
 NEGATIVE_KL_ALARM = -0.5
@@ -75,6 +75,8 @@ def train_ppo(
     measurements: int = 0,
 ) -> None:
     """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised."""
+    for model in (policy, value, reward_model, reference):
+        model.eval()  # no dropout: the policy that is updated is the one that was sampled
     actor = Optimizer(policy.parameters(), eps=ADAM_EPS)
     critic = Optimizer(value.parameters(), eps=ADAM_EPS)
     points = measuring_points(settings.steps, measurements) if measure else set()
@@ -84,8 +86,7 @@ def train_ppo(
         coefficient = float(tensors.pop("kl_coefficient"))
         actor.load_state({k.removeprefix("actor."): v for k, v in tensors.items() if k.startswith("actor.")})
         critic.load_state({k.removeprefix("critic."): v for k, v in tensors.items() if k.startswith("critic.")})
-    with task(journal.stage, settings.steps) as progress, interruptible() as interruption:
-        progress.advance(done)
+    with task(journal.stage, settings.steps, done) as progress, interruptible() as interruption:
         for step in range(done + 1, settings.steps + 1):
             if measure and step == 1 and points:
                 with uncounted():

@@ -8,8 +8,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
+from pairtune.data.tokenize import Encoded
 from pairtune.engine import naive
 from pairtune.engine.attention import NotPackableError
+from pairtune.engine.cost import uncounted
 from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import plain_head, token_logprobs
 from pairtune.errors import InputError
@@ -20,6 +22,8 @@ ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
 # Rows that the engine's checks run on: long enough to see a wrong mask, short enough to cost nothing.
 CHECKED_ROWS = 2
 CHECKED_TOKENS = 512
+# Row numbers named in a message.
+SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,15 @@ class Rounding:
         )
 
 
-def check_engine(model: PreTrainedModel, rows: Sequence[Tokens], *, quiet: bool = False) -> Rounding:
+@uncounted()  # a check is no part of a method's cost
+def check_engine(
+    model: PreTrainedModel, rows: Sequence[Tokens], *, others: Sequence[PreTrainedModel] = (), quiet: bool = False
+) -> Rounding:
     """Packed log-probabilities equal the padded oracle's, two passes agree, a batch of one equals a batch of many.
 
-    An architecture that packed rows would make wrong is switched to the padded path, and that is said. Raises
-    InputError if even that disagrees with the oracle, or if two passes differ (something random is in the model).
+    An architecture that packed rows would make wrong is switched to the padded path, `others` (models of the same
+    architecture) with it, and that is said. Raises InputError if even that disagrees with the oracle, or if two
+    passes differ (something random is in the model).
     """
     rows = [_clipped(row) for row in _varied(rows, CHECKED_ROWS)]
     device, bound = model.device, ROUNDING[next(model.parameters()).dtype]
@@ -50,6 +58,8 @@ def check_engine(model: PreTrainedModel, rows: Sequence[Tokens], *, quiet: bool 
         raise InputError(f"this architecture cannot be trained here: {error}") from error
     with torch.no_grad():
         oracle = _oracle(model, rows)
+        if not all(torch.equal(a, b) for a, b in zip(oracle, _oracle(model, rows), strict=True)):
+            raise InputError("two passes of the model over the same rows differ; switch its dropout off")
         try:
             together = _together(model, rows, device)
             packed = _difference(together, oracle)
@@ -57,7 +67,8 @@ def check_engine(model: PreTrainedModel, rows: Sequence[Tokens], *, quiet: bool 
         except NotPackableError as error:
             trouble = str(error)
         if trouble:
-            use_padded(model)
+            for each in (model, *others):
+                use_padded(each)
             say(f"engine: {trouble}; using padded rows, which are right but slower")
             together = _together(model, rows, device)
             packed = _difference(together, oracle)
@@ -66,8 +77,6 @@ def check_engine(model: PreTrainedModel, rows: Sequence[Tokens], *, quiet: bool 
                 f"the engine's log-probabilities differ from the padded oracle's by {packed:.2g} nats per token; "
                 "this architecture cannot be trained here"
             )
-        if not all(torch.equal(a, b) for a, b in zip(together, _together(model, rows, device), strict=True)):
-            raise InputError("two passes of the model over the same rows differ; switch its dropout off")
         alone = _difference([part for row in rows for part in _together(model, [row], device)], together)
     rounding = Rounding(packed, alone)
     if not quiet:
@@ -85,11 +94,11 @@ def check_rows(
     double = [i for i, row in enumerate(train) if bos_id is not None and row.prompt[:2] == (bos_id, bos_id)]
     if double:
         raise InputError(
-            f"{len(double)} prompts begin with two beginning-of-text tokens (the first is row {double[0] + 1})"
+            f"{len(double)} prompts begin with two beginning-of-text tokens (first: training pair {double[0] + 1})"
         )
     same = [i for i, row in enumerate(train) if len(set(row.responses)) < len(row.responses)]
     if same:
-        raise InputError(f"{len(same)} pairs have two equal responses (the first is row {same[0] + 1})")
+        raise InputError(f"{len(same)} pairs have two equal responses (the first is training pair {same[0] + 1})")
     shared = {row.prompt for row in train} & {row.prompt for row in heldout}
     if shared:
         raise InputError(f"{len(shared)} prompts are in the training and in the held-out pairs; split by prompt")
@@ -110,10 +119,21 @@ def check_rows(
         f"{decode(row.responses[0][-2:])!r}")  # fmt: skip
 
 
-def check_first_loss(
-    model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], rounding: Rounding
-) -> float:
-    """The largest |log-ratio| per token of an untouched policy: 0 but for rounding, so DPO's first loss is ln 2.
+def say_truncation(encoded: Encoded) -> None:
+    """How many rows tokenising shortened, cut or left out, and which: nothing is truncated in silence."""
+    for rows, what in (
+        (encoded.shortened, "prompts lost their beginning to --max-tokens"),
+        (encoded.cut, "rows have a response that lost its end to --max-tokens"),
+        (encoded.dropped, "pairs were left out: their responses are the same once tokenised"),
+    ):
+        if rows:
+            shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
+            say(f"data: {len(rows)} {what} (rows {shown})")
+
+
+@uncounted()
+def check_first_loss(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> float:
+    """Mean |log-ratio| per token of an untouched policy, in nats: 0 but for rounding, so DPO's first loss is ln 2.
 
     Raises InputError if the reference's log-probabilities are not this model's.
     """
@@ -121,14 +141,12 @@ def check_first_loss(
     with torch.no_grad():
         own = _together(model, [rows[i] for i in some], model.device)
     difference = _difference(own, [reference[i] for i in some])
-    if difference > ROUNDING[next(model.parameters()).dtype]:
+    if not difference <= ROUNDING[next(model.parameters()).dtype]:
         raise InputError(
             f"the reference's log-probabilities are not the policy's at the start ({difference:.2g} nats per token); "
             "the policy must start from the reference"
         )
-    say(
-        f"reference: the untouched policy differs from it by {difference:.2g} nats per token; the first DPO loss is ln 2"
-    )
+    say(f"reference: the untouched policy differs by {difference:.2g} nats per token, so the first DPO loss is ln 2")
     return difference
 
 

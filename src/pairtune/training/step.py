@@ -52,7 +52,7 @@ class Optimizer:
             master.data.copy_(tensors[f"{i}.master"])
             parameter.data.copy_(master.data)
             names = [key.split(".", 1)[1] for key in tensors if key.startswith(f"{i}.") and key != f"{i}.master"]
-            self.adam.state[master] = {name: tensors[f"{i}.{name}"].clone() for name in names}
+            self.adam.state[master] = {name: tensors[f"{i}.{name}"].to(master.device, copy=True) for name in names}
 
     def release(self) -> None:
         """Forget gradients, moments and hooks; the model keeps its weights."""

@@ -1,0 +1,79 @@
+"""The pairs that every arm shares: own ones in three parts, or sampled and labelled by a known reward."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pairtune.comparison.pairs import SharedPairs, read_own_pairs, sample_review_pairs
+from pairtune.errors import InputError
+from pairtune.settings import CompareRun
+
+Tiny = Callable[..., CompareRun]
+
+
+def test_own_pairs_fall_into_three_parts_that_share_no_prompt(tiny_run: Tiny, tiny_tokenizer: Any) -> None:
+    parts = read_own_pairs(tiny_run(), tiny_tokenizer())
+    assert len(parts.train) == 12
+    assert 9 <= len(parts.heldout) <= 10
+    prompts = [{row.prompt for row in rows} for rows in (parts.train, parts.heldout, parts.judge)]
+    assert all(prompts)
+    assert len(set.union(*prompts)) == sum(len(part) for part in prompts)
+    assert read_own_pairs(tiny_run(), tiny_tokenizer()) == parts
+    assert read_own_pairs(tiny_run(seed=1), tiny_tokenizer()) != parts
+
+
+def test_truncation_is_said(tiny_run: Tiny, tiny_tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    read_own_pairs(tiny_run(max_tokens=12), tiny_tokenizer())
+    said = capsys.readouterr().err
+    assert "prompts lost their beginning to --max-tokens" in said
+    assert "have a response that lost its end" in said
+
+
+def test_too_few_pairs(tiny_run: Tiny, tiny_tokenizer: Any) -> None:
+    with pytest.raises(InputError, match="nothing is left to train on - lower --heldout"):
+        read_own_pairs(tiny_run(heldout=39), tiny_tokenizer())
+
+
+def test_pairs_survive_their_file(tiny_run: Tiny, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    parts = read_own_pairs(tiny_run(), tiny_tokenizer())
+    parts.save(tmp_path / "pairs.jsonl", tiny_tokenizer())
+    assert SharedPairs.load(tmp_path / "pairs.jsonl") == parts
+
+
+def test_sampled_pairs_are_labelled_by_bradley_terry_on_gold(
+    tiny_run: Tiny, tiny_tokenizer: Any, tiny_model: Any
+) -> None:
+    tokenizer, settings = tiny_tokenizer(), tiny_run(pairs=80, heldout=20, sampling_max_new_tokens=4)
+    prompts = [(3 + i % 200, 5 + i // 200) for i in range(300)]
+
+    def decided(texts: list[str]) -> Any:
+        """A gold reward so sharp that its labels leave nothing to chance."""
+        return np.array([1e4 * (hash_of(text) % 997) for text in texts])
+
+    def hash_of(text: str) -> int:
+        return sum(ord(char) * (i + 1) for i, char in enumerate(text))
+
+    found, facts = sample_review_pairs(tiny_model(), tokenizer, decided, prompts, settings)  # type: ignore[arg-type]
+    assert (len(found.train), len(found.heldout), found.judge) == (80, 20, [])
+    assert len({row.prompt for row in found.train + found.heldout}) == 100
+    assert all(row.responses[0] != row.responses[1] for row in found.train + found.heldout)
+    for row in found.train:
+        gold = [
+            decided([tokenizer.decode([*row.prompt, *side], skip_special_tokens=True)])[0] for side in row.responses
+        ]
+        assert gold[0] >= gold[1]
+    assert facts["labels_with_the_higher_gold"] > 0.95
+
+    undecided, facts = sample_review_pairs(
+        tiny_model(),
+        tokenizer,
+        lambda texts: np.zeros(len(texts)),
+        prompts,
+        settings,  # type: ignore[arg-type]
+    )
+    assert undecided.train != found.train
+    with pytest.raises(InputError, match="ask for fewer --pairs"):
+        sample_review_pairs(tiny_model(), tokenizer, decided, prompts[:50], settings)  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""The plan is on disk before anything runs; another plan's folder is refused, a changed setting is announced."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pairtune.comparison.plan import check_disk, data_hash, model_hash, open_run, write_environment
+from pairtune.errors import InputError
+from pairtune.settings import CompareRun, to_mapping
+
+Tiny = Callable[..., CompareRun]
+
+
+def begun(settings: CompareRun) -> Path:
+    """A run's folder in which a stage was begun."""
+    out = open_run(settings)
+    (out / "stages").mkdir()
+    return out
+
+
+def test_the_plan_holds_every_setting(tiny_run: Tiny) -> None:
+    settings = tiny_run()
+    assert yaml.safe_load((open_run(settings) / "plan.yaml").read_text()) == to_mapping(settings)
+
+
+@pytest.mark.parametrize("name", ["model", "data"])
+def test_another_plan_is_refused(name: str, tiny_run: Tiny) -> None:
+    begun(tiny_run())
+    with pytest.raises(InputError, match=rf"holds another plan \({name} "):
+        open_run(dataclasses.replace(tiny_run(), **{name: "other"}))
+
+
+def test_a_plan_under_which_nothing_was_done_may_be_replaced(tiny_run: Tiny) -> None:
+    out = open_run(dataclasses.replace(tiny_run(), model="typo"))
+    open_run(tiny_run())
+    assert yaml.safe_load((out / "plan.yaml").read_text())["model"] == tiny_run().model
+
+
+def test_a_changed_setting_is_announced(tiny_run: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    begun(tiny_run())
+    open_run(tiny_run())
+    assert capsys.readouterr().err == ""
+    open_run(tiny_run(ppo_steps=3))
+    assert "plan: changed ppo.steps 2 -> 3; what depends on it is done again" in capsys.readouterr().err
+
+
+def test_a_damaged_plan_is_told(tiny_run: Tiny) -> None:
+    (begun(tiny_run()) / "plan.yaml").write_text("model: [")
+    with pytest.raises(InputError, match="is not YAML"):
+        open_run(tiny_run())
+
+
+def test_environment(tiny_run: Tiny, cpu: Any) -> None:
+    out = open_run(tiny_run())
+    write_environment(out, tiny_run(), cpu, {"model": "abc"})
+    found = json.loads((out / "environment.json").read_text())
+    assert set(found) == {"versions", "machine", "hashes", "seed"}
+    assert found["versions"]["torch"] != "not installed"
+    assert found["hashes"] == {"model": "abc"}
+
+
+def test_hashes_follow_content_not_names(tmp_path: Path, model: str, tiny_folder: Any) -> None:
+    same, other = tiny_folder(tmp_path / "a", spread=1.0), tiny_folder(tmp_path / "b", seed=1)
+    assert model_hash(model) == model_hash(str(same)) != model_hash(str(other))
+    assert model_hash("some/model") == "hub:some/model"
+    for name, text in (("x", "1"), ("y", "1"), ("z", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.jsonl").write_text(text)
+    x, y, z = (str(tmp_path / name) for name in "xyz")
+    assert data_hash(x) == data_hash(y) != data_hash(z)
+    assert data_hash(f"{x}/data.jsonl") == data_hash(f"{y}/data.jsonl") != data_hash(f"{z}/data.jsonl")
+    assert data_hash("some/data") == "hub:some/data"
+
+
+def test_room_on_the_disk(tmp_path: Path) -> None:
+    check_disk(tmp_path, 1)
+    with pytest.raises(InputError, match="GB free and this run needs about"):
+        check_disk(tmp_path, 10**18)

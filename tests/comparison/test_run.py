@@ -1,0 +1,234 @@
+"""A whole comparison in seconds: what it leaves behind, what a second run redoes, and what a failing method does."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pairtune.comparison import run
+from pairtune.comparison.run import compare
+from pairtune.data import reviews
+from pairtune.data.pack import Block
+from pairtune.engine import hidden
+from pairtune.settings import CompareRun
+
+Tiny = Callable[..., CompareRun]
+FIGURES = {
+    "heldout_accuracy",
+    "reward_model_score",
+    "gold_score",
+    "kl_from_reference",
+    "response_tokens",
+    "repetition",
+}
+COSTS = {
+    "seconds": dict,
+    "tokens_processed": int,
+    "flops": float,
+    "peak_memory_bytes": int,
+    "models_in_memory": int,
+    "settings_to_tune": list,
+    "lines_of_code": int,
+}
+
+
+def read(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "summary.json").read_text(encoding="utf-8")))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def check_mean(value: Any) -> None:
+    assert set(value) == {"mean", "n", "ci95"}
+    assert isinstance(value["mean"], float)
+    assert isinstance(value["n"], int)
+    low, high = value["ci95"]
+    assert low <= value["mean"] <= high
+
+
+def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
+    """summary.json as the docs promise it."""
+    for name, kind in {"preset": str, "model": str, "data": str, "seed": int, "verdict": str}.items():
+        assert isinstance(summary[name], kind)
+    assert summary["seconds_total"] > 0
+    assert set(summary["pairs"]) == {"train", "heldout"}
+    check_mean(summary["gold_scorer"]["heldout_accuracy"])
+    check_mean(summary["reward_model"]["heldout_accuracy"])
+    assert set(summary["arms"]) == arms
+    for name, arm in summary["arms"].items():
+        assert set(arm) == FIGURES | set(COSTS)
+        for figure in FIGURES:
+            check_mean(arm[figure])
+        for cost, kind in COSTS.items():
+            assert isinstance(arm[cost], (int, float) if kind is float else kind), (name, cost)
+        if name != "reference":
+            assert sum(arm["seconds"].values()) > 0
+            assert min(arm["tokens_processed"], arm["flops"], arm["peak_memory_bytes"]) > 0
+            assert arm["settings_to_tune"]
+    for difference in summary["differences"].values():
+        for value in difference.values():
+            check_mean(value)
+
+
+@pytest.fixture
+def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the stages whose work was called, in order."""
+    names: list[str] = []
+    original = run.Stages.run
+
+    def watched(self: Any, name: str, inputs: Any, work: Any, **others: Any) -> Any:
+        def counted(folder: Path) -> Any:
+            names.append(name)
+            return work(folder)
+
+        return original(self, name, inputs, counted, **others)
+
+    monkeypatch.setattr(run.Stages, "run", watched)
+    return names
+
+
+def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list[str]) -> None:
+    out = compare(tiny_run())
+    summary = read(out)
+    check_schema(summary, {"reference", "dpo", "ipo", "ppo"})
+    reference = summary["arms"]["reference"]
+    assert reference["heldout_accuracy"] == {"mean": 0.5, "n": summary["pairs"]["heldout"], "ci95": [0.5, 0.5]}
+    assert reference["kl_from_reference"]["mean"] == 0
+    assert reference["kl_from_reference"]["ci95"] == [0, 0]
+    assert reference["gold_score"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert summary["arms"]["dpo"]["heldout_accuracy"]["mean"] > 0.8  # the pairs are easy
+    assert (summary["arms"]["ppo"]["models_in_memory"], summary["arms"]["dpo"]["models_in_memory"]) == (4, 1)
+    assert set(summary["arms"]["ppo"]["seconds"]) == {"reward", "ppo"}
+    assert set(summary["arms"]["dpo"]["seconds"]) == {"reference", "dpo"}
+    assert summary["gold_scorer"]["kind"] == "judge"
+    assert summary["failed"] == {}
+    assert set(summary["differences"]) == {
+        "dpo - reference",
+        "ipo - reference",
+        "ppo - reference",
+        "ipo - dpo",
+        "ppo - dpo",
+        "ppo - ipo",
+    }
+
+    records = rows(out / "records.jsonl")
+    assert {row["stage"] for row in records if row["kind"] == "step"} >= {"sft", "dpo", "ipo", "ppo", "reward", "judge"}
+    curve = [row for row in records if row["kind"] == "evaluation" and row["arm"] == "dpo"]
+    assert curve[0]["step"] == 0
+    assert curve[0]["heldout_accuracy"]["mean"] == 0.5
+    assert curve[0]["kl_from_reference"]["mean"] == pytest.approx(0, abs=1e-4)
+    samples = rows(out / "samples.jsonl")
+    assert len(samples) == 4 * summary["arms"]["dpo"]["gold_score"]["n"]
+    first = [row for row in samples if row["prompt_index"] == 0]
+    assert len({row["prompt"] for row in first}) == 1
+
+    # A second run works on nothing and says the same.
+    done, before = list(worked), (out / "summary.json").read_bytes()
+    assert compare(tiny_run()) == out
+    assert worked == done
+    assert (out / "summary.json").read_bytes() == before
+
+    # Another number of PPO steps redoes PPO and its measurement, and nothing else.
+    compare(tiny_run(ppo_steps=1))
+    assert worked[len(done) :] == ["ppo", "measure_ppo"]
+    after = read(out)["arms"]
+    assert after["dpo"] == summary["arms"]["dpo"]
+    assert after["ppo"] != summary["arms"]["ppo"]
+
+
+def test_a_failing_method_is_a_result_and_the_others_go_on(
+    tiny_run: Tiny, worked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise FloatingPointError("the gradient's norm is nan\nand more")
+
+    settings = tiny_run(methods=["ppo", "dpo"])
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "train_ppo", broken)
+        summary = read(compare(settings))
+    check_schema(summary, {"reference", "dpo"})
+    assert summary["failed"] == {"ppo": "FloatingPointError: the gradient's norm is nan"}
+    assert "PPO" in summary["verdict"]
+    worked.clear()
+    summary = read(compare(settings))  # the next run tries again, and only that
+    assert worked == ["ppo", "measure_ppo"]
+    assert summary["failed"] == {}
+    check_schema(summary, {"reference", "ppo", "dpo"})
+
+
+def test_an_interrupted_comparison_ends_as_if_never_stopped(
+    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read(compare(tiny_run(methods=["dpo"], epochs=3)))
+    keep = run.Journal.checkpoint
+
+    def stop_in_dpo(self: Any, step: int, *others: Any, stopping: bool) -> None:
+        keep(self, step, *others, stopping=self.stage == "dpo" and step == 2)
+
+    parts = tiny_run(methods=["dpo"], epochs=3, out=str(tmp_path / "parts"))
+    with monkeypatch.context() as patched:
+        patched.setattr(run.Journal, "checkpoint", stop_in_dpo)
+        with pytest.raises(KeyboardInterrupt):
+            compare(parts)
+    found = read(compare(parts))
+    for arm in ("reference", "dpo"):
+        for figure in FIGURES:
+            assert found["arms"][arm][figure] == whole["arms"][arm][figure]
+    assert found["arms"]["dpo"]["tokens_processed"] == whole["arms"]["dpo"]["tokens_processed"]
+    models = [
+        (folder / "models/dpo/model.safetensors").read_bytes() for folder in (tmp_path / "run", tmp_path / "parts")
+    ]
+    assert models[0] == models[1]
+
+
+def test_an_architecture_that_is_not_packable_is_padded_in_every_stage(
+    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = read(compare(tiny_run(methods=["ppo"], evaluation_curve_points=0)))
+
+    def blind(block: Block, window: int | None) -> Any:
+        count, length = block.branch_NL.shape
+        block.masks[window] = torch.ones(count, length, length, dtype=torch.bool).tril()
+        return block.masks[window]
+
+    monkeypatch.setattr(Block, "visible", blind)
+    monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path / "cache"))
+    padded_passes = []
+    original = hidden.padded_hidden_states
+    monkeypatch.setattr(hidden, "padded_hidden_states", lambda *a: padded_passes.append(1) or original(*a))
+    padded = read(compare(tiny_run(methods=["ppo"], evaluation_curve_points=0, out=str(tmp_path / "padded"))))
+    assert padded_passes
+    for arm in ("reference", "ppo"):
+        for figure in ("heldout_accuracy", "kl_from_reference", "reward_model_score"):
+            found, expected = padded["arms"][arm][figure]["mean"], packed["arms"][arm][figure]["mean"]
+            assert found == pytest.approx(expected, abs=1e-3), (arm, figure)
+
+
+def test_the_built_in_task_on_synthetic_reviews(
+    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worked: list[str]
+) -> None:
+    path = tmp_path / "reviews.csv"
+    words = {True: ["warm", "funny", "loved", "wonder"], False: ["dull", "nowhere", "boring", "awful"]}
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "label", "source"])
+        writer.writeheader()
+        for i in range(200):
+            good = i % 2 == 0
+            chosen = " ".join(words[good][(i // 2 + k) % 4] for k in range(3))
+            text = f"Film {i} {words[good][i % 4]} is {chosen}. I saw it."
+            writer.writerow({"text": text, "label": str(int(good)), "source": "imdb"})
+    monkeypatch.setattr(reviews, "_file", lambda: path)
+    out = compare(tiny_run(data="reviews", methods=["dpo", "ppo"], sft_demonstrations=16, sampling_max_new_tokens=32))
+    summary = read(out)
+    check_schema(summary, {"reference", "dpo", "ppo"})
+    assert summary["gold_scorer"]["kind"] == "gold"
+    assert summary["gold_scorer"]["heldout_accuracy"]["mean"] == 1
+    assert summary["pairs"] == {"train": 12, "heldout": 10}
+    assert worked[0] == "gold"
+    assert "judge" not in worked

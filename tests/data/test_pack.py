@@ -1,0 +1,138 @@
+"""Packs lie as drawn in the module's head: the prompt once, positions, branches, where log-probabilities are read."""
+
+import random
+
+import pytest
+import torch
+
+from pairtune.data.pack import BLOCK_WASTE, Tokens, batches_by_tokens, pack
+
+#      place    0  1    2  3  4    5  6  7    8  9
+ROWS = [Tokens((10, 11), ((12, 13, 14), (15,))), Tokens((20,), ((21,), (22, 23)))]
+
+
+def random_rows(count, *, seed=0, longest=40):
+    chance = random.Random(seed)
+
+    def tokens():
+        return tuple(chance.choices(range(100), k=chance.randint(1, longest)))
+
+    return [Tokens(tokens(), tuple(tokens() for _ in range(chance.randint(1, 3)))) for _ in range(count)]
+
+
+def test_by_hand():
+    found = pack(ROWS)
+    assert found.tokens_T.tolist() == [10, 11, 12, 13, 14, 15, 20, 21, 22, 23]
+    assert found.positions_T.tolist() == [0, 1, 2, 3, 4, 2, 0, 1, 1, 2]
+    assert found.target_R.tolist() == [12, 13, 14, 15, 21, 22, 23]
+    assert found.place_R.tolist() == [2, 3, 4, 5, 7, 8, 9]
+    assert found.source_R.tolist() == [1, 2, 3, 1, 6, 6, 8]  # both responses are predicted from the prompt's end
+    assert found.response_R.tolist() == [0, 0, 0, 1, 2, 3, 3]
+    assert found.last_S.tolist() == [4, 5, 7, 9]
+    assert found.row_S.tolist() == [0, 0, 1, 1]
+    assert (found.rows, found.responses) == (2, 4)
+    assert found.lengths().tolist() == [3, 1, 1, 2]
+    assert found.sums(torch.arange(1.0, 8)).tolist() == [6, 4, 5, 13]
+    assert len(ROWS[0]) == 6
+
+
+def test_sums_keep_the_values_dtype_and_gradient():
+    values_R = torch.arange(1.0, 8, dtype=torch.float64, requires_grad=True)
+    sums_S = pack(ROWS).sums(values_R)
+    assert sums_S.dtype == torch.float64
+    (sums_S * torch.tensor([1, 10, 100, 1000])).sum().backward()
+    assert values_R.grad.tolist() == [1, 1, 1, 10, 100, 1000, 1000]
+
+
+def test_who_sees_whom_by_hand():
+    (block,) = pack(ROWS[:1]).blocks
+    expected = ["x.....", "xx....", "xxx...", "xxxx..", "xxxxx.", "xx...x"]
+    (seen,) = block.visible(None)
+    assert ["".join("x" if sees else "." for sees in row) for row in seen.tolist()] == expected
+    (near,) = block.visible(2)  # itself and the one before it, in positions: 15 stands where 12 does, next to 11
+    expected = ["x.....", "xx....", ".xx...", "..xx..", "...xx.", ".x...x"]
+    assert ["".join("x" if sees else "." for sees in row) for row in near.tolist()] == expected
+
+
+def test_the_mask_is_the_rule_on_random_rows():
+    rows = random_rows(30, seed=1)
+    found = pack(rows)
+    assert len(found.blocks) > 1
+    branch_T = torch.cat(
+        [torch.cat([torch.full((len(p),), i) for i, p in enumerate((row.prompt, *row.responses))]) for row in rows]
+    )
+    row_T = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(row) for row in rows]))
+    for window in (None, 5):
+        visible = 0
+        for block in found.blocks:
+            for index, branch, seen in zip(block.index_NL, block.branch_NL, block.visible(window), strict=True):
+                real = branch >= 0
+                at = index[real]
+                assert len(set(row_T[at].tolist())) == 1
+                assert torch.equal(branch[real], branch_T[at])
+                q, k = at[:, None], at[None, :]
+                rule = (k <= q) & ((branch_T[k] == 0) | (branch_T[k] == branch_T[q]))
+                if window:
+                    rule &= found.positions_T[q] - found.positions_T[k] < window
+                assert torch.equal(seen[real][:, real], rule)
+                assert not seen[real][:, ~real].any(), "nothing real may see padding"
+                assert seen.any(-1).all(), "a query that sees nothing gives 0/0"
+                visible += int(rule.sum())
+        if window is None:
+            assert visible == found.attended
+
+
+def test_each_token_has_one_slot():
+    found = pack(random_rows(40, seed=2))
+    assert len(found.blocks) > 2
+    places = torch.cat([block.index_NL.flatten() for block in found.blocks])
+    assert places[found.slot_T].tolist() == list(range(len(found.tokens_T)))
+    real = torch.cat([(block.branch_NL >= 0).flatten() for block in found.blocks])
+    assert real[found.slot_T].all()
+    assert int(real.sum()) == len(found.tokens_T)
+
+
+def test_blocks_waste_little():
+    rows = random_rows(200, seed=3, longest=80)
+    for block in pack(rows).blocks:
+        lengths = (block.branch_NL >= 0).sum(-1)
+        assert block.index_NL.numel() * block.index_NL.shape[1] <= BLOCK_WASTE * float((lengths**2).sum())
+
+
+def test_rows_of_one_length_are_one_block():
+    assert len(pack([Tokens((1, 2), ((3, 4),))] * 50).blocks) == 1
+
+
+@pytest.mark.parametrize("row", [Tokens((), ((1,),)), Tokens((1,), ()), Tokens((1,), ((2,), ()))])
+def test_what_cannot_be_packed_is_refused(row):
+    with pytest.raises(ValueError, match="at least one token each"):
+        pack([ROWS[0], row])
+
+
+def test_the_same_device_is_the_same_pack():
+    found = pack(ROWS)
+    assert found.to(torch.device("cpu")) is found
+    moved = found.to(torch.device("meta"))
+    assert {moved.tokens_T.device.type, moved.blocks[0].index_NL.device.type, moved.last_S.device.type} == {"meta"}
+    assert (moved.rows, moved.attended) == (found.rows, found.attended)
+
+
+class TestBatches:
+    """Rows grouped by length under a budget of tokens."""
+
+    def test_every_row_once_within_the_budget_longest_first(self):
+        rows = random_rows(60, seed=4)
+        groups = batches_by_tokens(rows, 150)
+        assert sorted(i for group in groups for i in group) == list(range(60))
+        assert all(sum(len(rows[i]) for i in group) <= 150 or len(group) == 1 for group in groups)
+        lengths = [len(rows[i]) for group in groups for i in group]
+        assert lengths == sorted(lengths, reverse=True)
+
+    def test_a_row_over_the_budget_goes_alone(self):
+        assert batches_by_tokens(ROWS, 1) == [[0], [1]]
+
+    def test_ties_go_by_row_so_the_order_is_the_same_every_time(self):
+        assert batches_by_tokens([ROWS[0]] * 4, 12) == [[0, 1], [2, 3]]
+
+    def test_no_rows(self):
+        assert batches_by_tokens([], 10) == []

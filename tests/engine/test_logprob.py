@@ -1,0 +1,318 @@
+"""Packed rows give the log-probabilities and gradients of the padded oracle, for every architecture we claim."""
+
+import random
+
+import pytest
+import torch
+
+from pairtune.data.pack import Tokens, pack
+from pairtune.engine import attention, hidden, logprob, naive
+from pairtune.engine.attention import NotPackableError
+from pairtune.engine.hidden import is_padded, padded_hidden_states, use_padded
+from pairtune.engine.logprob import head_logprobs, plain_head, token_logprobs
+
+CLOSE = 1e-5
+"""Relative, of the whole: what float32 leaves when sums are taken in another order."""
+
+
+def rows_of(lengths, *, seed=0, vocabulary=300):
+    """Rows of random tokens: (prompt, response, response, ...) lengths."""
+    chance = random.Random(seed)
+    return [
+        Tokens(prompt[0], prompt[1:])
+        for prompt in (tuple(tuple(chance.choices(range(3, vocabulary), k=n)) for n in row) for row in lengths)
+    ]
+
+
+# Very different lengths, so that there are several blocks; one- and three-response rows; prompts longer than windows.
+ROWS = rows_of([(3, 5, 2), (40, 7, 30), (1, 1, 1), (12, 3, 9), (11, 4, 8), (9, 25), (2, 4, 6, 3), (60, 1, 1)])
+
+
+def oracle(model, rows):
+    return torch.cat([part for row in rows for part in one_row(model, row)])
+
+
+def one_row(model, row):
+    return naive.response_logprobs(model, [row.prompt] * len(row.responses), row.responses)
+
+
+def gradients(model, values_R):
+    """Gradients of a fixed weighting of the values, by parameter name."""
+    weight_R = torch.linspace(-1, 2, len(values_R), device=values_R.device)
+    model.zero_grad()
+    (values_R * weight_R).sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_close(actual, expected, bound=CLOSE):
+    assert (actual - expected).norm() <= bound * expected.norm()
+
+
+def assert_same_gradients(actual, expected):
+    assert actual.keys() == expected.keys()
+    # A key's bias moves no softmax: its gradient is rounding, so the scale is that of the largest gradient.
+    scale = max(float(gradient.norm()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        assert float((actual[name] - gradient).norm()) <= CLOSE * max(float(gradient.norm()), 1e-2 * scale), name
+
+
+def test_values_and_gradients_are_the_oracles(tiny_model, architecture):
+    model = tiny_model(architecture)
+    batch = pack(ROWS)
+    assert len(batch.blocks) > 2
+    expected = oracle(model, ROWS)
+    assert expected.detach().std() > 0.5, "predictions so flat would hide an error"
+    actual = token_logprobs(model, batch)
+    assert actual.dtype == torch.float32
+    assert_close(actual, expected)
+    assert_same_gradients(gradients(model, actual), gradients(model, expected))
+
+
+def test_the_padded_path_is_the_packed_one(tiny_model, architecture):
+    packed, padded = tiny_model(architecture), tiny_model(architecture)
+    use_padded(padded)
+    assert is_padded(padded)
+    assert not is_padded(packed)
+    batch = pack(ROWS)
+    expected, actual = token_logprobs(packed, batch), token_logprobs(padded, batch)
+    assert_close(actual, expected)
+    assert_same_gradients(gradients(padded, actual), gradients(packed, expected))
+    # every token's state, a prompt's too, lies where the packed path puts it
+    assert_close(hidden.hidden_states(padded, batch), hidden.hidden_states(packed, batch))
+
+
+@pytest.mark.parametrize("window", [1, 2, 6, 13, None])
+def test_a_sliding_window_counts_in_positions_not_in_places(tiny_model, window):
+    model = tiny_model("mistral", sliding_window=window)
+    assert_close(token_logprobs(model, pack(ROWS)), oracle(model, ROWS))
+
+
+def test_alternating_windows_are_each_layers_own(tiny_model):
+    kinds = ["sliding_attention", "full_attention"]
+    model = tiny_model("qwen2", layer_types=kinds, use_sliding_window=True, sliding_window=4)
+    assert model.config.layer_types == kinds
+    assert_close(token_logprobs(model, pack(ROWS)), oracle(model, ROWS))
+
+
+def test_torchs_own_attention_gives_the_same(tiny_model, architecture, monkeypatch):
+    """What a GPU runs, on the CPU: the same mask through scaled_dot_product_attention."""
+
+    class ByAutograd:
+        apply = staticmethod(lambda *a: attention._by_autograd(*a, None))
+
+    monkeypatch.setattr(attention, "_Explicit", ByAutograd)
+    model = tiny_model(architecture)
+    actual, expected = token_logprobs(model, pack(ROWS)), oracle(model, ROWS)
+    assert_close(actual, expected)
+    assert_same_gradients(gradients(model, actual), gradients(model, expected))
+
+
+def test_capped_attention_scores_are_the_oracles(tiny_model):
+    model = tiny_model("gemma2", final_logit_softcapping=None)
+    actual, expected = token_logprobs(model, pack(ROWS)), oracle(model, ROWS)
+    assert_close(actual, expected)
+    assert_same_gradients(gradients(model, actual), gradients(model, expected))
+    uncapped = tiny_model("gemma2", final_logit_softcapping=None, attn_logit_softcapping=None)
+    assert not torch.allclose(token_logprobs(uncapped, pack(ROWS)), actual, atol=1e-3), "the cap must bite here"
+
+
+def test_the_rejected_response_never_sees_the_chosen_one(tiny_model, architecture):
+    model = tiny_model(architecture)
+    row = ROWS[1]
+    other = Tokens(row.prompt, (tuple(300 - 1 - token for token in row.responses[0]), row.responses[1]))
+    own = len(row.responses[0])
+    with torch.no_grad():
+        before, after = (token_logprobs(model, pack([ROWS[0], r, ROWS[3]])) for r in (row, other))
+    first = sum(map(len, ROWS[0].responses))
+    chosen = slice(first, first + own)
+    assert not torch.equal(before[chosen], after[chosen])
+    assert torch.equal(
+        torch.cat((before[:first], before[chosen.stop :])), torch.cat((after[:first], after[chosen.stop :]))
+    )
+
+
+def test_no_gradient_reaches_the_other_response(tiny_model):
+    model = tiny_model("llama")
+    row = ROWS[1]
+    batch = pack([row])
+    embedded = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda *a: embedded.append(a[2]) or a[2].retain_grad())
+    values = token_logprobs(model, batch)
+    hook.remove()
+    values[batch.response_R == 1].sum().backward()
+    moved_T = embedded[0].grad[0].abs().sum(-1) > 0
+    chosen = slice(len(row.prompt), len(row.prompt) + len(row.responses[0]))
+    assert not moved_T[chosen].any()
+    assert moved_T[: len(row.prompt)].all()
+
+
+def test_a_batch_of_one_is_a_batch_of_many(tiny_model, architecture):
+    model = tiny_model(architecture)
+    with torch.no_grad():
+        alone = torch.cat([token_logprobs(model, pack([row])) for row in ROWS])
+        assert_close(alone, token_logprobs(model, pack(ROWS)))
+
+
+def test_bfloat16_is_no_worse_packed_than_padded(tiny_model):
+    """Against float32 with the same rounded weights, over several models: the engine may not lose precision."""
+    packed, padded = [], []
+    rows = rows_of([(12, 20, 30), (30, 12, 22), (5, 40, 35), (9, 16, 28)] * 2, seed=7)
+    for seed in range(6):
+        low = tiny_model("llama", seed=seed, spread=2.0).bfloat16()
+        with torch.no_grad():
+            found, plain = token_logprobs(low, pack(rows)), oracle(low, rows)
+            truth = oracle(low.float(), rows)
+        packed.append((found - truth).square().mean())
+        padded.append((plain - truth).square().mean())
+    assert torch.stack(packed).mean().sqrt() <= 1.2 * torch.stack(padded).mean().sqrt()
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_oracles_values_and_gradients(tiny_model, architecture):
+    model = tiny_model(architecture).cuda()
+    actual = token_logprobs(model, pack(ROWS).to(model.device))
+    expected = oracle(model, ROWS)
+    assert float((actual - expected).detach().norm() / expected.norm()) < CLOSE
+    assert_same_gradients(gradients(model, actual), gradients(model, expected))
+
+
+class TestHead:
+    """log softmax at the targets, a chunk at a time, against autograd's own."""
+
+    def both(self, model, hidden_RE, target_R, temperature):
+        weight = model.get_output_embeddings().weight
+        for find in (
+            lambda: head_logprobs(model, hidden_RE, target_R, temperature=temperature),
+            lambda: torch.log_softmax(hidden_RE @ weight.T / temperature, -1).gather(-1, target_R[:, None])[:, 0],
+        ):
+            hidden_RE.grad = weight.grad = None
+            values = find()
+            (values * torch.linspace(-2, 1, len(values))).sum().backward()
+            yield values.detach(), hidden_RE.grad.clone(), weight.grad.clone()
+
+    @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
+    @pytest.mark.parametrize(("chunk", "cache"), [(1024, 16), (7, 3), (5, 8), (1, 1), (23, 23)])
+    def test_values_and_gradients(self, tiny_model, monkeypatch, temperature, chunk, cache):
+        monkeypatch.setattr(logprob, "CHUNK_ROWS", chunk)
+        monkeypatch.setattr(logprob, "CACHE_ROWS", cache)
+        generator = torch.Generator().manual_seed(0)
+        hidden_RE = torch.randn(23, 32, generator=generator).requires_grad_()
+        target_R = torch.randint(300, (23,), generator=generator)
+        ours, theirs = self.both(tiny_model(), hidden_RE, target_R, temperature)
+        for actual, expected in zip(ours, theirs, strict=True):
+            assert_close(actual, expected, 1e-6)
+
+    def test_finite_where_logits_are_far_apart(self, tiny_model):
+        hidden_RE = (1e4 * torch.eye(3, 32)).requires_grad_()
+        values = head_logprobs(tiny_model(), hidden_RE, torch.tensor([1, 2, 3]))
+        values.sum().backward()
+        assert torch.isfinite(values).all()
+        assert torch.isfinite(hidden_RE.grad).all()
+
+    @pytest.mark.parametrize("frozen", ["head", "hidden"])
+    def test_only_what_needs_a_gradient_gets_one(self, tiny_model, frozen):
+        model = tiny_model()
+        weight = model.get_output_embeddings().weight.requires_grad_(frozen != "head")
+        hidden_RE = torch.randn(4, 32, requires_grad=frozen != "hidden")
+        head_logprobs(model, hidden_RE, torch.arange(4)).sum().backward()
+        assert (weight.grad is None) == (frozen == "head")
+        assert (hidden_RE.grad is None) == (frozen == "hidden")
+
+    def test_a_second_backward_is_an_error_not_a_wrong_number(self, tiny_model):
+        hidden_RE = torch.randn(4, 32, requires_grad=True)
+        values = head_logprobs(tiny_model(), hidden_RE, torch.arange(4)).sum()
+        values.backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            values.backward()
+
+    def test_second_derivatives_are_refused(self, tiny_model):
+        model = tiny_model()
+        values = token_logprobs(model, pack(ROWS[:1])).sum()
+        weight = model.get_input_embeddings().weight
+        (slope,) = torch.autograd.grad(values, weight, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            slope.sum().backward()
+
+
+class TestRefusals:
+    """What would be silently wrong is refused in words."""
+
+    def test_capped_logits(self, tiny_model):
+        with pytest.raises(NotPackableError, match="final_logit_softcapping"):
+            token_logprobs(tiny_model("gemma2"), pack(ROWS[:1]))
+
+    @pytest.mark.parametrize("field", logprob.LOGIT_CHANGES)
+    def test_scaled_logits(self, tiny_model, field):
+        model = tiny_model()
+        setattr(model.config, field, 0.5)
+        with pytest.raises(NotPackableError, match=field):
+            plain_head(model)
+        setattr(model.config, field, 1)
+        assert plain_head(model) is model.get_output_embeddings()
+
+    def test_a_head_with_a_bias(self, tiny_model):
+        model = tiny_model()
+        model.set_output_embeddings(torch.nn.Linear(32, 300, bias=True))
+        with pytest.raises(NotPackableError, match="bias"):
+            plain_head(model)
+
+    def test_dropout_that_is_on(self, tiny_model):
+        with pytest.raises(NotPackableError, match="dropout"):
+            token_logprobs(tiny_model("gpt2").train(), pack(ROWS[:1]))
+
+    def test_a_body_that_takes_no_keywords(self, tiny_model, monkeypatch):
+        model = tiny_model()
+        forward = type(model.base_model).forward
+
+        def without_keywords(self, input_ids, position_ids, use_cache):
+            return forward(self, input_ids, position_ids=position_ids, use_cache=use_cache)
+
+        monkeypatch.setattr(type(model.base_model), "forward", without_keywords)
+        with pytest.raises(NotPackableError, match="keyword arguments"):
+            token_logprobs(model, pack(ROWS[:1]))
+
+    def test_keywords_that_never_reach_the_attention(self, tiny_model, monkeypatch):
+        model = tiny_model()
+        forward = type(model.base_model).forward
+        monkeypatch.setattr(
+            type(model.base_model), "forward", lambda self, pack=None, **others: forward(self, **others)
+        )
+        with pytest.raises(NotPackableError, match="does not hand keyword arguments on"):
+            token_logprobs(model, pack(ROWS[:1]))
+
+    def test_attention_of_its_own(self, tiny_model, monkeypatch):
+        """An architecture that computes attention without transformers' interface would mix rows."""
+        model = tiny_model()
+        for layer in model.base_model.layers:
+            monkeypatch.setattr(layer.self_attn, "forward", lambda hidden_states, **_: (hidden_states, None))
+        with pytest.raises(NotPackableError, match="attention interface"):
+            token_logprobs(model, pack(ROWS[:1]))
+
+    def test_an_error_of_the_model_itself_stays_what_it_is(self, tiny_model, monkeypatch):
+        model = tiny_model()
+
+        def broken(**_):
+            raise TypeError("unsupported operand")
+
+        monkeypatch.setattr(model.base_model, "forward", broken)
+        with pytest.raises(TypeError, match="unsupported operand"):
+            token_logprobs(model, pack(ROWS[:1]))
+
+    def test_the_models_own_attention_is_put_back(self, tiny_model):
+        model = tiny_model()
+        before = model.config._attn_implementation
+        token_logprobs(model, pack(ROWS[:1]))
+        assert model.config._attn_implementation == before
+
+
+def test_padded_rows_are_each_prompt_with_its_response():
+    index_SL, real_SL = hidden.response_rows(pack(ROWS))
+    tokens_T = pack(ROWS).tokens_T
+    found = [tokens_T[index[real]].tolist() for index, real in zip(index_SL, real_SL, strict=True)]
+    assert found == [[*row.prompt, *response] for row in ROWS for response in row.responses]
+
+
+def test_padded_states_carry_gradients(tiny_model):
+    model = tiny_model()
+    padded_hidden_states(model, pack(ROWS)).sum().backward()
+    assert model.base_model.layers[0].self_attn.q_proj.weight.grad.abs().sum() > 0

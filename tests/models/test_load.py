@@ -1,0 +1,265 @@
+"""A model is found, or one line says why not; what is saved is an ordinary Hugging Face folder."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pairtune.errors import InputError
+from pairtune.models import load
+from pairtune.models.load import (
+    EMBEDDED,
+    cache_folder,
+    frozen_copy,
+    load_model,
+    load_tokenizer,
+    reason,
+    resolve,
+    save_model,
+    weights_hash,
+)
+from pairtune.models.machine import Machine
+
+TOKENS = torch.tensor([[3, 4, 5, 6]])
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return tiny_folder(tmp_path, chat=True)
+
+
+def refused(ask, *words):
+    """That is refused in one line that says all of these words."""
+    with pytest.raises(InputError) as caught:
+        ask()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def test_a_folder_loads_ready_to_be_run(folder, tiny_model, cpu, architecture, tmp_path):
+    tiny_model(architecture).train().save_pretrained(tmp_path / architecture)
+    model = load_model(str(tmp_path / architecture), cpu)
+    assert not model.training
+    assert model.config.use_cache is False
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(model(TOKENS).logits, tiny_model(architecture)(TOKENS).logits)
+
+
+def test_the_machine_says_which_dtype(folder):
+    model = load_model(str(folder), Machine(torch.device("cpu"), torch.bfloat16, "asked for"))
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_folder_beginning_with_a_tilde_is_at_home(folder, cpu, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_model("~/model", cpu).config.model_type == "llama"
+    refused(lambda: load_model("~/other", cpu), '"~/other" does not exist')
+
+
+def test_what_is_saved_is_a_hugging_face_folder(folder, cpu, tmp_path):
+    model, tokenizer = load_model(str(folder), cpu), load_tokenizer(str(folder))
+    save_model(model, tokenizer, tmp_path / "deep" / "saved")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "deep" / "saved")
+    assert torch.equal(theirs(TOKENS).logits, model(TOKENS).logits)
+    assert weights_hash(theirs) == weights_hash(model)
+    assert theirs.config.use_cache is True, "whoever generates with it expects a cache"
+    assert model.config.use_cache is False, "and ours is as it was"
+    again = AutoTokenizer.from_pretrained(tmp_path / "deep" / "saved")
+    turns = [{"role": "user", "content": "Who wrote Emma?"}]
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert (again.eos_token, again.pad_token, again.bos_token) == ("</s>", "<pad>", "<s>")
+    expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert again.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == expected
+    assert expected.endswith("<s>assistant: ")
+
+
+def test_tied_weights_stay_tied(tiny_folder, tmp_path, cpu):
+    model = load_model(str(tiny_folder(tmp_path, "gpt2", tie_word_embeddings=True)), cpu)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+class TestRefusals:
+    """One line each: where, what is wrong, what to do."""
+
+    @pytest.mark.parametrize("name", ["/no/such/folder", "./models/mine", "../x", "runs/1/policy"])
+    def test_a_folder_that_is_not_there(self, name, cpu):
+        refused(lambda: load_model(name, cpu), f'model folder "{name}" does not exist')
+        refused(lambda: load_tokenizer(name), f'model folder "{name}" does not exist')
+
+    @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model"])
+    def test_a_hub_name_with_no_hub(self, name, cpu):
+        refused(lambda: load_model(name, cpu), f'model "{name}" cannot be loaded: ')
+        refused(lambda: load_tokenizer(name), f'model "{name}" has no tokenizer that can be loaded')
+
+    def test_no_configuration(self, folder, cpu):
+        (folder / "config.json").unlink()
+        refused(lambda: load_model(str(folder), cpu), "has no config.json", "save_pretrained")
+
+    @pytest.mark.parametrize("text", ["{", '{"model_type": "nonesuch"}', "{}"])
+    def test_a_configuration_that_says_nothing(self, folder, cpu, text):
+        (folder / "config.json").write_text(text)
+        refused(lambda: load_model(str(folder), cpu), "cannot be loaded: ")
+
+    def test_weights_that_would_be_unpickled(self, folder, cpu):
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        refused(lambda: load_model(str(folder), cpu), "no .safetensors weights", "pairtune unpickles nothing")
+
+    def test_nor_is_anything_unpickled_that_a_hub_has(self, cpu, monkeypatch):
+        asked = {}
+
+        def from_pretrained(*_args, **kwargs):
+            asked.update(kwargs)
+            raise OSError("no safetensors there")
+
+        monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+        refused(lambda: load_model("somebody/model", cpu), "no safetensors there")
+        assert asked["use_safetensors"] is True
+        assert asked["trust_remote_code"] is False
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense" * 10, None], ids=["empty", "nonsense", "cut"])
+    def test_damaged_weights(self, folder, cpu, content):
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+        refused(lambda: load_model(str(folder), cpu), "cannot be loaded: ")
+
+    def test_weights_that_are_missing_are_not_made_up(self, folder, cpu):
+        path = folder / "model.safetensors"
+        weights = load_file(path)
+        del weights["lm_head.weight"], weights["model.norm.weight"]
+        save_file(weights, path, metadata={"format": "pt"})
+        refused(lambda: load_model(str(folder), cpu), "lacks 2 of its weights", "lm_head.weight")
+
+    def test_weights_of_another_shape(self, folder, cpu):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 60}))
+        refused(lambda: load_model(str(folder), cpu), "cannot be loaded: ")
+
+    def test_no_tokenizer(self, folder):
+        for file in folder.glob("*token*"):
+            file.unlink()
+        refused(lambda: load_tokenizer(str(folder)), "has no tokenizer that can be loaded", "tokenizer.json")
+
+    def test_a_tokenizer_without_an_end_of_text(self, folder, tiny_tokenizer):
+        tokenizer = tiny_tokenizer()
+        tokenizer.eos_token = None
+        tokenizer.save_pretrained(folder)
+        refused(lambda: load_tokenizer(str(folder)), "no end-of-text token (eos_token)")
+
+    def test_a_gguf_file_that_is_not_there(self, cpu):
+        refused(lambda: load_model("/no/such/model.gguf", cpu), 'model file "/no/such/model.gguf" does not exist')
+
+    def test_a_gguf_file_without_the_package(self, tmp_path, monkeypatch):
+        (tmp_path / "m.gguf").write_bytes(b"GGUF")
+        monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
+        refused(lambda: resolve(str(tmp_path / "m.gguf")), "needs the package gguf", "pairtune[demo]")
+
+    def test_the_embedded_model_without_its_package(self, cpu, monkeypatch):
+        monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
+        for ask in (lambda: load_model(EMBEDDED, cpu), lambda: load_tokenizer(EMBEDDED)):
+            refused(ask, f'the embedded model "{EMBEDDED}" is not installed', "make setup", "--no-deps")
+
+    def test_a_long_reason_is_cut(self):
+        assert reason(ValueError("first " * 100 + "\nsecond")).endswith("...")
+        assert len(reason(ValueError("first " * 100))) == 160
+        assert reason(ValueError()) == "ValueError"
+
+
+class TestCopiesAndHashes:
+    """What the weights are, wherever they lie."""
+
+    def test_a_frozen_copy_shares_nothing(self, tiny_model):
+        model = tiny_model("gpt2").train()
+        copied = frozen_copy(model)
+        assert not copied.training
+        assert model.training
+        assert not any(p.requires_grad for p in copied.parameters())
+        assert all(p.requires_grad for p in model.parameters())
+        before = copied(TOKENS).logits
+        with torch.no_grad():
+            for p in model.parameters():
+                p.zero_()
+        assert torch.equal(copied(TOKENS).logits, before)
+
+    def test_one_weight_changes_the_hash(self, tiny_model):
+        model = tiny_model()
+        before = weights_hash(model)
+        assert weights_hash(tiny_model()) == before
+        with torch.no_grad():
+            model.base_model.norm.weight[3] += 1e-7
+        assert weights_hash(model) != before
+        assert weights_hash(tiny_model(seed=1)) != before
+
+    def test_the_dtype_changes_the_hash(self, tiny_model):
+        zeros = [tiny_model() for _ in range(2)]
+        with torch.no_grad():
+            for p in (p for model in zeros for p in model.parameters()):
+                p.zero_()
+        assert weights_hash(zeros[0]) != weights_hash(zeros[1].bfloat16())
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.setenv("PAIRTUNE_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "pairtune"
+
+
+class TestConversion:
+    """A GGUF file becomes a safetensors folder once; reading it is transformers' work and is stood in for here."""
+
+    @pytest.fixture
+    def gguf(self, tmp_path, tiny_model, tiny_tokenizer, monkeypatch):
+        path = tmp_path / "tiny.gguf"
+        path.write_bytes(b"GGUF content")
+        self.read = []
+
+        class Models(AutoModelForCausalLM):
+            @classmethod
+            def from_pretrained(cls, *args, gguf_file=None, **kwargs):
+                if gguf_file is None:
+                    return AutoModelForCausalLM.from_pretrained(*args, **kwargs)
+                self.read.append(gguf_file)
+                return tiny_model()
+
+        class Tokenizers(AutoTokenizer):
+            @classmethod
+            def from_pretrained(cls, *args, gguf_file=None, **kwargs):
+                if gguf_file is None:
+                    return AutoTokenizer.from_pretrained(*args, **kwargs)
+                tokenizer = tiny_tokenizer()
+                tokenizer.pad_token, tokenizer.unk_token = tokenizer.eos_token, "<s>"
+                return tokenizer
+
+        monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: object())
+        monkeypatch.setattr(load, "AutoModelForCausalLM", Models)
+        monkeypatch.setattr(load, "AutoTokenizer", Tokenizers)
+        return path
+
+    def test_once_and_by_content(self, gguf, tiny_model, cpu):
+        model = load_model(str(gguf), cpu)
+        assert torch.equal(model(TOKENS).logits, tiny_model()(TOKENS).logits)
+        assert load_tokenizer(str(gguf)).pad_token != load_tokenizer(str(gguf)).eos_token
+        assert self.read == ["tiny.gguf"]
+        first = resolve(str(gguf))
+        assert first.startswith(str(cache_folder()))
+        gguf.write_bytes(b"GGUF other content")
+        assert resolve(str(gguf)) != first
+        assert len(self.read) == 2
+
+    def test_another_process_may_be_first(self, gguf, monkeypatch):
+        real = load.save_model
+
+        def slow(model, tokenizer, partial):
+            real(model, tokenizer, partial)
+            real(model, tokenizer, partial.with_name(partial.name.split(".partial")[0]))
+
+        monkeypatch.setattr(load, "save_model", slow)
+        target = resolve(str(gguf))
+        assert [path.name for path in (cache_folder() / "models").iterdir()] == [target.rsplit("/", 1)[1]]

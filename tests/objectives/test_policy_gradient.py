@@ -1,0 +1,188 @@
+"""PPO's parts against numbers worked by hand and against loops that follow the papers' sums."""
+
+import math
+
+import pytest
+import torch
+
+from pairtune.objectives.policy_gradient import (
+    adapted_kl_coefficient,
+    advantages,
+    clipped_policy_loss,
+    clipped_value_loss,
+    token_rewards,
+    whiten,
+)
+
+LENGTHS = torch.tensor([3, 1, 5])
+
+
+def random(*, seed=0, count=9):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, generator=generator, dtype=torch.float64)
+
+
+class TestTokenRewards:
+    """The KL at every token, the score at the answer's last."""
+
+    def test_by_hand(self):
+        logprob, reference = torch.tensor([-1.0, -2, -3, -4]), torch.tensor([-2.0, -2, -1, -4.5])
+        found = token_rewards(torch.tensor([10.0, 20]), logprob, reference, torch.tensor([3, 1]), kl_coefficient=0.1)
+        assert found.tolist() == pytest.approx([-0.1, 0, 10.2, 19.95])
+
+    def test_they_sum_to_the_score_less_the_kl(self):
+        score, logprob, reference = random(seed=1, count=3), random(seed=2), random(seed=3)
+        found = token_rewards(score, logprob, reference, LENGTHS, kl_coefficient=0.2)
+        kl = torch.stack([part.sum() for part in (logprob - reference).split([3, 1, 5])])
+        total = torch.stack([part.sum() for part in found.split([3, 1, 5])])
+        torch.testing.assert_close(total, score - 0.2 * kl)
+
+    def test_without_a_coefficient_the_score_alone(self):
+        found = token_rewards(random(count=3), random(), random(seed=1), LENGTHS, kl_coefficient=0.0)
+        assert found.nonzero().flatten().tolist() == [2, 3, 8]
+
+
+def naive_advantages(reward, value, lengths, discount, gae_lambda):
+    """Eq. 16 of the paper as it stands: for every token, the sum over those after it in its own answer."""
+    result = []
+    start = 0
+    for length in lengths.tolist():
+        r, v = reward[start : start + length].tolist(), [*value[start : start + length].tolist(), 0.0]
+        delta = [r[t] + discount * v[t + 1] - v[t] for t in range(length)]
+        result += [sum((discount * gae_lambda) ** k * delta[t + k] for k in range(length - t)) for t in range(length)]
+        start += length
+    return torch.tensor(result, dtype=reward.dtype)
+
+
+class TestAdvantages:
+    """Generalised advantage estimation within each answer."""
+
+    @pytest.mark.parametrize(("discount", "gae_lambda"), [(1.0, 0.95), (0.9, 0.5), (1.0, 0.0), (1.0, 1.0)])
+    def test_the_sum_of_the_paper(self, discount, gae_lambda):
+        reward, value = random(seed=1), random(seed=2)
+        advantage, returns = advantages(reward, value, LENGTHS, discount=discount, gae_lambda=gae_lambda)
+        expected = naive_advantages(reward, value, LENGTHS, discount, gae_lambda)
+        torch.testing.assert_close(advantage, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(returns, expected + value, rtol=1e-12, atol=1e-12)
+
+    def test_lambda_one_is_the_rewards_to_come_less_the_value(self):
+        reward, value = random(seed=1), random(seed=2)
+        advantage, returns = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=1.0)
+        to_come = torch.cat([part.flip(0).cumsum(0).flip(0) for part in reward.split([3, 1, 5])])
+        torch.testing.assert_close(returns, to_come)
+        torch.testing.assert_close(advantage, to_come - value)
+
+    def test_lambda_zero_is_the_one_step_error(self):
+        reward, value = torch.tensor([1.0, 2.0]), torch.tensor([10.0, 20.0])
+        advantage, _ = advantages(reward, value, torch.tensor([2]), discount=0.5, gae_lambda=0.0)
+        assert advantage.tolist() == [1 + 0.5 * 20 - 10, 2 - 20]
+
+    def test_answers_do_not_touch_each_other(self):
+        reward, value = random(seed=1), random(seed=2)
+        both, _ = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=0.95)
+        reward[4:] += 100
+        value[4:] -= 100
+        moved, _ = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=0.95)
+        assert torch.equal(both[:4], moved[:4])
+
+
+class TestWhiten:
+    """Scaled to standard deviation 1 over the tokens there are."""
+
+    def test_mean_and_deviation(self):
+        found = whiten(5 + 3 * random(count=1000))
+        assert abs(float(found.mean())) < 1e-12
+        assert float(found.std(unbiased=False)) == pytest.approx(1, abs=1e-7)
+
+    def test_rewards_keep_their_mean(self):
+        values = 5 + 3 * random(count=1000)
+        found = whiten(values, shift_mean=False)
+        assert float(found.mean()) == pytest.approx(float(values.mean()))
+        assert float(found.std(unbiased=False)) == pytest.approx(1, abs=1e-7)
+
+    def test_by_hand(self):
+        assert whiten(torch.tensor([1.0, 3.0])).tolist() == pytest.approx([-1, 1])
+        assert whiten(torch.tensor([1.0, 3.0]), shift_mean=False).tolist() == pytest.approx([1, 3])
+
+    @pytest.mark.parametrize("values", [[2.0], [3.0, 3.0, 3.0]])
+    def test_values_all_the_same_stay_finite(self, values):
+        """One token has no sample deviation: the population's is taken, and is 0."""
+        assert whiten(torch.tensor(values)).tolist() == [0] * len(values)
+
+
+class TestPolicyLoss:
+    """-min(rho A, clip(rho) A)."""
+
+    def test_at_the_old_policy_the_loss_is_minus_the_advantage_and_nothing_is_clipped(self):
+        logprob, advantage = random(seed=1), random(seed=2)
+        loss, clipped = clipped_policy_loss(logprob, logprob.clone(), advantage, clip=0.2)
+        assert torch.equal(loss, -advantage)
+        assert not clipped.any()
+
+    @pytest.mark.parametrize(
+        ("ratio", "advantage", "loss", "clipped"),
+        [
+            (1.5, 2.0, -2.4, True),  # a good token already made likelier: no more of it
+            (1.5, -2.0, 3.0, False),  # a bad token made likelier: all of it
+            (0.5, 2.0, -1.0, False),  # a good token made rarer: all of it
+            (0.5, -2.0, 1.6, True),  # a bad token already made rarer: no more of it
+            (1.1, 2.0, -2.2, False),  # within the clip
+            (0.9, -2.0, 1.8, False),
+        ],
+    )
+    def test_by_hand(self, ratio, advantage, loss, clipped):
+        old = torch.tensor([-3.0], dtype=torch.float64)
+        new = (old + math.log(ratio)).requires_grad_()
+        found = clipped_policy_loss(new, old, torch.tensor([advantage], dtype=torch.float64), clip=0.2)
+        assert found.loss_R.tolist() == pytest.approx([loss])
+        assert found.clipped_R.tolist() == [clipped]
+        assert not found.clipped_R.requires_grad
+        found.loss_R.sum().backward()
+        assert new.grad.tolist() == pytest.approx([0.0 if clipped else -ratio * advantage])
+
+    def test_gradcheck(self):
+        new, old, advantage = 0.1 * random(seed=1), 0.1 * random(seed=2), random(seed=3)
+        assert torch.autograd.gradcheck(
+            lambda x: clipped_policy_loss(x, old, advantage, clip=0.2).loss_R, new.requires_grad_()
+        )
+
+
+class TestValueLoss:
+    """Half the worse of two squared errors."""
+
+    @pytest.mark.parametrize(
+        ("value", "old", "target", "loss", "clipped"),
+        [
+            (1.0, 1.0, 3.0, 2.0, False),  # ½·2²
+            (2.0, 1.0, 3.0, 0.5 * 1.8**2, True),  # the old value may move by 0.2 only: 1.2 is still 1.8 away
+            (0.0, 1.0, 3.0, 4.5, False),  # moved the wrong way: the plain error is the worse one
+            (1.1, 1.0, 3.0, 0.5 * 1.9**2, False),  # within the clip both are the same
+        ],
+    )
+    def test_by_hand(self, value, old, target, loss, clipped):
+        at = torch.tensor([value], dtype=torch.float64, requires_grad=True)
+        found = clipped_value_loss(at, torch.tensor([old]).double(), torch.tensor([target]).double(), clip=0.2)
+        assert found.loss_R.tolist() == pytest.approx([loss])
+        assert found.clipped_R.tolist() == [clipped]
+        found.loss_R.sum().backward()
+        assert at.grad.tolist() == pytest.approx([0.0 if clipped else value - target])
+
+    def test_gradcheck(self):
+        value, old, target = random(seed=1), random(seed=2), random(seed=3)
+        assert torch.autograd.gradcheck(
+            lambda x: clipped_value_loss(x, old, target, clip=0.2).loss_R, value.requires_grad_()
+        )
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    [
+        (6.0, 0.1),  # on target
+        (6.6, 0.1 * (1 + 0.1 * 256 / 10_000)),  # a tenth over it
+        (600.0, 0.1 * (1 + 0.2 * 256 / 10_000)),  # far over it: clipped
+        (0.0, 0.1 * (1 - 0.2 * 256 / 10_000)),  # far under it: clipped
+        (-5.0, 0.1 * (1 - 0.2 * 256 / 10_000)),
+    ],
+)
+def test_the_adaptive_coefficient_by_hand(kl, expected):
+    assert adapted_kl_coefficient(0.1, kl, target=6.0, answers=256) == pytest.approx(expected, rel=1e-12)

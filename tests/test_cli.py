@@ -1,0 +1,458 @@
+"""The command line, and its commands from Python: bad input is one plain line and exit code 2; good input works."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import pairtune
+from pairtune import commands, disk
+from pairtune.cli import HELP, SETTINGS, main
+from pairtune.errors import InputError
+from pairtune.models.load import load_model
+from pairtune.settings import settings_of
+from pairtune.training import checkpoint
+
+Write = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> str:
+    return str(tiny_folder(tmp_path_factory.mktemp("models")))
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """write(rows, name="pairs.jsonl"): a JSONL file in the test's folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+
+    def to_file(rows: list[dict[str, Any]], name: str = "pairs.jsonl") -> str:
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return name
+
+    return to_file
+
+
+def pairs(count: int = 24) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"Film {i} was", "chosen": " a small wonder, warm", "rejected": " dull and went nowhere"}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """fails(*words): runs the command, which must end with 2 and one line, and nothing else, on stderr; the line."""
+
+    def run(*words: str, only: bool = True) -> str:
+        capsys.readouterr()
+        assert main(list(words)) == 2
+        said, out = capsys.readouterr().err, capsys.readouterr().out
+        lines = said.splitlines()
+        assert out == ""
+        assert "Traceback" not in said
+        assert [line.startswith("pairtune: ") for line in lines].count(True) == 1
+        assert lines[-1].startswith("pairtune: ")
+        assert len(lines) == 1 or not only, said
+        return lines[-1]
+
+    return run
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["tune", "reward", "compare", "sft", "evaluate"])
+def test_data_that_cannot_be_used(command: str, model: str, write: Write, fails: Callable[..., str]) -> None:
+    def said(rows: list[dict[str, Any]] | bytes) -> str:
+        if isinstance(rows, bytes):
+            Path("pairs.jsonl").write_bytes(rows)
+        else:
+            write(rows)
+        return fails(command, "--model", model, "--data", "pairs.jsonl", "--out", "new")
+
+    side = "chosen"
+    assert '"none.jsonl" does not exist' in fails(command, "--model", model, "--data", "none.jsonl", "--out", "new")
+    assert "no column" in said([{"prompt": "a", "choosen": "b", "rejected": "c"}])
+    assert f'line 2: "{side}" is empty' in said([pairs()[0], pairs()[1] | {side: ""}])
+    assert "line 1: not UTF-8" in said(b'{"prompt": "caf\xe9"}\n')
+    assert f'line 2: "{side}" is a number where text belongs' in said([pairs()[0], pairs()[1] | {side: 3}])
+    assert "line 1: not JSON" in said(b"prompt: x\n")
+    assert "there are no rows" in said(b"")
+    assert not Path("new").exists() or [p.name for p in Path("new").iterdir()] == ["plan.yaml"]
+
+
+@pytest.mark.parametrize("command", ["tune", "reward", "sft", "compare", "generate", "evaluate"])
+def test_models_that_cannot_be_used(command: str, model: str, write: Write, fails: Callable[..., str]) -> None:
+    rest = ["--data", write(pairs()), "--out", "new"]
+    assert 'model "no/such-model"' in fails(command, "--model", "no/such-model", *rest)
+    assert 'model folder "./none" does not exist' in fails(command, "--model", "./none", *rest)
+    bare = Path("bare")
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    assert "has no tokenizer that can be loaded" in fails(command, "--model", "bare", *rest)
+    pickled = Path("pickled")
+    shutil.copytree(model, pickled, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert "unpickles nothing" in fails(command, "--model", "pickled", *rest)
+
+
+@pytest.mark.parametrize("command", ["tune", "compare"])
+@pytest.mark.parametrize("beta", ["0", "-0.1", "nan", "inf", "small"])
+def test_beta_must_be_above_0(command: str, beta: str, fails: Callable[..., str]) -> None:
+    assert "preference.beta is" in fails(command, "--beta", beta)
+
+
+def test_nothing_left_to_train_on(model: str, write: Write, fails: Callable[..., str]) -> None:
+    given = ["--model", model, "--data", write(pairs(6))]
+    assert "no training pairs are left" in fails("tune", *given, "--heldout", "6", only=False)
+    assert "whole number of pairs" in fails("tune", *given, "--heldout", "1.5")
+    assert "nothing is left to train on - lower --heldout" in fails("compare", *given, "--heldout", "6", only=False)
+    write([row | {"prompt": "the same"} for row in pairs(6)])
+    assert "every prompt has more than" in fails("reward", *given, only=False)
+
+
+@pytest.mark.parametrize("command", ["tune", "reward", "sft", "compare"])
+def test_folders_that_may_not_be_used(command: str, model: str, write: Write, fails: Callable[..., str]) -> None:
+    given = [command, "--model", model, "--data", write(pairs()), "--out"]
+    assert '"pairs.jsonl" is a file; give a folder' in fails(*given, "pairs.jsonl")
+    Path("other").mkdir()
+    Path("other/letter.txt").write_text("dear")
+    assert '"other" is not empty' in fails(*given, "other")
+    assert Path("other/letter.txt").read_text() == "dear"
+
+
+def test_a_finished_result_is_not_written_over_nor_an_unfinished_one_of_something_else(
+    model: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["tune", "--model", model, "--data", write(pairs()), "--dtype", "float32", "--out", "out"]
+    monkeypatch.setattr(commands, "train_preference", interrupt)
+    assert main(given) == 130
+    assert "unfinished run of other settings" in fails(*given, "--beta", "0.2", only=False)
+    write(pairs(23))  # the same path with another content
+    assert "unfinished run of other settings, data or model" in fails(*given, only=False)
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_another_plan_is_not_written_over(
+    model: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["compare", "--data", write(pairs()), "--heldout", "6", "--out", "out"]
+    fails(*given, "--model", "./typo")
+    # Nothing was done under the plan with the typing error: it may be mended in the same folder.
+    monkeypatch.setattr("pairtune.comparison.run.train_sft", interrupt)
+    assert main([*given, "--model", model]) == 130
+    assert '"out" holds another plan (model' in fails(*given, "--model", "./other")
+
+
+class Full:
+    """A disk without room, as each library would tell it."""
+
+    system = OSError(errno.ENOSPC, "No space left on device")
+    safetensors = SafetensorError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }')
+
+
+@pytest.mark.parametrize("error", [Full.system, Full.safetensors], ids=["system", "safetensors"])
+def test_a_full_disk(
+    error: Exception, model: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    given = ["--model", model, "--data", write(pairs()), "--dtype", "float32"]
+    monkeypatch.setattr(commands, "save_model", full)
+    assert "no space is left on the disk" in fails("tune", *given, only=False)
+    monkeypatch.setattr("pairtune.comparison.run.train_preference", full)
+    comparison = [*given, "--heldout", "6", "--methods", "dpo", "--sampling-max-new-tokens", "4"]
+    assert "no space is left on the disk" in fails("compare", *comparison, "--out", "c", only=False)
+
+
+def test_errors_behind_errors_tell_of_a_full_disk() -> None:
+    wrapped = RuntimeError("cannot save")
+    wrapped.__cause__ = Full.system
+    assert disk.is_full(wrapped)
+    assert not disk.is_full(OSError(errno.EACCES, "Permission denied"))
+    assert not disk.is_full(None)
+
+
+def test_a_disk_that_is_too_small_is_told_before_training(
+    model: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    said = fails("compare", "--model", model, "--data", write(pairs()), "--heldout", "6", "--out", "c", only=False)
+    assert "has 0.0 GB free and this run needs about" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("tun", 'no command "tun"; did you mean "tune"?'),
+        ("xyzzy", "there are compare, sft"),
+        ("", "COMMAND"),
+        ("tune --betta 0.1", '--betta; did you mean "--beta"?'),
+        ("tune --betta=0.1", '--betta; did you mean "--beta"?'),
+        ("compare --ppo-step 3", '--ppo-step; did you mean "--ppo-steps"?'),
+        ("tune --xyzzy 3", "has no flag --xyzzy; `pairtune tune --help` lists them"),
+        ("derive --jsn", '--jsn; did you mean "--json"?'),
+        ("generate a film --prompt was", '"a" is one word too many'),
+        ("tune --beta", "--beta: expected one argument"),
+        ("tune --seed one", 'seed is "one"; it must be a whole number'),
+        ("derive --seed one", "--seed: invalid int value"),
+        ("derive --seed -1", "seed is -1; it must be at least 0"),
+        ("derive --worlds 0", "worlds is 0; it must be at least 1"),
+        ("tune --config none.yaml", 'settings file "none.yaml" does not exist'),
+        ("tune --objective dop --data x.jsonl", 'there is no objective "dop"; did you mean "dpo"?'),
+        ("compare --methods dpo pppo", 'there is no method "pppo"; did you mean "ppo"?'),
+        ("compare --methods dpo,dpo", "a method is named twice"),
+        ("compare --preset quik", 'there is no preset "quik"'),
+        ("tune", "data is missing; give --data"),
+        ("ppo --data x.jsonl", "reward_model is missing; give --reward-model"),
+        ("generate", "give either --prompt TEXT or --data FILE"),
+        ("tune --dtype float64 --data pairs.jsonl --model {model}", 'dtype is "float64"; it can be'),
+        ("generate --prompt hi --model {model} --out .", '"." is a folder; give a file'),
+        ("ppo --data pairs.jsonl --model {model} --reward-model {model}", "is not a reward model"),
+    ],
+)
+def test_wrong_words(words: str, said: str, model: str, write: Write, fails: Callable[..., str]) -> None:
+    write(pairs())
+    assert said in fails(*words.replace("{model}", model).split(), only="float64" not in words)
+
+
+def test_a_diverged_training_is_told_in_one_line(
+    model: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: Any, **__: Any) -> None:
+        raise FloatingPointError("the gradient's norm is nan")
+
+    monkeypatch.setattr(commands, "train_preference", diverge)
+    said = fails("tune", "--model", model, "--data", write(pairs()), "--dtype", "float32", only=False)
+    assert "the training diverged (the gradient's norm is nan)" in said
+
+
+def test_unwritable_places_are_told(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere")
+
+    monkeypatch.setattr(commands, "run_tune", refuse)
+    assert '"/elsewhere" may not be written or read' in fails("tune")
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], write: Write) -> None:
+    assert main(["tune", "--data", "none.jsonl", "--debug"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert said.splitlines()[-1].startswith("pairtune: ")
+
+
+def test_an_error_of_ours_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(commands, "run_tune", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["tune"])
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "run_tune", interrupt)
+    assert main(["tune"]) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+
+
+def test_output_that_nobody_reads_any_more_is_no_error() -> None:
+    script = "import sys; from pairtune.cli import main; sys.exit(main(['derive', '--worlds', '1', '--json']))"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert "Traceback" not in said
+
+
+# ---- help and imports ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", *HELP])
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*([command] if command else []), "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    if command in SETTINGS:
+        for setting in settings_of(SETTINGS[command]):
+            assert f"--{setting.name.replace('_', '-')} " in text
+    if not command:
+        assert all(name in text for name in HELP)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("pairtune ")
+
+
+@pytest.mark.parametrize("module", ["pairtune", "pairtune.cli", "pairtune.api"])
+def test_importing_it_imports_nothing_heavy(module: str) -> None:
+    script = (
+        f"import sys, {module}; "
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# ---- the public surface -------------------------------------------------------------------------------------------
+
+
+def test_the_public_surface_is_what_is_written_down() -> None:
+    assert pairtune.__all__ == ["InputError", "compare", "evaluate", "generate", "ppo", "reward", "sft", "tune"]
+    assert set(pairtune.__all__) <= set(dir(pairtune))
+    for name in pairtune.__all__:
+        assert getattr(pairtune, name).__doc__
+    assert pairtune.InputError is InputError
+    with pytest.raises(AttributeError, match="no attribute 'tun'"):
+        pairtune.tun  # noqa: B018
+
+
+def test_every_command_that_has_settings_is_a_function() -> None:
+    assert set(SETTINGS) == set(pairtune.__all__) - {"InputError"}
+    assert set(HELP) == {*SETTINGS, "derive"}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_functions_refuse_what_they_do_not_know(name: str) -> None:
+    with pytest.raises(InputError, match='no setting "sede"; did you mean "seed"'):
+        getattr(pairtune, name)(sede=3)
+
+
+def test_functions_and_flags_make_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(commands, "run_compare", seen.append)
+    (tmp_path / "run.yaml").write_text("seed: 5\nppo: {steps: 3}\n")
+    main(["compare", "--beta", "0.2", "--ppo-steps", "4", "--methods", "dpo", "--config", str(tmp_path / "run.yaml")])
+    pairtune.compare(beta=0.2, ppo_steps=4, methods=["dpo"], config=str(tmp_path / "run.yaml"))
+    pairtune.compare(**{"preference.beta": 0.2, "ppo.steps": 4, "methods": "dpo", "seed": 5})
+    assert seen[0] == seen[1] == seen[2]
+    assert (seen[0].seed, seen[0].ppo.steps, seen[0].preference.beta) == (5, 4, 0.2)
+
+
+# ---- every step, end to end ---------------------------------------------------------------------------------------
+
+
+def json_lines(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def loads(folder: str) -> Any:
+    """The result as anybody else would load it."""
+    tokenizer, loaded = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    assert loaded.config.use_cache
+    ids = tokenizer("The film", return_tensors="pt")["input_ids"]
+    assert torch.isfinite(loaded(input_ids=ids).logits).all()
+    return loaded
+
+
+def test_every_step_end_to_end(
+    model: str, write: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path, cpu: Any
+) -> None:
+    data = ["--data", write(pairs()), "--dtype", "float32"]
+    before = load_model(model, cpu).state_dict()
+
+    assert main(["sft", "--model", model, *data, "--batch-size", "8"]) == 0
+    assert any(not torch.equal(before[name], value) for name, value in loads("runs/sft").state_dict().items())
+    result = json.loads(Path("runs/sft/result.json").read_text())
+    assert result["demonstrations"] == 24
+    assert result["cost"]["tokens"] > 0
+
+    assert main(["tune", "--model", "runs/sft", *data, "--learning-rate", "1e-3", "--epochs", "3"]) == 0
+    loads("runs/tune")
+    result = json.loads(Path("runs/tune/result.json").read_text())
+    assert result["pairs"] + result["heldout_accuracy"]["n"] == 24
+    assert result["heldout_accuracy"]["mean"] == 1  # every pair prefers the same words
+    assert [row["step"] for row in json_lines("runs/tune/records.jsonl")] == list(range(1, 7))
+    assert not Path("runs/tune/checkpoint.safetensors").exists()
+
+    assert main(["reward", "--model", "runs/sft", *data, "--learning-rate", "1e-3", "--epochs", "3"]) == 0
+    loads("runs/reward")
+    assert json.loads(Path("runs/reward/result.json").read_text())["heldout_accuracy"]["mean"] == 1
+
+    limits = ["--steps", "2", "--batch-size", "4", "--sampling-max-new-tokens", "4"]
+    assert main(["ppo", "--model", "runs/sft", "--reward-model", "runs/reward", *data, *limits]) == 0
+    loads("runs/ppo")
+
+    capsys.readouterr()
+    answer = ["generate", "--model", "runs/tune", "--prompt", "Film 1 was", "--max-new-tokens", "4"]
+    assert main(answer) == 0
+    once = capsys.readouterr().out
+    assert main(answer) == 0
+    assert capsys.readouterr().out == once != ""
+    assert main(["generate", "--model", "runs/tune", *data, "--max-new-tokens", "4", "--out", "deep/er/a.jsonl"]) == 0
+    assert [row["prompt"] for row in json_lines("deep/er/a.jsonl")] == [pair["prompt"] for pair in pairs()]
+
+    capsys.readouterr()
+    measure = ["evaluate", "--reference", "runs/sft", *data, "--sampling-max-new-tokens", "4"]
+    assert main([*measure, "--model", "runs/tune", "--reward-model", "runs/reward", "--out", "figures.json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == json.loads(Path("figures.json").read_text())
+    assert figures["heldout_accuracy"]["mean"] == 1
+    assert set(figures) == {
+        "heldout_accuracy",
+        "kl_from_reference",
+        "response_tokens",
+        "repetition",
+        "reward_model_score",
+    }
+    assert main([*measure, "--model", "runs/sft"]) == 0
+    itself = json.loads(capsys.readouterr().out)
+    assert itself["heldout_accuracy"]["mean"] == 0.5
+    assert itself["kl_from_reference"]["mean"] == 0
+    assert main(["tune", "--model", "runs/sft", *data]) == 2  # runs/tune holds a finished result
+
+
+def test_an_interrupted_step_command_goes_on_and_ends_as_if_never_stopped(
+    model: str, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["tune", "--model", model, "--data", write(pairs()), "--dtype", "float32", "--batch-size", "4"]
+    assert main([*given, "--out", "whole"]) == 0
+    keep = checkpoint.Journal.checkpoint
+
+    def stop_at_2(self: Any, step: int, *others: Any, stopping: bool) -> None:
+        keep(self, step, *others, stopping=step == 2)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Journal, "checkpoint", stop_at_2)
+        assert main([*given, "--out", "parts"]) == 130
+    assert not Path("parts/result.json").exists()
+    assert main([*given, "--out", "parts"]) == 0
+    assert Path("parts/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    costs = [json.loads(Path(folder, "result.json").read_text())["cost"] for folder in ("whole", "parts")]
+    assert costs[0]["tokens"] == costs[1]["tokens"]
+
+
+def test_a_chat_models_template_is_kept(tiny_folder: Any, write: Write) -> None:
+    folder = tiny_folder(Path(), chat=True)
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        }
+        for row in pairs()
+    ]
+    out = pairtune.tune(model=folder, data=write(rows), dtype="float32", out="out")
+    assert out == Path("out")
+    assert AutoTokenizer.from_pretrained("out").chat_template == AutoTokenizer.from_pretrained(folder).chat_template

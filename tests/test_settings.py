@@ -1,0 +1,184 @@
+"""Settings: what wins over what, what is refused and how it is said, and one mapping for flags, files and keywords."""
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pairtune.cli import SETTINGS
+from pairtune.configure import add_flags, flag, read_preset, settings_from, settings_from_keywords
+from pairtune.errors import InputError
+from pairtune.settings import CompareRun, PpoRun, TuneRun, settings_of, to_mapping
+
+COMMANDS = list(SETTINGS.values())
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def complaint(command: type, config: str | None = None, **given: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        settings_from(command, {name.replace("__", "."): value for name, value in given.items()}, config=config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_preset_is_below_the_config_and_the_config_below_the_flags(tmp_path: Path) -> None:
+    preset = settings_from(CompareRun, {})
+    assert preset.ppo.steps == read_preset("quick")["ppo"]["steps"]
+    config = written(tmp_path, f"ppo: {{steps: {preset.ppo.steps + 1}}}\nseed: 4\n")
+    assert settings_from(CompareRun, {}, config=config).ppo.steps == preset.ppo.steps + 1
+    both = settings_from(CompareRun, {"ppo.steps": "99"}, config=config)
+    assert (both.ppo.steps, both.seed, both.ppo.batch_size) == (99, 4, preset.ppo.batch_size)
+
+
+def test_the_preset_may_be_named_in_the_config_and_must_exist(tmp_path: Path) -> None:
+    assert settings_from(CompareRun, {}, config=written(tmp_path, "preset: quick\n")).preset == "quick"
+    assert 'there is no preset "quik"; the presets are' in complaint(CompareRun, written(tmp_path, "preset: quik\n"))
+    assert 'there is no preset "../x"' in complaint(CompareRun, preset="../x")
+
+
+def test_only_a_comparison_has_a_preset() -> None:
+    assert settings_from(TuneRun, {}) == TuneRun()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("preference: {betta: 0.1}", '"preference.betta"; did you mean "preference.beta"?'),
+        ("beta: 0.1", '"beta"; did you mean "preference.beta"?'),
+        ("ppo: {beta: 1}", '"ppo.beta"; did you mean "preference.beta"?'),
+        ("sede: 3", '"sede"; did you mean "seed"?'),
+        ("prefrence: {beta: 0.1}", '"prefrence"; did you mean "preference"?'),
+        ("xyzzy: 3", 'there is no setting "xyzzy"'),
+        ("7: 3", 'there is no setting "7"'),
+        ("ppo: 3", '"ppo" is a section; write its settings below it, indented'),
+        ("ppo:", '"ppo" is a section'),
+        ("- seed", 'must hold "name: value" lines'),
+        ("seed: 1\nout: [\n", "line 3 is not YAML"),
+        ("seed: 1\n\tout: 3\n", "line 2 is not YAML"),
+        ("seed: !!python/object:os.system 1", "is not YAML"),
+        ("when: 2020-13-45", "is not YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    config = written(tmp_path, text)
+    message = complaint(CompareRun, config)
+    assert said in message
+    assert config in message
+
+
+def test_a_settings_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "does not exist" in complaint(TuneRun, str(tmp_path / "none.yaml"))
+    assert "cannot be read" in complaint(TuneRun, str(tmp_path))
+    (tmp_path / "latin.yaml").write_bytes(b"out: caf\xe9\n")
+    assert "cannot be read" in complaint(TuneRun, str(tmp_path / "latin.yaml"))
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert settings_from(TuneRun, {}, config=written(tmp_path, "# nothing\n")) == TuneRun()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("preference.beta", 0, "preference.beta is 0.0; it must be above 0"),
+        ("preference.beta", "0", "must be above 0"),
+        ("preference.beta", -0.1, "preference.beta is -0.1; it must be above 0"),
+        ("preference.beta", "nan", 'preference.beta is "nan"; it must be a number'),
+        ("preference.beta", math.nan, "must be a number"),
+        ("preference.beta", "inf", "must be a number"),
+        ("preference.beta", "much", 'preference.beta is "much"; it must be a number'),
+        ("preference.beta", True, "must be a number"),
+        ("preference.beta", None, "must be a number"),
+        ("preference.beta", [0.1], "must be a number"),
+        ("preference.epochs", "1.5", "must be a whole number"),
+        ("preference.epochs", 0, "preference.epochs is 0; it must be at least 1"),
+        ("preference.warmup", 1.01, "must be at most 1"),
+        ("seed", -1, "seed is -1; it must be at least 0"),
+        ("seed", 2**31, "must be at most 2147483647"),
+        ("seed", 10**400, "must be at most"),
+        ("preference.beta", 10**400, "must be a number"),
+        ("trust_remote_code", "yes", 'trust_remote_code is "yes"; it must be true or false'),
+        ("model", 3, "model is 3; it must be text"),
+    ],
+)
+def test_types_and_bounds(key: str, value: Any, said: str) -> None:
+    assert said in complaint(TuneRun, **{key.replace(".", "__"): value})
+
+
+def test_numbers_may_come_as_text() -> None:
+    settings = settings_from(TuneRun, {"preference.learning_rate": "1e-4", "preference.epochs": "2.0", "seed": "7"})
+    assert (settings.preference.learning_rate, settings.preference.epochs, settings.seed) == (1e-4, 2, 7)
+    assert isinstance(settings.preference.epochs, int)
+
+
+@pytest.mark.parametrize("given", [["dpo", "ipo"], ("dpo", "ipo"), "dpo,ipo", ["dpo,ipo"], "dpo ipo", ["dpo,", "ipo"]])
+def test_lists_of_names_take_commas_and_spaces(given: Any) -> None:
+    assert settings_from(CompareRun, {"methods": given}).methods == ("dpo", "ipo")
+
+
+@pytest.mark.parametrize("given", [[], "", " , ", [1], None, 3])
+def test_what_is_no_list_of_names(given: Any) -> None:
+    assert "must be a list of names" in complaint(CompareRun, methods=given)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_settings_survive_yaml(command: type, tmp_path: Path) -> None:
+    settings = settings_from(command, {"seed": 3, "dtype": "float32"})
+    config = written(tmp_path, yaml.safe_dump(to_mapping(settings)))
+    assert settings_from(command, {}, config=config) == settings
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_setting_has_a_meaning_and_a_default_within_its_bounds(command: type) -> None:
+    for setting in settings_of(command):
+        assert len(setting.meaning) > 10, setting.key
+        assert setting.meaning[0].islower() or setting.meaning.split()[0].isupper() or setting.meaning[0] in "γλA"
+        assert setting.default is not dataclasses.MISSING
+        settings_from(command, {setting.key: setting.default})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_and_keywords_are_one_mapping_without_collisions(command: type) -> None:
+    names = [setting.name for setting in settings_of(command)]
+    assert len(set(names)) == len(names)
+    parser = argparse.ArgumentParser()
+    add_flags(parser, command)
+    for setting in settings_of(command):
+        assert flag(setting) == "--" + setting.name.replace("_", "-")
+        value: Any = {bool: True, str: "dpo", int: "9", float: "0.5"}.get(setting.kind, ["dpo"])
+        words = [flag(setting)] + ([] if value is True else [value] if isinstance(value, str) else value)
+        by_flag = settings_from(
+            command, vars(parser.parse_args(words)) | ({} if setting.name != "preset" else {"preset": "quick"})
+        )
+        keyword = value if setting.name != "preset" else "quick"
+        assert settings_from_keywords(command, {setting.name: keyword}) == by_flag
+        assert settings_from_keywords(command, {setting.key: keyword}) == by_flag
+
+
+def test_the_main_section_stands_alone_and_others_carry_their_name() -> None:
+    names = {setting.key: setting.name for setting in settings_of(PpoRun)}
+    assert names["ppo.steps"] == "steps"
+    assert names["sampling.temperature"] == "sampling_temperature"
+    assert {s.key: s.name for s in settings_of(CompareRun)}["ppo.steps"] == "ppo_steps"
+
+
+def test_keywords_take_paths_and_refuse_what_they_do_not_know(tmp_path: Path) -> None:
+    settings = settings_from_keywords(TuneRun, {"out": tmp_path, "beta": 0.3})
+    assert (settings.out, settings.preference.beta) == (str(tmp_path), 0.3)
+    with pytest.raises(InputError, match=r'no setting "bta"; did you mean "beta"\?'):
+        settings_from_keywords(TuneRun, {"bta": 0.3})
+
+
+def test_shipped_presets_are_sound() -> None:
+    settings = settings_from(CompareRun, {"preset": "quick"})
+    assert settings.methods
+    assert settings.pairs > 0

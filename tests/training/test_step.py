@@ -1,0 +1,128 @@
+"""The optimiser against torch's own, and the order, schedule and grouping of examples."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from pairtune.data.pack import Tokens
+from pairtune.training import step
+from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches, step_batches
+
+
+def test_updates_too_small_for_bfloat16_add_up_in_the_master() -> None:
+    weight = nn.Parameter(torch.ones(8, dtype=torch.bfloat16))
+    optimizer = Optimizer([weight])
+    for _ in range(5000):
+        (weight * torch.ones(8, dtype=torch.bfloat16)).sum().backward()
+        optimizer.step(learning_rate=1e-6, max_gradient_norm=100)
+    # AdamW under a constant gradient moves by the learning rate; one such move is a thousandth of bfloat16's spacing.
+    assert optimizer.masters[0].detach().numpy() == pytest.approx(1 - 5000e-6, abs=2e-4)
+    assert weight.dtype == torch.bfloat16
+    assert weight[0].item() == optimizer.masters[0][0].bfloat16().item() < 1
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_in_float32_it_is_torchs_adamw_to_the_bit(weight_decay: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(5, 3, generator=generator), torch.randn(3, generator=generator)]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizer = Optimizer(ours, weight_decay=weight_decay)
+    adam = torch.optim.AdamW(theirs, lr=0.0, weight_decay=weight_decay, fused=True)
+    for number in range(6):
+        inputs = torch.randn(4, 5, generator=generator)
+        for parameters in (ours, theirs):
+            ((inputs @ parameters[0] + parameters[1]) ** 2).mean().backward()
+        optimizer.step(learning_rate=1e-2 * (number + 1), max_gradient_norm=0.5)
+        nn.utils.clip_grad_norm_(theirs, 0.5)
+        adam.param_groups[0]["lr"] = 1e-2 * (number + 1)
+        adam.step()
+        adam.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_gradients_of_bfloat16_passes_are_added_in_float32() -> None:
+    weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    optimizer = Optimizer([weight])
+    for gradient in (1.0, 2**-9, 2**-9):  # in bfloat16, 1 + 2⁻⁹ is 1
+        (weight * gradient).sum().backward()
+    gathered = optimizer.masters[0].grad
+    assert gathered is not None
+    assert gathered.item() == 1 + 2**-8
+
+
+def test_long_gradients_are_scaled_down_and_their_norm_is_told() -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = Optimizer([weight], eps=1.0)  # with ε far above the gradient the step shows the gradient's length
+    (weight * torch.tensor([3.0, 4.0])).sum().backward()
+    assert optimizer.step(learning_rate=1.0, max_gradient_norm=1e-3) == pytest.approx(5)
+    assert weight.detach().numpy() == pytest.approx([-0.6e-3, -0.8e-3], rel=2e-3)
+
+
+def test_a_gradient_that_is_not_finite_stops_training_before_the_weights_are_lost() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = Optimizer([weight])
+    (weight * torch.inf).sum().backward()
+    with pytest.raises(FloatingPointError, match="norm is"):
+        optimizer.step(learning_rate=1.0, max_gradient_norm=1.0)
+    assert torch.equal(weight, torch.ones(2))
+
+
+def test_frozen_parameters_are_left_alone() -> None:
+    frozen, free = nn.Parameter(torch.ones(2), requires_grad=False), nn.Parameter(torch.ones(2))
+    optimizer = Optimizer([frozen, free], weight_decay=0.5)
+    (frozen * free).sum().backward()
+    optimizer.step(learning_rate=0.1, max_gradient_norm=1.0)
+    assert torch.equal(frozen, torch.ones(2))
+    assert not torch.equal(free, torch.ones(2))
+
+
+def test_released_optimizers_leave_no_hook_behind() -> None:
+    weight = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    Optimizer([weight]).release()
+    weight.sum().backward()
+    assert weight.grad is not None
+
+
+def test_learning_rate_rises_then_falls_to_its_last_share() -> None:
+    rates = [learning_rate(s, 10, peak=1.0, warmup=0.2) for s in range(1, 11)]
+    assert rates == pytest.approx([0.5, 1, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9])
+    level = [learning_rate(s, 10, peak=1.0, warmup=0.2, decay=False) for s in range(1, 11)]
+    assert level == pytest.approx([0.5] + [1.0] * 9)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (3, 0.0), (7, 0.1), (5, 1.0)])
+def test_every_step_has_a_rate_above_zero_and_one_has_the_peak(steps: int, warmup: float) -> None:
+    rates = [learning_rate(s, steps, peak=2.0, warmup=warmup) for s in range(1, steps + 1)]
+    assert max(rates) == 2.0
+    assert min(rates) > 0
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    first = epoch_order(50, seed=3, epoch=1)
+    torch.rand(7)
+    assert epoch_order(50, seed=3, epoch=1) == first
+    assert sorted(first) == list(range(50))
+    assert epoch_order(50, seed=3, epoch=2) != first
+    assert epoch_order(50, seed=4, epoch=1) != first
+
+
+def test_every_example_comes_once_an_epoch_and_the_last_batch_is_kept() -> None:
+    batches = step_batches(10, batch_size=4, epochs=3, seed=0)
+    assert [len(batch) for batch in batches] == [4, 4, 2] * 3
+    for epoch in range(3):
+        assert sorted(i for batch in batches[3 * epoch : 3 * epoch + 3] for i in batch) == list(range(10))
+
+
+def test_micro_batches_hold_each_example_once_within_the_budget(
+    monkeypatch: pytest.MonkeyPatch, token_pairs: Callable[..., list[Tokens]]
+) -> None:
+    monkeypatch.setitem(step.TOKENS_PER_PASS, "cpu", 40)
+    rows = token_pairs(30)
+    indices = list(range(4, 27, 2))
+    groups = micro_batches(rows, indices, torch.device("cpu"))
+    assert sorted(i for group in groups for i in group) == indices
+    assert len(groups) >= math.ceil(sum(len(rows[i]) for i in indices) / 40) > 1
+    assert all(sum(len(rows[i]) for i in group) <= 40 or len(group) == 1 for group in groups)
