@@ -65,7 +65,7 @@ class TestDraw:
             torch.testing.assert_close(logprob_B, torch.log_softmax(logits, -1), rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("size", [5, 256, 300, 512])
-    @pytest.mark.parametrize("u", [0.0, 1e-300, 0.5, 1 - 1e-9, math.nextafter(1, 0)])
+    @pytest.mark.parametrize("u", [0.0, 1e-300, 0.5, 1 - 1e-9, math.nextafter(1, 0), 1.0])  # 1.0: rounded up
     def test_what_cannot_happen_never_does(self, size, u):
         """Tokens of probability 0, at the end of the vocabulary or the start, at any uniform number."""
         logits = torch.full((3, size), -torch.inf)
@@ -73,13 +73,6 @@ class TestDraw:
         token_B, logprob_B = draw(logits, torch.full((3,), u, dtype=torch.float64))
         assert token_B.tolist() == [2, 1 if u < 0.5 else 3, size - 2]
         assert logprob_B.tolist() == pytest.approx([0, -math.log(2), 0])
-
-    def test_rounding_at_a_blocks_end_finds_what_can_happen(self):
-        """A last block of almost no weight: what is left of the level after subtraction is mostly rounding."""
-        logits = torch.full((300, 512), -torch.inf)
-        logits[:, 0], logits[:, 300] = 0.0, torch.linspace(-37, -32, 300)
-        token_B, _ = draw(logits, torch.full((300,), math.nextafter(1, 0), dtype=torch.float64))
-        assert set(token_B.tolist()) <= {0, 300}
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
     def test_logits_are_left_as_they_were(self, dtype):
