@@ -18,7 +18,9 @@ from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt
 from pairtune.engine.cost import Cost, measured
+from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import reference_logprobs
+from pairtune.engine.scalars import score_rewards
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import margins, reward_margins, wins
 from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
@@ -45,9 +47,8 @@ from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
 from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
-from pairtune.training.reward import normalise, score_rewards, train_reward
+from pairtune.training.reward import normalise, train_reward
 from pairtune.training.sft import train_sft
-from pairtune.training.step import TOKENS_PER_PASS
 
 # What a result's folder was made with: the settings, and hashes of the data and the models.
 SETTINGS_FILE = "settings.json"

@@ -11,14 +11,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
-from pairtune.engine import naive
+from pairtune.engine import hidden, naive
+from pairtune.engine.scalars import score_rewards
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.settings import Preference, Reward, Sft
-from pairtune.training import step
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference
-from pairtune.training.reward import normalise, score_rewards, train_reward
+from pairtune.training.reward import normalise, train_reward
 from pairtune.training.sft import train_sft
 from pairtune.training.step import Optimizer, learning_rate, step_batches
 
@@ -84,7 +84,7 @@ def test_every_objective_of_the_catalogue_trains(
 def test_the_first_20_losses_are_those_of_a_plain_padded_two_pass_loop(
     tiny_model: Any, token_pairs: Pairs, reference_of: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(step.TOKENS_PER_PASS, "cpu", 60)  # several passes a step
+    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 60)  # several passes a step
     model, rows, journal = tiny_model(), token_pairs(26), Journal("dpo")
     plain, frozen = copy.deepcopy(model), copy.deepcopy(model)
     settings = Preference(beta=0.1, batch_size=8, epochs=5, learning_rate=3e-4)
@@ -142,7 +142,7 @@ def test_micro_batches_give_the_gradient_of_one_big_pack(
 
     monkeypatch.setattr(Optimizer, "step", keep)
     for budget in (100_000, 45):
-        monkeypatch.setitem(step.TOKENS_PER_PASS, "cpu", budget)
+        monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
         model, journal = tiny_model(), Journal("")
         train(model, rows, reference_of(model, rows), journal)
         losses.append(journal.rows[0]["loss"])

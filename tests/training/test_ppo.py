@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 import pairtune
 from pairtune.data.pack import Tokens
-from pairtune.engine import naive
+from pairtune.engine import hidden, naive
+from pairtune.engine.scalars import score_rewards
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy
 from pairtune.objectives.policy_gradient import (
@@ -34,7 +35,7 @@ from pairtune.settings import Ppo, Sampling
 from pairtune.training import ppo
 from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import compute_values, judge, minibatch_gradients, step_prompts, train_ppo, update
-from pairtune.training.reward import normalise, score_rewards
+from pairtune.training.reward import normalise
 from pairtune.training.step import Optimizer
 
 DOCS = Path(__file__).parents[2] / "docs" / "ppo.md"
@@ -430,7 +431,7 @@ def test_every_prompt_comes_once_a_round_across_steps() -> None:
 def test_a_minibatch_weighs_every_token_alike(four: Four, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout, gradients = four.judge(four.answers()), []
     for budget in (10_000, 12):
-        monkeypatch.setitem(ppo.TOKENS_PER_PASS, "cpu", budget)
+        monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
         policy, value = copy.deepcopy(four.policy), copy.deepcopy(four.value)
         minibatch_gradients(policy, value, rollout, range(8), Ppo())
         parts = [p.grad.flatten() for m in (policy, value) for p in m.parameters() if p.grad is not None]

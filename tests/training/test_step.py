@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pairtune.data.pack import Tokens
-from pairtune.training import step
+from pairtune.engine import hidden
 from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches, step_batches
 
 
@@ -119,7 +119,7 @@ def test_every_example_comes_once_an_epoch_and_the_last_batch_is_kept() -> None:
 def test_micro_batches_hold_each_example_once_within_the_budget(
     monkeypatch: pytest.MonkeyPatch, token_pairs: Callable[..., list[Tokens]]
 ) -> None:
-    monkeypatch.setitem(step.TOKENS_PER_PASS, "cpu", 40)
+    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 40)
     rows = token_pairs(30)
     indices = list(range(4, 27, 2))
     groups = micro_batches(rows, indices, torch.device("cpu"))

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
+from pairtune.engine.scalars import score_rewards
 from pairtune.evaluation.heldout import margins
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer
 from pairtune.settings import CompareRun
-from pairtune.training.reward import score_rewards
 
 Score = Callable[[Sequence[Answer]], list[float]]
 

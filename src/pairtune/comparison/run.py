@@ -17,8 +17,9 @@ from pairtune.comparison.summary import summarise
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
-from pairtune.engine.hidden import is_padded, use_padded
+from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
+from pairtune.engine.scalars import score_rewards
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import reward_margins, wins
 from pairtune.evaluation.policy import Answer
@@ -32,9 +33,8 @@ from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
 from pairtune.training.preflight import check_engine, check_first_loss, check_rows
-from pairtune.training.reward import normalise, score_rewards, train_reward
+from pairtune.training.reward import normalise, train_reward
 from pairtune.training.sft import train_sft
-from pairtune.training.step import TOKENS_PER_PASS
 
 
 def compare(settings: CompareRun) -> Path:

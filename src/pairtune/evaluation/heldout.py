@@ -7,10 +7,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
+from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
+from pairtune.engine.scalars import score_rewards
 from pairtune.models.heads import ScalarModel
-from pairtune.training.reward import score_rewards
-from pairtune.training.step import TOKENS_PER_PASS
 
 
 def log_ratios(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> list[list[float]]:

@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
+from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
 from pairtune.sampling.sampler import sample
 from pairtune.settings import Sampling
-from pairtune.training.step import TOKENS_PER_PASS
 
 # The n of the n-grams whose repetition within an answer is counted.
 REPETITION_N = 3

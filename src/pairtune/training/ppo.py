@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.cost import uncounted
-from pairtune.engine.hidden import hidden_states
+from pairtune.engine.hidden import TOKENS_PER_PASS, hidden_states
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.reference import compute_logprobs
+from pairtune.engine.scalars import compute_values, score_rewards
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives.policy_gradient import (
     adapted_kl_coefficient,
@@ -31,9 +32,7 @@ from pairtune.sampling.sampler import Sample, sample
 from pairtune.settings import Ppo, Sampling
 from pairtune.training.checkpoint import Journal, interruptible
 from pairtune.training.loop import Measure, measuring_points
-from pairtune.training.reward import score_rewards
 from pairtune.training.step import (
-    TOKENS_PER_PASS,
     Optimizer,
     epoch_order,
     learning_rate,
@@ -194,18 +193,6 @@ def judge(
             "entropy": float(-old_R.mean()),
         },
     )
-
-
-@torch.no_grad()
-def compute_values(value: ScalarModel, rows: Sequence[Tokens]) -> list[Tensor]:
-    """The value of every state in which a response token is chosen: one [length] tensor a row."""
-    result: list[Tensor] = [torch.empty(0)] * len(rows)
-    for group in micro_batches(rows, range(len(rows)), value.body.device):
-        batch = pack([rows[i] for i in group]).to(value.body.device)
-        value_R = value.scalars(hidden_states(value.body, batch)[batch.source_R]).cpu()
-        for i, values in zip(group, value_R.split([len(rows[i].responses[0]) for i in group]), strict=True):
-            result[i] = values.clone()
-    return result
 
 
 def update(

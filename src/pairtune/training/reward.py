@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from pairtune.data.pack import Tokens, batches_by_tokens, pack
+from pairtune.data.pack import Tokens, pack
 from pairtune.engine.hidden import hidden_states
+from pairtune.engine.scalars import score_rewards
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives.reward import bradley_terry
 from pairtune.settings import Reward
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import fit
-from pairtune.training.step import TOKENS_PER_PASS, Optimizer, micro_batches
+from pairtune.training.step import Optimizer, micro_batches
 
 
 def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *, seed: int, journal: Journal) -> None:
@@ -34,19 +34,6 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
     optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
     fit(gradients, optimizer, settings, examples=len(rows), epochs=settings.epochs, seed=seed, journal=journal)
     optimizer.release()
-
-
-@torch.no_grad()
-def score_rewards(model: ScalarModel, rows: Sequence[Tokens]) -> list[list[float]]:
-    """The reward of every response, read at its last real token: one list a row, in the row's order."""
-    device = model.body.device
-    rewards: list[list[float]] = [[] for _ in rows]
-    for group in batches_by_tokens(rows, TOKENS_PER_PASS[device.type]):
-        batch = pack([rows[i] for i in group]).to(device)
-        reward_S: Tensor = model.scalars(hidden_states(model.body, batch)[batch.last_S])
-        for row, reward in zip(batch.row_S.tolist(), reward_S.tolist(), strict=True):
-            rewards[group[row]].append(reward)
-    return rewards
 
 
 def normalise(model: ScalarModel, rows: Sequence[Tokens]) -> None:

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pairtune.data.pack import Tokens, batches_by_tokens
-
-# Tokens in one forward and backward pass. Larger packs run a little faster and hold more activations.
-TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16384}
+from pairtune.engine.hidden import TOKENS_PER_PASS
 
 
 class Optimizer:

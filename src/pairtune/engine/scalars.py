@@ -1,0 +1,36 @@
+"""Scalars read from hidden states: a reward at each response's last token, a value wherever a token is chosen."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pairtune.data.pack import Tokens, batches_by_tokens, pack
+from pairtune.engine.hidden import TOKENS_PER_PASS, hidden_states
+from pairtune.models.heads import ScalarModel
+
+
+@torch.no_grad()
+def score_rewards(model: ScalarModel, rows: Sequence[Tokens]) -> list[list[float]]:
+    """The reward of every response, read at its last real token: one list a row, in the row's order."""
+    device = model.body.device
+    rewards: list[list[float]] = [[] for _ in rows]
+    for group in batches_by_tokens(rows, TOKENS_PER_PASS[device.type]):
+        batch = pack([rows[i] for i in group]).to(device)
+        reward_S: Tensor = model.scalars(hidden_states(model.body, batch)[batch.last_S])
+        for row, reward in zip(batch.row_S.tolist(), reward_S.tolist(), strict=True):
+            rewards[group[row]].append(reward)
+    return rewards
+
+
+@torch.no_grad()
+def compute_values(model: ScalarModel, rows: Sequence[Tokens]) -> list[Tensor]:
+    """The value of every state in which a token of a one-response row is chosen: one [length] tensor a row."""
+    device = model.body.device
+    result: list[Tensor] = [torch.empty(0)] * len(rows)
+    for group in batches_by_tokens(rows, TOKENS_PER_PASS[device.type]):
+        batch = pack([rows[i] for i in group]).to(device)
+        value_R = model.scalars(hidden_states(model.body, batch)[batch.source_R]).cpu()
+        for i, values in zip(group, value_R.split([len(rows[i].responses[0]) for i in group]), strict=True):
+            result[i] = values.clone()
+    return result
