@@ -2,7 +2,7 @@
 
 The controlled-sentiment experiment of Rafailov et al. 2023 (arXiv 2305.18290, §6.1): prompts are the first 2-8 tokens
 of a review, the answer goes on, and a gold scorer (TF-IDF and logistic regression on the review labels) says how
-positive the whole is. Its log-odds are the gold reward, and label pairs through Bradley-Terry.
+positive the whole is. Its log-odds, times GOLD_SCALE, are the gold reward, and label pairs through Bradley-Terry.
 """
 
 import csv
@@ -30,6 +30,9 @@ PROMPT_TOKENS = (2, 8)
 GOLD_HELDOUT = 0.2
 # Demonstrations stay this much below the longest answer, so that most sampled answers end in time.
 DEMONSTRATION_SHARE = 0.75
+# The gold reward in log-odds of the classifier. At 1, Bradley-Terry labels go against the gold reward in every fifth
+# pair of short answers, and hundreds of pairs teach little; at 3, in every tenth.
+GOLD_SCALE = 3.0
 # Beginnings looked at for each demonstration.
 OPINION_CHOICE = 3
 SENTENCE_END = re.compile(r"[.!?][\"')]?(?=\s|$)")
@@ -70,7 +73,7 @@ def clean(text: str) -> str:
 
 
 class GoldScorer:
-    """How positive a text is: the log-odds of a bag-of-words classifier. A word it has never seen counts nothing."""
+    """How positive a text is: scaled log-odds of a bag-of-words classifier. A word it has never seen counts nothing."""
 
     def __init__(self, vocabulary: dict[str, int], idf_V: NDArray[np.float64], weight_V: NDArray[np.float64],
                  bias: float) -> None:  # fmt: skip
@@ -81,7 +84,7 @@ class GoldScorer:
         self.weight_V, self.bias = weight_V, bias
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Log-odds of a positive review for each text: [N]."""
+        """GOLD_SCALE times the log-odds of a positive review for each text: [N]."""
         if not texts:
             return np.zeros(0)
         return np.asarray(self.vectorizer.transform(texts) @ self.weight_V + self.bias)
@@ -117,8 +120,8 @@ def fit_gold_scorer(reviews: Sequence[Review], *, seed: int) -> tuple[GoldScorer
     scorer = GoldScorer(
         {word: int(i) for word, i in vectorizer.vocabulary_.items()},
         vectorizer.idf_,
-        model.coef_[0].astype(np.float64),
-        float(model.intercept_[0]),
+        GOLD_SCALE * model.coef_[0].astype(np.float64),
+        GOLD_SCALE * float(model.intercept_[0]),
     )
     tested = [reviews[i] for i in sorted(held)]
     right = (scorer([review.text for review in tested]) > 0) == np.array([review.positive for review in tested])

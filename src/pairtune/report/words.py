@@ -45,6 +45,8 @@ def decimal(value: float) -> str:
     """Two decimals, or two significant digits where those would read as zero."""
     if abs(value) >= 1e4:
         return scientific(value)
+    if abs(value) < 1e-9:  # what rounding leaves of a zero
+        value = 0.0
     text = f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.2g}"
     return text.replace("-", "−")
 

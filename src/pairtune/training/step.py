@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from pairtune.data.pack import Tokens, batches_by_tokens
 from pairtune.engine.hidden import TOKENS_PER_PASS
@@ -18,11 +19,17 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0, eps: float = 1e-8) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.masters = [p if p.dtype == torch.float32 else _master(p) for p in self.parameters]
+        self.arrived: set[int] = set()  # numbers of the masters that have a gradient of the step under way
+        self.hooks: list[RemovableHandle] = []
+        self.masters = [p if p.dtype == torch.float32 else self._master(i, p) for i, p in enumerate(self.parameters)]
         self.adam = torch.optim.AdamW(self.masters, lr=0.0, weight_decay=weight_decay, eps=eps, fused=True)
 
     def step(self, *, learning_rate: float, max_gradient_norm: float) -> float:
         """Apply the gathered gradients and forget them. Returns their norm before clipping."""
+        for i, (parameter, master) in enumerate(zip(self.parameters, self.masters, strict=True)):
+            if master is not parameter and i not in self.arrived and master.grad is not None:
+                master.grad.zero_()
+        self.arrived.clear()
         norm = nn.utils.clip_grad_norm_(self.masters, max_gradient_norm)
         if not torch.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm.item()}")
@@ -32,7 +39,7 @@ class Optimizer:
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if master is not parameter:
                 parameter.data.copy_(master.data)
-            if master.grad is not None:
+            elif master.grad is not None:
                 master.grad.zero_()
         return float(norm)
 
@@ -56,23 +63,30 @@ class Optimizer:
         """Forget gradients, moments and hooks; the model keeps its weights."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.grad = master.grad = None
-            for hook in getattr(parameter, "_pairtune_hooks", ()):
-                hook.remove()
+        for hook in self.hooks:
+            hook.remove()
         self.adam.state.clear()
 
+    def _master(self, number: int, parameter: nn.Parameter) -> nn.Parameter:
+        """The float32 copy of a parameter, and the hook that brings it the parameter's gradients.
 
-def _master(parameter: nn.Parameter) -> nn.Parameter:
-    master = nn.Parameter(parameter.detach().float())
-    master.grad = torch.zeros_like(master)
+        The step's first gradient overwrites the last step's, so no pass over memory is spent on zeroing.
+        """
+        master = nn.Parameter(parameter.detach().float())
+        master.grad = torch.zeros_like(master)
 
-    def gather(arrived: Tensor) -> None:
-        assert master.grad is not None
-        assert arrived.grad is not None
-        master.grad.add_(arrived.grad)
-        arrived.grad = None
+        def gather(fresh: Tensor) -> None:
+            assert master.grad is not None
+            assert fresh.grad is not None
+            if number in self.arrived:
+                master.grad.add_(fresh.grad)
+            else:
+                master.grad.copy_(fresh.grad)
+                self.arrived.add(number)
+            fresh.grad = None
 
-    parameter._pairtune_hooks = [parameter.register_post_accumulate_grad_hook(gather)]  # type: ignore[attr-defined]
-    return master
+        self.hooks.append(parameter.register_post_accumulate_grad_hook(gather))
+        return master
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float, decay: bool = True) -> float:
