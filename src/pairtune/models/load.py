@@ -139,8 +139,9 @@ def _embedded_file() -> Path:
 
 def _converted(gguf: Path) -> Path:
     """A safetensors folder with the weights of a GGUF file, made once and kept in the cache by the file's content."""
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError("reading a GGUF model needs the package gguf; run `pip install 'pairtune[demo]'`")
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"reading a GGUF model needs {' and '.join(missing)}; run `pip install 'pairtune[demo]'`")
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     target = cache_folder() / "models" / f"{gguf.stem}-{digest}"
