@@ -157,7 +157,7 @@ class TestRefusals:
     def test_a_gguf_file_without_the_package(self, tmp_path, monkeypatch):
         (tmp_path / "m.gguf").write_bytes(b"GGUF")
         monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
-        refused(lambda: resolve(str(tmp_path / "m.gguf")), "needs the package gguf", "pairtune[demo]")
+        refused(lambda: resolve(str(tmp_path / "m.gguf")), "needs gguf and accelerate", "pairtune[demo]")
 
     def test_the_embedded_model_without_its_package(self, cpu, monkeypatch):
         monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
