@@ -103,10 +103,13 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
         yield "Preset", str(summary["preset"])
     judge = "Judge" if words.gold_name(summary) == "Judge score" else "Gold scorer"
     for title, key in ((judge, "gold_scorer"), ("Reward model", "reward_model")):
-        scorer = (summary.get(key) or {}).get("heldout_accuracy")
+        facts = summary.get(key) or {}
+        scorer = facts.get("heldout_accuracy")
         if scorer:
             cell = _measure(scorer, words.percent)
-            yield title, f"right on {cell.text} of held-out pairs ({cell.note})"
+            # The gold scorer is tested on reviews with their own labels; a judge and the reward model on held-out pairs.
+            tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
+            yield title, f"right on {cell.text} of {tested} ({cell.note})"
     if summary.get("seconds_total"):
         yield "Whole run", words.seconds(summary["seconds_total"])
 
