@@ -107,7 +107,7 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
         scorer = facts.get("heldout_accuracy")
         if scorer:
             cell = _measure(scorer, words.percent)
-            # The gold scorer is tested on reviews with their own labels; a judge and the reward model on held-out pairs.
+            # The gold scorer is tested on labelled reviews; a judge and the reward model on held-out pairs.
             tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
             yield title, f"right on {cell.text} of {tested} ({cell.note})"
     if summary.get("seconds_total"):
