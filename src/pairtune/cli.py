@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from logging import ERROR, getLogger
 from typing import Any, NoReturn
 
 from pairtune import disk
@@ -189,6 +190,7 @@ def _quieten() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    getLogger("huggingface_hub").setLevel(ERROR)  # or it tells of every retry before our one line
 
 
 def _commands() -> str:

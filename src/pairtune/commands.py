@@ -43,7 +43,7 @@ from pairtune.settings import (
     TuneRun,
     to_mapping,
 )
-from pairtune.training.checkpoint import Journal
+from pairtune.training.checkpoint import Journal, forget_checkpoint
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
 from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
@@ -197,10 +197,11 @@ def run_evaluate(settings: EvaluateRun) -> dict[str, Any]:
     say_truncation(encoded)
     rows = encoded.rows
     judge = _load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
+    name = _given(settings.reference, "reference")
+    if load_tokenizer(name, trust_remote_code=settings.trust_remote_code).get_vocab() != tokenizer.get_vocab():
+        raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = _load(settings)
-    reference = load_model(
-        settings.reference, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code
-    )
+    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code)
     for model in (policy, reference, *([judge.body] if judge else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)
@@ -216,7 +217,7 @@ def run_evaluate(settings: EvaluateRun) -> dict[str, Any]:
         )
     figures = {
         "heldout_accuracy": _accuracy(margins(policy, rows, frozen), rows),
-        "kl_from_reference": estimate(log_ratios_to(reference, answers)),
+        "kl_from_reference": estimate(log_ratios_to(reference, answers, temperature=settings.sampling.temperature)),
         "response_tokens": estimate([float(len(answer.response)) for answer in answers]),
         "repetition": estimate([repetition(answer.response) for answer in answers]),
     }
@@ -344,9 +345,12 @@ def _write(path: Path, text: str) -> None:
 
 def _finish(out: Path, facts: dict[str, Any], cost: Cost) -> Path:
     (out / "result.json").write_text(json.dumps(facts | {"cost": cost.to_json()}, indent=2) + "\n", encoding="utf-8")
+    forget_checkpoint(out)
     accuracy = facts.get("heldout_accuracy")
     if accuracy:
-        say(f"held-out accuracy: {Estimate.from_json(accuracy)}")
+        found = Estimate.from_json(accuracy)
+        low, high = found.ci95
+        say(f"held-out accuracy: {found.mean:.1%} (95% interval {low:.1%} to {high:.1%}, n = {found.n})")
     say(f"done in {duration(cost.seconds)}, peak memory {cost.peak_memory_bytes / 1e9:.1f} GB: {out}")
     return out
 

@@ -174,7 +174,7 @@ class EvaluateRun(Run):
     """`pairtune evaluate`."""
 
     model: str = _setting("smollm2-135m", "policy to measure: smollm2-135m, a folder, a .gguf file or a hub name")
-    reference: str = _setting("smollm2-135m", "the reference it was tuned from")
+    reference: str = _setting("", "the reference it was tuned from: a folder, a hub name, or smollm2-135m")
     reward_model: str = _setting("", "folder of a reward model that scores the answers, if there is one")
     data: str = _setting("", "held-out pairs: a JSONL, CSV or Parquet file, or a hub dataset")
     out: str = _setting("", "JSON file for the figures; they are printed in any case")

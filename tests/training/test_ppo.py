@@ -27,8 +27,8 @@ from pairtune.objectives.policy_gradient import (
     advantages,
     clipped_policy_loss,
     clipped_value_loss,
+    scale,
     token_rewards,
-    whiten,
 )
 from pairtune.sampling.sampler import Sample, sample
 from pairtune.settings import Ppo, Sampling
@@ -293,20 +293,22 @@ def test_13_advantages_are_gae() -> None:
     assert (Ppo().discount, Ppo().gae_lambda) == (1.0, 0.95)
 
 
-def test_14_reward_whitening_keeps_the_mean(four: Four, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewards = torch.tensor([3.0, 5.0, 10.0, -2.0])
-    whitened = whiten(rewards, shift_mean=False)
-    assert whitened.mean().item() == pytest.approx(rewards.mean().item(), rel=1e-6)
-    assert whitened.std(unbiased=False).item() == pytest.approx(1, abs=1e-6)
-    shifts: list[bool] = []
+def test_14_rewards_are_scaled_and_length_is_not_paid_for(four: Four, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = torch.tensor([2, 6])
+    rewards = token_rewards(torch.ones(2), torch.zeros(8), torch.zeros(8), lengths, kl_coefficient=0.1)
+    scaled = scale(rewards)
+    assert scaled.square().mean().item() == pytest.approx(1, abs=1e-6)
+    first, second = (float(part.sum()) for part in scaled.split([2, 6]))
+    assert first == pytest.approx(second)  # equal scores, whatever the length
+    scaled_tokens: list[int] = []
 
-    def watched(values_R: Tensor, *, shift_mean: bool = True) -> Tensor:
-        shifts.append(shift_mean)
-        return whiten(values_R, shift_mean=shift_mean)
+    def watched(values_R: Tensor) -> Tensor:
+        scaled_tokens.append(len(values_R))
+        return scale(values_R)
 
-    monkeypatch.setattr(ppo, "whiten", watched)
-    four.judge(four.answers())
-    assert shifts == [False, True]  # rewards, then advantages
+    monkeypatch.setattr(ppo, "scale", watched)
+    rollout = four.judge(four.answers())
+    assert scaled_tokens == [sum(len(row.responses[0]) for row in rollout.rows)]
 
 
 def test_15_advantages_are_whitened_over_real_tokens_only(four: Four) -> None:

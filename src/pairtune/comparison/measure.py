@@ -6,6 +6,7 @@ scorer) comes to them after training, so that measuring adds no model to an arm'
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pairtune.evaluation.heldout import margins
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer
+from pairtune.sampling.sampler import stream_seed
 from pairtune.settings import CompareRun
 
 Score = Callable[[Sequence[Answer]], list[float]]
@@ -48,7 +50,7 @@ class Snapshots:
             distinct_prompts(self.heldout),
             self.settings.sampling,
             end_ids=[self.end_id],
-            seed=self.settings.seed + 1,
+            seed=stream_seed(self.settings.seed, "curve"),
         )
         row = {
             "step": step,
@@ -87,29 +89,41 @@ def measure_arm(
     """Margins on all held-out pairs; answers to the first held-out prompts and every figure of each answer."""
     prompts = distinct_prompts(heldout)[: settings.evaluation.prompts]
     answers = write_answers(
-        policy, prompts, settings.sampling, end_ids=[tokenizer.eos_token_id], seed=settings.seed + 2
+        policy, prompts, settings.sampling, end_ids=[tokenizer.eos_token_id], seed=stream_seed(settings.seed, "measure")
+    )
+    judge = partial(
+        _judge,
+        reference=reference,
+        reward_model=reward_model,
+        score=score,
+        temperature=settings.sampling.temperature,
     )
     curve = []
     for snapshot in snapshots:
-        figures = _judge([Answer.from_json(fields) for fields in snapshot["answers"]], reference, reward_model, score)
+        figures = judge([Answer.from_json(fields) for fields in snapshot["answers"]])
         known = {"step": snapshot["step"], "seconds": snapshot["seconds"], "margins": snapshot["margins"]}
         curve.append(known | {name: figures[name] for name in ("gold", "reward", "log_ratio")})
     return {
         "margins": margins(policy, heldout, reference_logprobs),
         "answers": [answer.to_json() for answer in answers],
-        **_judge(answers, reference, reward_model, score),
+        **judge(answers),
         "curve": curve,
     }
 
 
 def _judge(
-    answers: Sequence[Answer], reference: PreTrainedModel, reward_model: ScalarModel, score: Score
+    answers: Sequence[Answer],
+    *,
+    reference: PreTrainedModel,
+    reward_model: ScalarModel,
+    score: Score,
+    temperature: float,
 ) -> dict[str, list[float]]:
     """Figures of each answer, in their order."""
     return {
         "gold": score(answers),
         "reward": [rewards[0] for rewards in score_rewards(reward_model, [answer.tokens for answer in answers])],
-        "log_ratio": log_ratios_to(reference, answers),
+        "log_ratio": log_ratios_to(reference, answers, temperature=temperature),
         "response_tokens": [float(len(answer.response)) for answer in answers],
         "repetition": [repetition(answer.response) for answer in answers],
     }

@@ -23,7 +23,7 @@ from pairtune.data.tokenize import encode_pairs
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
-from pairtune.sampling.sampler import Sample, sample
+from pairtune.sampling.sampler import Sample, sample, stream_seed
 from pairtune.settings import CompareRun
 from pairtune.training.preflight import say_truncation
 
@@ -115,7 +115,7 @@ def sample_review_pairs(
                 max_new_tokens=settings.sampling.max_new_tokens,
                 temperature=settings.sampling.temperature,
                 batch_size=settings.sampling.batch_size,
-                seed=settings.seed * 1_000_003 + asked,
+                seed=stream_seed(settings.seed, "pairs", asked),
             )
             asked += len(some)
             answers += len(drawn)

@@ -98,7 +98,7 @@ def model_hash(name: str) -> str:
 
 def data_hash(source: str) -> str:
     """SHA-256 of a data file, or of the files of a folder; the name of what lies on a hub."""
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_file():
         return file_hash(path)
     if path.is_dir():

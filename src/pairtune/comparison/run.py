@@ -16,7 +16,7 @@ from pairtune.comparison.stages import Done, Stages
 from pairtune.comparison.summary import summarise
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
-from pairtune.engine.cost import Cost
+from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
@@ -65,7 +65,11 @@ class Comparison:
         """Every stage in order."""
         hashes = {"model": model_hash(self.settings.model), "data": self.data_hash}
         write_environment(self.out, self.settings, self.machine, hashes)
-        root = {"hashes": hashes, "seed": self.settings.seed, "dtype": str(self.machine.dtype)}
+        root = {
+            "hashes": hashes,
+            "seed": self.settings.seed,
+            "computes": f"{self.machine.device.type} {self.machine.dtype}",
+        }
         gold = None if self.own_data else self.fit_gold(root)
         warm = self.warm_start(root, gold)
         pairs = self.make_pairs(warm, gold)
@@ -302,7 +306,9 @@ class Comparison:
             train_reward(model, rows, settings.reward, seed=settings.seed, journal=journal)
             normalise(model, rows)
             model.save(self.out / "models" / name, self.tokenizer)
-            return {"kind": "judge", "margins": reward_margins(model, self.pairs.heldout)}
+            with uncounted():
+                margins = reward_margins(model, self.pairs.heldout)
+            return {"kind": "judge", "margins": margins}
 
         inputs = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
         done = self.stages.run(name, inputs, work, title=title, leaves=self.out / "models" / name)

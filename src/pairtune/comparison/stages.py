@@ -11,6 +11,7 @@ from typing import Any
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.reference import ENGINE_VERSION
 from pairtune.progress import duration, say
+from pairtune.training.checkpoint import forget_checkpoint
 
 # Raise it whenever a stage's work changes in a way that its inputs do not show.
 STAGES_VERSION = 1
@@ -69,6 +70,7 @@ class Stages:
         partial = folder / "result.partial"
         partial.write_text(json.dumps({"key": key, "facts": facts, "cost": cost.to_json()}, indent=2), encoding="utf-8")
         partial.replace(folder / "result.json")
+        forget_checkpoint(folder)
         say(f"  done in {duration(cost.seconds)}")
         return Done(key, folder, facts, cost)
 

@@ -31,6 +31,7 @@ class Cost:
     tokens: int = 0
     flops: float = 0.0
     peak_memory_bytes: int = 0
+    paused = False  # not a field: what happens now is not counted
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -62,6 +63,7 @@ def measured() -> Iterator[Cost]:
         yield cost
     finally:
         cost.seconds += time.perf_counter() - began
+        _look(cost)
         stop.set()
         watcher.join()
         _current.reset(token)
@@ -77,11 +79,16 @@ def uncounted() -> Iterator[None]:
     cost = _current.get()
     token = _current.set(None)
     began = time.perf_counter()
+    if cost is not None:
+        _look(cost)
+        cost.paused = True
     try:
         yield
     finally:
         if cost is not None:
+            release_memory()
             cost.seconds -= time.perf_counter() - began
+            cost.paused = False
         _current.reset(token)
 
 
@@ -122,12 +129,14 @@ def release_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def _look(cost: Cost) -> None:
+    """Take the memory held now (on CUDA, at most since the last release) into the peak."""
+    cuda = torch.cuda.is_available()
+    held = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
+    cost.peak_memory_bytes = max(cost.peak_memory_bytes, held)
+
+
 def _watch_memory(cost: Cost, stop: threading.Event) -> None:
-    process = psutil.Process()
-    while True:
-        if torch.cuda.is_available():
-            cost.peak_memory_bytes = max(cost.peak_memory_bytes, torch.cuda.max_memory_allocated())
-        else:
-            cost.peak_memory_bytes = max(cost.peak_memory_bytes, process.memory_info().rss)
-        if stop.wait(MEMORY_EVERY):
-            return
+    while not stop.wait(MEMORY_EVERY):
+        if not cost.paused:
+            _look(cost)

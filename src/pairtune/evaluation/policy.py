@@ -52,8 +52,8 @@ def write_answers(
 ) -> list[Answer]:
     """One answer to each prompt by pure sampling.
 
-    Its log-probability (nats, summed over the response) is the engine's at temperature 1, so that it can be compared
-    with the reference's to the last bit.
+    Its log-probability (nats, summed over the response) is the engine's at the sampling temperature, so that it can be
+    compared with the reference's to the last bit.
     """
     drawn = sample(
         policy,
@@ -66,22 +66,26 @@ def write_answers(
         progress=progress,
     )
     rows = [Tokens(tuple(prompt), (answer.response,)) for prompt, answer in zip(prompts, drawn, strict=True)]
-    logprobs = summed_logprobs(policy, rows)
+    logprobs = summed_logprobs(policy, rows, temperature=sampling.temperature)
     return [
         Answer(row.prompt, row.responses[0], logprob, answer.ended)
         for row, logprob, answer in zip(rows, logprobs, drawn, strict=True)
     ]
 
 
-def summed_logprobs(model: PreTrainedModel, rows: Sequence[Tokens]) -> list[float]:
-    """log π of each one-response row, in nats."""
-    values = compute_logprobs(model, rows, tokens_per_pass=TOKENS_PER_PASS[model.device.type])
+def summed_logprobs(model: PreTrainedModel, rows: Sequence[Tokens], *, temperature: float) -> list[float]:
+    """log π of each one-response row at a sampling temperature, in nats."""
+    tokens_per_pass = TOKENS_PER_PASS[model.device.type]
+    values = compute_logprobs(model, rows, tokens_per_pass=tokens_per_pass, temperature=temperature)
     return [float(value.sum(dtype=torch.float64)) for value in values]
 
 
-def log_ratios_to(reference: PreTrainedModel, answers: Sequence[Answer]) -> list[float]:
-    """log π(y|x) − log π_ref(y|x) of each answer, in nats. Their mean estimates KL(π‖π_ref), sampled from π."""
-    frozen = summed_logprobs(reference, [answer.tokens for answer in answers])
+def log_ratios_to(reference: PreTrainedModel, answers: Sequence[Answer], *, temperature: float) -> list[float]:
+    """log π(y|x) − log π_ref(y|x) of each answer, in nats, both at the temperature it was sampled with.
+
+    Their mean estimates KL(π‖π_ref), sampled from π.
+    """
+    frozen = summed_logprobs(reference, [answer.tokens for answer in answers], temperature=temperature)
     return [answer.logprob - value for answer, value in zip(answers, frozen, strict=True)]
 
 

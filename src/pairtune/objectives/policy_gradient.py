@@ -41,11 +41,17 @@ def advantages(
     return advantage_R, advantage_R + value_R
 
 
-def whiten(values_R: Tensor, *, shift_mean: bool = True) -> Tensor:
-    """Scale to standard deviation 1; shift to mean 0 unless `shift_mean` is False (as for rewards)."""
-    mean = values_R.mean()
-    whitened = (values_R - mean) * torch.rsqrt(values_R.var(unbiased=False) + 1e-8)
-    return whitened if shift_mean else whitened + mean
+def whiten(values_R: Tensor) -> Tensor:
+    """Shift to mean 0 and scale to standard deviation 1: for advantages."""
+    return (values_R - values_R.mean()) * torch.rsqrt(values_R.var(unbiased=False) + 1e-8)
+
+
+def scale(values_R: Tensor) -> Tensor:
+    """Divide by the root mean square: for rewards, whose zeros must stay zeros.
+
+    Whitening and adding the mean back, as is common, adds a constant to every token, which pays for length.
+    """
+    return values_R * torch.rsqrt((values_R**2).mean() + 1e-8)
 
 
 class Clipped(NamedTuple):

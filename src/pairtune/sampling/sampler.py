@@ -3,6 +3,7 @@
 Shape suffixes: B rows still being written, L padded prompt length, V vocabulary.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,12 @@ def sample(
         model.config._attn_implementation = implementation
         model.train(training)
     return [answer for answer in answers if answer is not None]
+
+
+def stream_seed(seed: int, purpose: str, number: int = 0) -> int:
+    """A seed for one of a run's many draws: no two purposes, numbers or runs share random numbers."""
+    digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 @torch.no_grad()

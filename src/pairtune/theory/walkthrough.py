@@ -12,19 +12,23 @@ from pairtune.theory.derivation import Step
 OPENING = (
     "A small world holds prompts x, responses y, a reward r(x,y), and a reference policy π_ref that gives every "
     "response some probability. A pair is two responses to one prompt: w was chosen, l rejected. Each equation below "
-    "is computed in two independent ways in many random worlds. The residual is the largest difference found, divided "
-    "by the quantity itself where that is above 1."
+    "is computed in two different ways in random worlds. The residual is the largest difference found, divided by the "
+    "largest value compared where that is above 1."
 )
 SYMBOLS = (
     ("π", "a policy: how likely each response is, given the prompt"),
     ("β", "the weight of KL(π‖π_ref), the price of leaving the reference; always above zero"),
-    ("KL", "Kullback–Leibler divergence in nats: KL(π‖π_ref) = E_π[log(π/π_ref)]"),
-    ("E", "a mean: E_π over the responses of π, E alone over the labelled pairs"),
+    ("KL", "Kullback–Leibler divergence: KL(π‖π_ref) = E_π[log(π/π_ref)], in nats (log is natural)"),
+    ("E", "a mean: E_π over the responses of π, E_old over those of π_old, E alone over the labelled pairs"),
     ("w ≻ l", "w is preferred to l; p* is the true chance of that, p_π the one that a policy implies"),
     ("σ", "the logistic function: σ(z) = 1/(1 + exp(−z))"),
+    ("r_w", "short for r(x,w), as r_l is for r(x,l) and r_k for r(x,y_k)"),
     ("r̂", "a reward that was learned, or the one that a policy implies: β·log(π/π_ref)"),
-    ("ρ A ε", "PPO's probability ratio, advantage (shaped reward less its mean) and clipping range"),
-    ("μ", "the policy whose responses are compared: a pair is two independent draws from it"),
+    (
+        "ρ A ε",
+        "PPO's ratio of π to π_old, which drew the samples; advantage (shaped reward less its mean); clipping range",
+    ),
+    ("μ", "in equation 22, the policy whose responses are compared: a pair is two independent draws from it"),
 )
 CHAPTERS = {
     1: "The objective and its best policy",

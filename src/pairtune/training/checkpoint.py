@@ -83,11 +83,6 @@ class Journal:
         partial.replace(self.folder / CHECKPOINT)
         self.saved_at = time.monotonic()
 
-    def finish(self) -> None:
-        """The stage is done: its result stands elsewhere, its checkpoint is not needed."""
-        if self.folder is not None:
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
-
     def _truncate(self, step: int) -> None:
         assert self.folder is not None
         path = self.folder / "records.jsonl"
@@ -102,6 +97,11 @@ def _read(path: Path) -> tuple[int, float, Cost, dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["facts"])
     return int(facts["step"]), float(facts["seconds"]), Cost(**facts["cost"]), load_file(path)
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """The stage's result is saved: its checkpoint, kept until now in case saving failed, is not needed."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 class Interruption:

@@ -60,7 +60,6 @@ def fit(
                 with uncounted():
                     measure(step, seconds)
             journal.checkpoint(step, seconds, optimizer.state(), stopping=interruption.asked)
-    journal.finish()
 
 
 def measuring_points(steps: int, measurements: int) -> set[int]:

@@ -24,11 +24,12 @@ from pairtune.objectives.policy_gradient import (
     advantages,
     clipped_policy_loss,
     clipped_value_loss,
+    scale,
     token_rewards,
     whiten,
 )
 from pairtune.progress import say, task
-from pairtune.sampling.sampler import Sample, sample
+from pairtune.sampling.sampler import Sample, sample, stream_seed
 from pairtune.settings import Ppo, Sampling
 from pairtune.training.checkpoint import Journal, interruptible
 from pairtune.training.loop import Measure, measuring_points
@@ -98,7 +99,7 @@ def train_ppo(
                 end_ids=end_ids,
                 max_new_tokens=sampling.max_new_tokens,
                 temperature=settings.temperature,
-                seed=seed * 1_000_003 + step,
+                seed=stream_seed(seed, "ppo", step),
                 batch_size=sampling.batch_size,
             )
             rollout = judge(asked, answers, value, reward_model, reference, settings, coefficient)
@@ -131,7 +132,6 @@ def train_ppo(
                 | {"kl_coefficient": torch.tensor(coefficient, dtype=torch.float64)},
                 stopping=interruption.asked,
             )
-    journal.finish()
     actor.release()
     critic.release()
 
@@ -173,7 +173,7 @@ def judge(
     lengths_B = torch.tensor([len(answer.response) for answer in answers])
     old_R, value_R = torch.cat(old), torch.cat(values)
     reward_R = token_rewards(score_B, old_R, reference_R, lengths_B, kl_coefficient=kl_coefficient)
-    reward_R = whiten(reward_R, shift_mean=False)
+    reward_R = scale(reward_R)
     advantage_R, return_R = advantages(
         reward_R, value_R, lengths_B, discount=settings.discount, gae_lambda=settings.gae_lambda
     )
