@@ -39,16 +39,28 @@ class Sft(Optimisation):
     """Supervised fine-tuning on demonstrations."""
 
     epochs: int = _setting(1, "passes over the demonstrations; 0 leaves the model as it is", least=0)
-    demonstrations: int = _setting(512, "demonstrations of the built-in task to warm-start on", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preference(Optimisation):
-    """Preference tuning on pairs."""
+class WarmStart(Sft):
+    """Supervised fine-tuning before a comparison; its result is the reference."""
 
-    objective: str = _setting("dpo", "the preference objective, by its name in the catalogue")
+    demonstrations: int = _setting(512, "demonstrations to warm-start on", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Optimisation):
+    """Preference tuning on pairs, whatever the objective."""
+
     beta: float = _setting(0.1, "weight of the KL to the reference; larger stays closer to it", above=0)
     epochs: int = _setting(1, "passes over the pairs", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference(Tuning):
+    """Preference tuning on pairs with one objective."""
+
+    objective: str = _setting("dpo", "the preference objective, by its name in the catalogue")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +107,13 @@ class Sampling:
 class Evaluation:
     """How an arm is measured."""
 
-    prompts: int = _setting(256, "held-out prompts that every arm answers", least=2)
+    prompts: int = _setting(256, "held-out prompts that are answered", least=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves(Evaluation):
+    """How an arm is measured at its end and along its training."""
+
     curve_points: int = _setting(5, "measurements along each arm's training", least=0)
     curve_prompts: int = _setting(64, "held-out prompts answered, and pairs scored, at each of them", least=2)
 
@@ -195,12 +213,12 @@ class CompareRun(Run):
     heldout: int = _setting(400, "held-out pairs", least=2)
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
     out: str = _setting("", "folder for everything the run leaves behind; default runs/<preset>")
-    sft: Sft = field(default_factory=Sft)
-    preference: Preference = field(default_factory=Preference)
+    sft: WarmStart = field(default_factory=WarmStart)
+    preference: Tuning = field(default_factory=Tuning)
     reward: Reward = field(default_factory=Reward)
     ppo: Ppo = field(default_factory=Ppo)
     sampling: Sampling = field(default_factory=Sampling)
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: Curves = field(default_factory=Curves)
 
 
 MAIN_SECTION: dict[type, str] = {

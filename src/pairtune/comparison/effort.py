@@ -13,7 +13,7 @@ from pairtune.objectives import policy_gradient
 from pairtune.objectives import reward as reward_objective
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.sampling import sampler
-from pairtune.settings import Ppo, Preference, Reward
+from pairtune.settings import Ppo, Reward, Tuning
 from pairtune.training import ppo, preference
 from pairtune.training import reward as reward_training
 
@@ -35,7 +35,7 @@ def effort(method: str) -> Effort:
         return Effort(4, names, sum(code_lines(module) for module in modules))
     function = OBJECTIVES[method].loss
     assert isinstance(function, FunctionType)
-    names = [f"preference.{name}" for name in _fields(Preference) if name != "objective"]
+    names = [f"preference.{name}" for name in _fields(Tuning)]
     return Effort(1, names, code_lines(function) + code_lines(preference) + code_lines(reference))
 
 

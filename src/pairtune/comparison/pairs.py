@@ -27,6 +27,8 @@ from pairtune.sampling.sampler import Sample, sample, stream_seed
 from pairtune.settings import CompareRun
 from pairtune.training.preflight import say_truncation
 
+# Share of responses longer than sampled answers can be, above which a person should know.
+WORTH_SAYING = 0.1
 # Prompts asked at a time while pairs are gathered.
 ASKED_AT_ONCE = 256
 
@@ -86,7 +88,15 @@ def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
         say_truncation(encoded)
         return list(encoded.rows)
 
-    return SharedPairs(rows(train[: settings.pairs]), rows(heldout), rows(judge))
+    pairs = SharedPairs(rows(train[: settings.pairs]), rows(heldout), rows(judge))
+    lengths = [len(response) for row in pairs.train for response in row.responses]
+    longer = sum(length > settings.sampling.max_new_tokens for length in lengths) / len(lengths)
+    if longer > WORTH_SAYING:
+        say(
+            f"data: {longer:.0%} of the training responses are longer than {settings.sampling.max_new_tokens} tokens, "
+            "where PPO's and every measured answer is cut; raise --sampling-max-new-tokens"
+        )
+    return pairs
 
 
 def sample_review_pairs(

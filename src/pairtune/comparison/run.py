@@ -1,6 +1,5 @@
 """The comparison from start to end: each stage a method here, in the order in which they run."""
 
-import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import frozen_copy, load_model, load_tokenizer, save_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import say
-from pairtune.settings import CompareRun, to_mapping
+from pairtune.settings import CompareRun, Preference, to_mapping
 from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
@@ -258,7 +257,7 @@ class Comparison:
     def tune(self, objective: str, pairs: Done) -> Done:
         """One preference objective on the pairs."""
         settings = self.settings
-        chosen = dataclasses.replace(settings.preference, objective=objective)
+        chosen = Preference(**to_mapping(settings.preference), objective=objective)
 
         def work(folder: Path) -> dict[str, Any]:
             model = self.load("reference")

@@ -1,7 +1,7 @@
 """The reference's log-probabilities: computed once per response token, kept on disk by content.
 
 The key is what the numbers depend on: weights and configuration, token ids, dtype and device kind, engine version.
-A run with another seed, beta or objective finds them again; an edited model or data set never does.
+A run with another beta or objective finds them again; an edited model or data set never does.
 """
 
 import hashlib

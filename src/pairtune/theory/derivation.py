@@ -111,7 +111,7 @@ CLAIMS = (
     ),
     Claim(
         equation="P(w ≻ l | x) = σ(β·log(π*(w|x)/π_ref(w|x)) − β·log(π*(l|x)/π_ref(l|x)))",
-        claim="In a difference of two rewards Z(x) cancels, so the log-ratios of π* are enough to predict every preference.",
+        claim="In a difference of two rewards Z(x) cancels, so the log-ratios of π* predict every preference.",
         residual=residuals.partition_cancels,
         function="pairtune.theory.population.margins",
         test="tests/theory/test_population.py::test_margins_forget_row_constants",
@@ -160,7 +160,7 @@ CLAIMS = (
     ),
     Claim(
         equation="∇ E_old[min(ρ·A, clip(ρ, 1−ε, 1+ε)·A)] = ∇J  at ρ = π/π_old = 1;   A = 0 at π*",
-        claim="With exact sums, PPO's first gradient after sampling is that of J; at π* all advantages are zero: it rests.",
+        claim="With exact sums PPO's first gradient is that of J; at π* every advantage is zero, so it rests there.",
         residual=residuals.ppo_gradient,
         function="pairtune.theory.optimum.ppo_surrogate",
         test="tests/theory/test_optimum.py::test_ppo_surrogate_clips_by_hand",
@@ -174,7 +174,7 @@ CLAIMS = (
     ),
     Claim(
         equation="on n pairs:  argmin_π L_n(π) = π_ref·exp(r̂_n/β) / Z_n",
-        claim="On n pairs (loss L_n, fitted reward r̂_n) both ways agree too, if both are free tables and a minimum exists.",
+        claim="With loss L_n and reward r̂_n from n pairs both ways agree, if both are tables and a minimum exists.",
         residual=residuals.finite_data,
         function="pairtune.theory.preferences.sample_pairs",
         test="tests/theory/test_preferences.py::test_sampled_pairs_follow_their_law",
@@ -195,7 +195,7 @@ CLAIMS = (
     ),
     Claim(
         equation="argmin_π E[(margin − 1/(2β))²] = π_ref·exp(p(y ≻ μ|x)/β) / Z(x)",
-        claim="IPO tilts the reference by a win rate, how often y beats a draw from μ: at most 1, however sure the labels.",
+        claim="IPO tilts the reference by how often y beats a draw from μ, which is at most 1 however sure the labels.",
         residual=residuals.ipo_minimiser,
         function="pairtune.theory.optimum.ipo_policy",
         test="tests/theory/test_population.py::test_ipo_minimiser_is_a_tilt_by_wins",

@@ -26,7 +26,7 @@ SYMBOLS = (
     ("r̂", "a reward that was learned, or the one that a policy implies: β·log(π/π_ref)"),
     (
         "ρ A ε",
-        "PPO's ratio of π to π_old, which drew the samples; advantage (shaped reward less its mean); clipping range",
+        "PPO's ratio π/π_old (π_old drew the samples), advantage (shaped reward less its mean), clipping range",
     ),
     ("μ", "in equation 22, the policy whose responses are compared: a pair is two independent draws from it"),
 )
