@@ -1,8 +1,9 @@
 """The two routes to each equation, and how far apart they end.
 
 Every function takes a world and a random generator and returns one residual: the largest |a − b|, divided by the
-largest |b| where that is above 1 (so it is absolute for small quantities and relative for large ones). The routes differ
-in what is in question: a closed form meets an optimiser, a derivative a complex step, a likelihood a product of shares.
+largest |b| where that is above 1 (so it is absolute for small quantities and relative for large ones). The routes
+differ in what is in question: a closed form meets an optimiser, a derivative a complex step, a likelihood a product
+of shares.
 
 Shape suffixes: X, prompts; Y, responses; W and L, chosen and rejected response.
 """
