@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -35,8 +34,3 @@ def reward_margins(model: ScalarModel, rows: Sequence[Tokens]) -> list[float]:
 def wins(margin_N: Sequence[float]) -> list[float]:
     """1 where the margin is above 0, ½ where it is 0, else 0. Their mean is the held-out accuracy."""
     return [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margin_N]
-
-
-def mean_logprob(logprobs: Sequence[Tensor]) -> float:
-    """Mean log-probability per token over all responses, in nats: what warm start improves."""
-    return float(torch.cat(list(logprobs)).mean())
