@@ -193,11 +193,10 @@ def test_an_architecture_that_is_not_packable_is_padded_in_every_stage(
     packed = read(compare(tiny_run(methods=["ppo"], evaluation_curve_points=0)))
 
     def blind(block: Block, window: int | None) -> Any:
-        count, length = block.branch_NL.shape
-        block.masks[window] = torch.ones(count, length, length, dtype=torch.bool).tril()
-        return block.masks[window]
+        block.asked[window] = torch.zeros(*block.index_NL.shape, 4, dtype=torch.int32)
+        return block.asked[window]
 
-    monkeypatch.setattr(Block, "visible", blind)
+    monkeypatch.setattr(Block, "seen", blind)
     monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path / "cache"))
     padded_passes = []
     original = hidden.padded_hidden_states

@@ -25,10 +25,9 @@ BOS, EOS = 0, 1
 
 
 def blind_to_branches(block: Block, window: int | None) -> Tensor:
-    """A mask that forgets that two responses to one prompt may not see each other."""
-    rows, length = block.branch_NL.shape
-    block.masks[window] = torch.ones(rows, length, length, dtype=torch.bool).tril()
-    return block.masks[window]
+    """Everything earlier is seen: forgets that two responses to one prompt may not see each other."""
+    block.asked[window] = torch.zeros(*block.index_NL.shape, 4, dtype=torch.int32)
+    return block.asked[window]
 
 
 def test_a_sound_model_passes_within_rounding(
@@ -51,7 +50,7 @@ def test_dropout_left_on_is_caught(tiny_model: Any, token_pairs: Pairs) -> None:
 def test_an_architecture_that_packed_rows_make_wrong_takes_the_padded_path_and_says_so(
     tiny_model: Any, token_pairs: Pairs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Block, "visible", blind_to_branches)
+    monkeypatch.setattr(Block, "seen", blind_to_branches)
     model = tiny_model()
     reference = frozen_copy(model)
     rounding = check_engine(model, token_pairs(4), others=[reference])
@@ -70,7 +69,7 @@ def test_the_padded_path_trains_like_the_packed_one(
     for padded in (False, True):
         model, journal = tiny_model(), Journal("dpo")
         if padded:
-            monkeypatch.setattr(Block, "visible", blind_to_branches)
+            monkeypatch.setattr(Block, "seen", blind_to_branches)
             check_engine(model, rows)
         reference = reference_of(model, rows)
         train_preference(model, rows, reference, Preference(batch_size=4, epochs=2), seed=0, journal=journal)

@@ -33,23 +33,27 @@ class Tokens:
 class Block:
     """Rows of similar length, padded to one length for attention alone; `index_NL` points into the pack's tokens."""
 
-    index_NL: Tensor  # 0 where padded
-    branch_NL: Tensor  # -1 where padded
-    position_NL: Tensor
-    masks: dict[int | None, Tensor] = field(default_factory=dict, compare=False)
+    index_NL: Tensor  # -1 where padded
+    prompt_NL: Tensor  # length of the prompt before a response's token; 0 for a prompt's own
+    branch_NL: Tensor  # where in the row the token's branch (prompt or response) begins; itself where padded
+    asked: dict[int | None, Tensor] = field(default_factory=dict, compare=False)
 
-    def visible(self, window: int | None) -> Tensor:
-        """Which token may see which, [N, L, L] bool: earlier, of the prompt or the same branch, within the window."""
-        if window not in self.masks:
-            branch, position = self.branch_NL, self.position_NL
-            order = torch.arange(branch.shape[1], device=branch.device)
-            earlier = order[None, :, None] >= order[None, None, :]
-            related = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
-            seen = earlier & related
+    def seen(self, window: int | None) -> Tensor:
+        """What token i of a row sees, within the window of positions: [N, L, 4] int32.
+
+        (a, b, c, 0): places a..b-1 of its prompt and c..i of its own branch. Padding sees itself alone, for a softmax
+        over nothing would be 0/0.
+        """
+        if window not in self.asked:
+            place = torch.arange(self.index_NL.shape[1], device=self.index_NL.device)
+            prompt, branch = self.prompt_NL, self.branch_NL
+            first = torch.zeros_like(prompt)
             if window is not None:
-                seen &= position[:, :, None] - position[:, None, :] < window
-            self.masks[window] = seen  # padding sees padding, itself included, or its softmax would be 0/0
-        return self.masks[window]
+                position = torch.where(prompt > 0, prompt + place - branch, place)
+                first = torch.minimum((position - window + 1).clamp_min(0), prompt)
+                branch = torch.maximum(branch, place - window + 1)
+            self.asked[window] = torch.stack((first, prompt, branch, torch.zeros_like(prompt)), -1).int()
+        return self.asked[window]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,6 @@ class Pack:
     tokens_T: Tensor
     positions_T: Tensor
     blocks: tuple[Block, ...]
-    slot_T: Tensor  # where each token lies in the concatenation of the blocks' flattened [N·L]
     source_R: Tensor  # the token whose hidden state predicts response token r
     target_R: Tensor  # the id of response token r
     place_R: Tensor  # where response token r itself lies in the pack
@@ -76,7 +79,7 @@ class Pack:
             return self
         values: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
         values["blocks"] = tuple(
-            Block(b.index_NL.to(device), b.branch_NL.to(device), b.position_NL.to(device)) for b in self.blocks
+            Block(b.index_NL.to(device), b.prompt_NL.to(device), b.branch_NL.to(device)) for b in self.blocks
         )
         return Pack(**values)
 
@@ -94,6 +97,7 @@ def pack(rows: Sequence[Tokens]) -> Pack:
     """Lay rows end to end in the order given. Every prompt and every response needs at least one token."""
     tokens: list[int] = []
     positions: list[np.ndarray] = []
+    prompts: list[np.ndarray] = []
     branches: list[np.ndarray] = []
     starts: list[int] = []
     source: list[np.ndarray] = []
@@ -106,12 +110,14 @@ def pack(rows: Sequence[Tokens]) -> Pack:
         starts.append(start)
         tokens.extend(row.prompt)
         positions.append(np.arange(prompt))
+        prompts.append(np.zeros(prompt, dtype=np.int64))
         branches.append(np.zeros(prompt, dtype=np.int64))
-        for branch, response in enumerate(row.responses, 1):
+        for response in row.responses:
             begin, length = len(tokens), len(response)
             tokens.extend(response)
             positions.append(np.arange(prompt, prompt + length))
-            branches.append(np.full(length, branch))
+            prompts.append(np.full(length, prompt))
+            branches.append(np.full(length, begin - start))
             place.append(np.arange(begin, begin + length))
             source.append(np.concatenate(([start + prompt - 1], np.arange(begin, begin + length - 1))))
             row_of.append(number)
@@ -119,12 +125,11 @@ def pack(rows: Sequence[Tokens]) -> Pack:
     tokens_T, positions_T = np.array(tokens), np.concatenate(positions)
     place_R = np.concatenate(place)
     lengths_S = np.array([len(p) for p in place])
-    blocks = tuple(_blocks(np.array(starts), np.concatenate(branches), positions_T))
+    blocks = tuple(_blocks(np.array(starts), np.concatenate(prompts), np.concatenate(branches)))
     return Pack(
         tokens_T=torch.from_numpy(tokens_T),
         positions_T=torch.from_numpy(positions_T),
         blocks=blocks,
-        slot_T=_slots(blocks, len(tokens)),
         source_R=torch.from_numpy(np.concatenate(source)),
         target_R=torch.from_numpy(tokens_T[place_R]),
         place_R=torch.from_numpy(place_R),
@@ -142,7 +147,7 @@ def _attended(row: Tokens) -> int:
     return prompt * (prompt + 1) // 2 + sum(len(r) * prompt + len(r) * (len(r) + 1) // 2 for r in row.responses)
 
 
-def _blocks(starts: np.ndarray, branch_T: np.ndarray, position_T: np.ndarray) -> Iterator[Block]:
+def _blocks(starts: np.ndarray, prompt_T: np.ndarray, branch_T: np.ndarray) -> Iterator[Block]:
     """Group the rows, longest first, into blocks that waste little when padded."""
     lengths = np.diff(starts)
     group: list[int] = []
@@ -150,35 +155,24 @@ def _blocks(starts: np.ndarray, branch_T: np.ndarray, position_T: np.ndarray) ->
     for row in np.argsort(-lengths, kind="stable"):
         longest = lengths[group[0]] if group else lengths[row]
         if group and longest**2 * (len(group) + 1) > BLOCK_WASTE * (used + lengths[row] ** 2):
-            yield _block(group, starts, branch_T, position_T)
+            yield _block(group, starts, prompt_T, branch_T)
             group, used = [], 0
         group.append(int(row))
         used += lengths[row] ** 2
-    yield _block(group, starts, branch_T, position_T)
+    yield _block(group, starts, prompt_T, branch_T)
 
 
-def _block(group: list[int], starts: np.ndarray, branch_T: np.ndarray, position_T: np.ndarray) -> Block:
+def _block(group: list[int], starts: np.ndarray, prompt_T: np.ndarray, branch_T: np.ndarray) -> Block:
     begin = starts[group][:, None]
     length = np.diff(starts)[group][:, None]
     offset = np.arange(length.max())[None, :]
     real = offset < length
     index = np.where(real, begin + offset, 0)
     return Block(
-        index_NL=torch.from_numpy(index),
-        branch_NL=torch.from_numpy(np.where(real, branch_T[index], -1)),
-        position_NL=torch.from_numpy(np.where(real, position_T[index], 0)),
+        index_NL=torch.from_numpy(np.where(real, index, -1)),
+        prompt_NL=torch.from_numpy(np.where(real, prompt_T[index], 0)),
+        branch_NL=torch.from_numpy(np.where(real, branch_T[index], offset)),
     )
-
-
-def _slots(blocks: tuple[Block, ...], tokens: int) -> Tensor:
-    """The inverse of the blocks' indices: each token of the pack lies in exactly one unpadded slot."""
-    slot_T = torch.empty(tokens, dtype=torch.long)
-    before = 0
-    for block in blocks:
-        real = (block.branch_NL >= 0).flatten()
-        slot_T[block.index_NL.flatten()[real]] = before + real.nonzero()[:, 0]
-        before += len(real)
-    return slot_T
 
 
 def batches_by_tokens(rows: Sequence[Tokens], budget: int) -> list[list[int]]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from pairtune.data.pack import Block, Pack
+from pairtune.data.pack import Pack
+from pairtune.engine import kernels
 
 NAME = "pairtune"
 
@@ -20,6 +21,7 @@ class NotPackableError(Exception):
     """This architecture asks of attention what packed rows cannot give; the padded path must serve."""
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled block calls it as it stands
 def attend(
     module: nn.Module,
     query_1HTD: Tensor,
@@ -63,10 +65,11 @@ def _by_autograd(
 ) -> Tensor:
     """Block by block through torch's own attention (or plain products where scores are capped): [T, H, D]."""
     heads, groups = query_THD.shape[1], key_TKD.shape[1]
-    outputs = []
+    out_THD = query_THD.new_zeros(query_THD.shape)
     for block in pack.blocks:
-        query_NHLD, key_NKLD, value_NKLD = (x[block.index_NL].transpose(1, 2) for x in (query_THD, key_TKD, value_TKD))
-        visible_N1LL = block.visible(window)[:, None]
+        index_NL = block.index_NL.clamp_min(0)
+        query_NHLD, key_NKLD, value_NKLD = (x[index_NL].transpose(1, 2) for x in (query_THD, key_TKD, value_TKD))
+        visible_N1LL = kernels.visible(block.seen(window))[:, None]
         if softcap is None:
             out_NHLD = nn.functional.scaled_dot_product_attention(
                 query_NHLD,
@@ -82,15 +85,16 @@ def _by_autograd(
             scores_NHLL = softcap * torch.tanh(query_NHLD @ key_NKLD.transpose(-1, -2) * scale / softcap)
             weights_NHLL = scores_NHLL.float().masked_fill(~visible_N1LL, -torch.inf).softmax(-1)
             out_NHLD = weights_NHLL.to(value_NKLD.dtype) @ value_NKLD
-        outputs.append(out_NHLD.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[pack.slot_T]
+        real_NL = block.index_NL >= 0
+        out_THD = out_THD.index_copy(0, block.index_NL[real_NL], out_NHLD.transpose(1, 2)[real_NL])
+    return out_THD
 
 
 class _Explicit(torch.autograd.Function):
     """The same as plain batched products, for the CPU, whose flash attention is slow backwards on short rows.
 
-    Queries of the heads that share a key-value head are stacked, so keys and values are never repeated. The backward
-    pass moves gradients between tokens and blocks by gathering (each token has one slot), never by scattering.
+    Queries of the heads that share a key-value head are stacked, so keys and values are never repeated: heads H of a
+    block's N rows are K groups of H/K, and [N, H, L, D] is [N·K, (H/K)·L, D] without moving anything.
     """
 
     @staticmethod
@@ -103,36 +107,38 @@ class _Explicit(torch.autograd.Function):
         scale: float,
         window: int | None,
     ) -> Tensor:
-        groups = key_TKD.shape[1]
-        outputs, kept = [], []
+        out_THD = query_THD.new_empty(query_THD.shape)
+        kept = []
         for block in pack.blocks:
-            query, key, value = (_gather(x, block, groups) for x in (query_THD, key_TKD, value_TKD))
-            rows, length = block.index_NL.shape
-            scores = torch.bmm(query, key.transpose(1, 2)).float().mul_(scale)
-            hidden = ~block.visible(window)[:, None, None]
-            scores.view(rows, groups, -1, length, length).masked_fill_(hidden, -torch.inf)
-            weights = scores.softmax(-1).to(query.dtype)
-            outputs.append(_stack(torch.bmm(weights, value), block, groups))
+            query, key, value = (kernels.heads_first(x, block.index_NL) for x in (query_THD, key_TKD, value_TKD))
+            rows, heads, length, _ = query.shape
+            query, key, value = (_by_group(x, key.shape[1]) for x in (query, key, value))
+            scores = torch.bmm(query, key.transpose(1, 2))
+            weights = kernels.softmax_seen(scores.view(rows, heads, length, length), block.seen(window), scale)
+            out = torch.bmm(weights.view_as(scores), value)
+            kernels.tokens_first(out.view(rows, heads, length, -1), block.index_NL, out_THD)
             kept += [query, key, value, weights]
         ctx.save_for_backward(*kept)
-        ctx.pack, ctx.scale, ctx.groups = pack, scale, groups
-        return torch.cat(outputs)[pack.slot_T]
+        ctx.pack, ctx.scale, ctx.window = pack, scale, window
+        return out_THD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_THD,) = grads
-        gradients: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+        gradients: list[Tensor] = []
         for number, block in enumerate(ctx.pack.blocks):
             query, key, value, weights = ctx.saved_tensors[4 * number : 4 * number + 4]
-            real_NL11 = (block.branch_NL >= 0)[:, :, None, None]
-            grad = _heads_first(grad_THD[block.index_NL] * real_NL11, ctx.groups)
-            grad_weights = torch.bmm(grad, value.transpose(1, 2)).float()
-            weights32 = weights.float()
-            # softmax: ds = w ⊙ (dw − Σ w·dw)
-            grad_weights -= (weights32 * grad_weights).sum(-1, keepdim=True)
-            grad_scores = grad_weights.mul_(weights32).mul_(ctx.scale).to(query.dtype)
-            for place, value_of in zip(
+            rows, heads, length, _ = weights.shape
+            groups = len(key) // rows
+            if not gradients:
+                tokens, size = len(grad_THD), key.shape[-1]
+                gradients = [query.new_empty(tokens, count, size) for count in (heads, groups, groups)]
+            grad = _by_group(kernels.heads_first(grad_THD, block.index_NL), groups)
+            grad_weights = torch.bmm(grad, value.transpose(1, 2)).view_as(weights)
+            grad_scores = kernels.softmax_seen_gradient(grad_weights, weights, block.seen(ctx.window), ctx.scale)
+            grad_scores, weights = (_by_group(x, groups) for x in (grad_scores, weights))
+            for place, found in zip(
                 gradients,
                 (
                     torch.bmm(grad_scores, key),
@@ -141,25 +147,14 @@ class _Explicit(torch.autograd.Function):
                 ),
                 strict=True,
             ):
-                place.append(_stack(value_of, block, ctx.groups))
-        query_grad, key_grad, value_grad = (torch.cat(parts)[ctx.pack.slot_T] for parts in gradients)
-        return query_grad, key_grad, value_grad, None, None, None
+                kernels.tokens_first(found.view(rows, -1, length, found.shape[-1]), block.index_NL, place)
+        return *gradients, None, None, None
 
 
-def _gather(x_THD: Tensor, block: Block, groups: int) -> Tensor:
-    """A block's rows, heads of one key-value group stacked: [T, H, D] -> [N·K, (H/K)·L, D]."""
-    return _heads_first(x_THD[block.index_NL], groups)
-
-
-def _heads_first(x_NLHD: Tensor, groups: int) -> Tensor:
-    rows, length, heads, size = x_NLHD.shape
-    return x_NLHD.transpose(1, 2).reshape(rows * groups, heads // groups * length, size)
-
-
-def _stack(x: Tensor, block: Block, groups: int) -> Tensor:
-    """The inverse of `_heads_first`, rows flattened: [N·K, (H/K)·L, D] -> [N·L, H, D]."""
-    rows, length = block.index_NL.shape
-    return x.view(rows, -1, length, x.shape[-1]).transpose(1, 2).flatten(0, 1)
+def _by_group(x_NHLD: Tensor, groups: int) -> Tensor:
+    """Heads of one key-value group stacked: [N, H, L, D] -> [N·K, (H/K)·L, D]."""
+    rows, heads, length, size = x_NHLD.shape
+    return x_NHLD.view(rows * groups, heads // groups * length, size)
 
 
 def _no_mask(*_: object, **__: object) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Pack
 from pairtune.engine.attention import NAME, NotPackableError
 from pairtune.engine.cost import count_pass
+from pairtune.engine.fusion import fused_blocks
 
 # Tokens in one forward and backward pass. Larger packs run a little faster and hold more activations.
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16384}
@@ -29,14 +30,17 @@ def hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:
     implementation = model.config._attn_implementation
     model.config._attn_implementation = NAME
     try:
-        output = body(input_ids=pack.tokens_T[None], position_ids=pack.positions_T[None], use_cache=False, pack=pack)
+        with fused_blocks(model):
+            output = body(
+                input_ids=pack.tokens_T[None], position_ids=pack.positions_T[None], use_cache=False, pack=pack
+            )
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise NotPackableError(f"the model's forward takes no further keyword arguments ({error})") from error
     finally:
         model.config._attn_implementation = implementation
-    if not all(block.masks for block in pack.blocks):  # nobody asked what may see what
+    if not all(block.asked for block in pack.blocks):  # nobody asked what may see what
         raise NotPackableError("the model's attention does not go through transformers' attention interface")
     return output.last_hidden_state[0]  # type: ignore[no-any-return]
 

@@ -11,13 +11,13 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Pack
+from pairtune.engine import kernels
 from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import count_pass
 from pairtune.engine.hidden import hidden_states
 
-# Rows of logits computed at a time, and rows whose float32 softmax stays in the processor's cache.
+# Rows of logits computed at a time.
 CHUNK_ROWS = 1024
-CACHE_ROWS = 16
 
 # Fields by which configurations say that logits are capped or scaled after the head.
 LOGIT_CHANGES = (
@@ -61,46 +61,36 @@ class _HeadLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_RE: Tensor, weight_VE: Tensor, target_R: Tensor, temperature: float) -> Tensor:
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        logprob_R = hidden_RE.new_empty(len(hidden_RE), dtype=torch.float32)
-        normaliser_R = torch.empty_like(logprob_R)
+        logprobs, normalisers = [], []
         kept: list[Tensor] = []
-        for start in range(0, len(hidden_RE), CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
-            logits_CV = hidden_RE[rows] @ weight_VE.T
-            for at in range(0, len(logits_CV), CACHE_ROWS):
-                part = slice(at, at + CACHE_ROWS)
-                whole = slice(start + at, start + min(at + CACHE_ROWS, len(logits_CV)))
-                scaled = logits_CV[part].float() / temperature
-                normaliser_R[whole] = scaled.logsumexp(-1)
-                logprob_R[whole] = scaled.gather(-1, target_R[whole, None])[:, 0] - normaliser_R[whole]
+        for rows_CE, target_C in zip(hidden_RE.split(CHUNK_ROWS), target_R.split(CHUNK_ROWS), strict=True):
+            logits_CV = rows_CE @ weight_VE.T
+            logprob_C, normaliser_C = kernels.logprobs(logits_CV, target_C, temperature)
+            logprobs.append(logprob_C)
+            normalisers.append(normaliser_C)
             if needs_grad:
                 kept.append(logits_CV)
-        ctx.save_for_backward(hidden_RE, weight_VE, target_R, normaliser_R, *kept)
-        ctx.temperature = temperature
-        return logprob_R
+        ctx.save_for_backward(hidden_RE, weight_VE, target_R, torch.cat(normalisers), *kept)
+        ctx.temperature, ctx.spent = temperature, False
+        return torch.cat(logprobs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (grad_R,) = grads
         hidden_RE, weight_VE, target_R, normaliser_R, *kept = ctx.saved_tensors
+        if ctx.spent:
+            raise RuntimeError("a second backward pass needs a second forward pass: the logits were written over")
+        ctx.spent = True
         need_hidden, need_weight = ctx.needs_input_grad[:2]
-        grad_hidden_RE = torch.empty_like(hidden_RE) if need_hidden else None
+        grad_hidden: list[Tensor] = []
         grad_weight_VE: Tensor | None = None
-        for number, logits_CV in enumerate(kept):
-            start = number * CHUNK_ROWS
-            for at in range(0, len(logits_CV), CACHE_ROWS):
-                part = slice(at, at + CACHE_ROWS)
-                whole = slice(start + at, start + min(at + CACHE_ROWS, len(logits_CV)))
-                scale = grad_R[whole, None] / ctx.temperature
-                # d logprob / d logits = (one-hot − softmax) / t, written where the logits were
-                softmax = (logits_CV[part].float() / ctx.temperature - normaliser_R[whole, None]).exp_()
-                softmax.mul_(-scale).scatter_add_(-1, target_R[whole, None], scale)
-                logits_CV[part] = softmax.to(logits_CV.dtype)
-            rows = slice(start, start + len(logits_CV))
-            if grad_hidden_RE is not None:
-                grad_hidden_RE[rows] = logits_CV @ weight_VE
+        parts = (x.split(CHUNK_ROWS) for x in (hidden_RE, target_R, normaliser_R, grad_R))
+        for logits_CV, rows_CE, target_C, normaliser_C, grad_C in zip(kept, *parts, strict=True):
+            kernels.logprobs_gradient(logits_CV, target_C, normaliser_C, grad_C, ctx.temperature)
+            if need_hidden:
+                grad_hidden.append(logits_CV @ weight_VE)
             if need_weight:
-                part_VE = logits_CV.T @ hidden_RE[rows]
+                part_VE = logits_CV.T @ rows_CE
                 grad_weight_VE = part_VE if grad_weight_VE is None else grad_weight_VE + part_VE
-        return grad_hidden_RE, grad_weight_VE, None, None
+        return torch.cat(grad_hidden) if need_hidden else None, grad_weight_VE, None, None

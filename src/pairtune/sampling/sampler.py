@@ -13,14 +13,12 @@ from transformers import PreTrainedModel
 
 from pairtune.engine.cost import count_pass
 from pairtune.engine.hidden import is_padded
+from pairtune.engine.kernels import draw
 from pairtune.engine.logprob import plain_head
 from pairtune.sampling.decoding import NAME, make_cache
 
 # The batch is made smaller when at least this share of its rows has finished.
 COMPACT_AT = 0.2
-# Tokens of the vocabulary in one block of the two-level cumulative sum, and rows drawn at a time.
-BLOCK = 256
-ROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,41 +131,6 @@ def _sample_batch(
         input_BL, position_BL = token_B[:, None], position_B[:, None]
         mask_BL = torch.cat((mask_BL, mask_BL.new_ones(len(mask_BL), 1)), dim=1)
     return [Sample(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logprobs, ended, strict=True)]
-
-
-def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """One token a row by inverting the cumulative distribution at one uniform number: ids [B] and log-probs [B].
-
-    The vocabulary is summed in blocks and only the block in which the number falls is summed token by token; a few
-    rows at a time, so that their probabilities stay in the processor's cache.
-    """
-    parts = [
-        _draw_rows(logits_BV[at : at + ROWS_AT_ONCE], uniform_B[at : at + ROWS_AT_ONCE], temperature)
-        for at in range(0, len(logits_BV), ROWS_AT_ONCE)
-    ]
-    return torch.cat([token for token, _ in parts]), torch.cat([logprob for _, logprob in parts])
-
-
-def _draw_rows(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    weight_BV = logits_BV.float()  # a copy, or the very logits where they are float32: nothing below writes into it
-    weight_BV = torch.sub(weight_BV, weight_BV.amax(-1, keepdim=True)).div_(temperature).exp_()
-    if weight_BV.shape[1] % BLOCK:
-        weight_BV = torch.nn.functional.pad(weight_BV, (0, -weight_BV.shape[1] % BLOCK))
-    blocks = weight_BV.view(len(weight_BV), -1, BLOCK)
-    upto = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
-    level_B = uniform_B.to(upto.dtype) * upto[:, -1]
-    block_B = _first_above(upto, level_B)
-    rows = torch.arange(len(blocks), device=blocks.device)
-    within = blocks[rows, block_B].double().cumsum(-1)
-    before_B = upto[rows, block_B] - within[:, -1]
-    token_B = block_B * BLOCK + _first_above(within, level_B - before_B)
-    return token_B, (weight_BV[rows, token_B].double() / upto[:, -1]).log().float()
-
-
-def _first_above(upto: Tensor, level_B: Tensor) -> Tensor:
-    """Where each row's running sum first exceeds the level; where rounding keeps it below, where the sum is reached."""
-    found_B = torch.searchsorted(upto, level_B[:, None], right=True)[:, 0]
-    return torch.minimum(found_B, (upto < upto[:, -1:]).sum(-1))
 
 
 def _left_padded(prompts: list[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,92 +1,98 @@
-"""One optimiser step: gradients gathered in float32, clipped by their norm, AdamW on float32 master copies."""
+"""One optimiser step: gradients gathered, clipped by their norm, AdamW on float32 master copies."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from pairtune.data.pack import Tokens, batches_by_tokens
 from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.kernels import adamw, square_sum
+
+# Adam's decay rates (Kingma & Ba 2014), and the names of what is kept for each parameter.
+BETAS = (0.9, 0.999)
+MOMENTS = ("master", "mean", "square")
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) whose weights, moments and gradients are float32 whatever the model's dtype.
+    """AdamW (Loshchilov & Hutter 2019) whose weights and moments are float32 whatever the model's dtype.
 
-    A bfloat16 parameter has a float32 master copy: each pass's gradient is added to the master's as it arrives, and
-    after the step the master is rounded back. Small learning rates are then not lost to bfloat16's 8 bits.
+    A bfloat16 parameter has a float32 master copy, and after a step the master is rounded back: small learning rates
+    are not lost to bfloat16's 8 bits. A step's gradient is kept as the one pass made it, or added up in float32 where
+    there are several passes.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0, eps: float = 1e-8) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.arrived: set[int] = set()  # numbers of the masters that have a gradient of the step under way
-        self.hooks: list[RemovableHandle] = []
-        self.masters = [p if p.dtype == torch.float32 else self._master(i, p) for i, p in enumerate(self.parameters)]
-        self.adam = torch.optim.AdamW(self.masters, lr=0.0, weight_decay=weight_decay, eps=eps, fused=True)
+        self.masters = [p.detach() if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
+        self.means = [torch.zeros_like(master) for master in self.masters]
+        self.squares = [torch.zeros_like(master) for master in self.masters]
+        self.gradients: list[Tensor | None] = [None] * len(self.parameters)
+        self.steps, self.weight_decay, self.eps = 0, weight_decay, eps
+        self.hooks = [p.register_post_accumulate_grad_hook(self._gather(i)) for i, p in enumerate(self.parameters)]
 
     def step(self, *, learning_rate: float, max_gradient_norm: float) -> float:
-        """Apply the gathered gradients and forget them. Returns their norm before clipping."""
-        for i, (parameter, master) in enumerate(zip(self.parameters, self.masters, strict=True)):
-            if master is not parameter and i not in self.arrived and master.grad is not None:
-                master.grad.zero_()
-        self.arrived.clear()
-        norm = nn.utils.clip_grad_norm_(self.masters, max_gradient_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient's norm is {norm.item()}")
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate
-        self.adam.step()
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if master is not parameter:
-                parameter.data.copy_(master.data)
-            elif master.grad is not None:
-                master.grad.zero_()
-        return float(norm)
+        """Apply the gathered gradients and forget them. Returns their norm before clipping.
+
+        A parameter that no gradient reached since the last step stays as it is.
+        """
+        norm = math.sqrt(sum(square_sum(gradient) for gradient in self.gradients if gradient is not None))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient's norm is {norm}")
+        self.steps += 1
+        places = zip(self.parameters, self.masters, self.means, self.squares, self.gradients, strict=True)
+        for parameter, master, mean, square, gradient in places:
+            if gradient is None:
+                continue
+            adamw(
+                master,
+                mean,
+                square,
+                gradient,
+                master if parameter.dtype == torch.float32 else parameter.data,
+                step=self.steps,
+                learning_rate=learning_rate,
+                clip=min(1.0, max_gradient_norm / (norm + 1e-6)),
+                betas=BETAS,
+                eps=self.eps,
+                weight_decay=self.weight_decay,
+            )
+        self.gradients = [None] * len(self.parameters)
+        return norm
 
     def state(self) -> dict[str, Tensor]:
-        """Masters and moments by number, for a checkpoint."""
-        tensors = {}
-        for i, master in enumerate(self.masters):
-            tensors[f"{i}.master"] = master.data
-            tensors |= {f"{i}.{name}": value for name, value in self.adam.state[master].items()}
+        """Masters and moments by number, and the count of steps, for a checkpoint."""
+        tensors = {"steps": torch.tensor(self.steps)}
+        for i, values in enumerate(zip(self.masters, self.means, self.squares, strict=True)):
+            tensors |= {f"{i}.{name}": value for name, value in zip(MOMENTS, values, strict=True)}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take over a checkpoint, and round the masters into the model."""
-        for i, (parameter, master) in enumerate(zip(self.parameters, self.masters, strict=True)):
-            master.data.copy_(tensors[f"{i}.master"])
-            parameter.data.copy_(master.data)
-            names = [key.split(".", 1)[1] for key in tensors if key.startswith(f"{i}.") and key != f"{i}.master"]
-            self.adam.state[master] = {name: tensors[f"{i}.{name}"].to(master.device, copy=True) for name in names}
+        self.steps = int(tensors["steps"])
+        for i, values in enumerate(zip(self.masters, self.means, self.squares, strict=True)):
+            for name, value in zip(MOMENTS, values, strict=True):
+                value.copy_(tensors[f"{i}.{name}"])
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.data.copy_(master)
 
     def release(self) -> None:
         """Forget gradients, moments and hooks; the model keeps its weights."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            parameter.grad = master.grad = None
         for hook in self.hooks:
             hook.remove()
-        self.adam.state.clear()
+        self.masters, self.means, self.squares, self.gradients = [], [], [], []
 
-    def _master(self, number: int, parameter: nn.Parameter) -> nn.Parameter:
-        """The float32 copy of a parameter, and the hook that brings it the parameter's gradients.
+    def _gather(self, number: int) -> Callable[[Tensor], None]:
+        """The hook that takes a parameter's gradient as soon as a pass has made it."""
 
-        The step's first gradient overwrites the last step's, so no pass over memory is spent on zeroing.
-        """
-        master = nn.Parameter(parameter.detach().float())
-        master.grad = torch.zeros_like(master)
+        def gather(parameter: Tensor) -> None:
+            fresh, before = parameter.grad, self.gradients[number]
+            assert fresh is not None
+            self.gradients[number] = fresh if before is None else before.float().add_(fresh)
+            parameter.grad = None
 
-        def gather(fresh: Tensor) -> None:
-            assert master.grad is not None
-            assert fresh.grad is not None
-            if number in self.arrived:
-                master.grad.add_(fresh.grad)
-            else:
-                master.grad.copy_(fresh.grad)
-                self.arrived.add(number)
-            fresh.grad = None
-
-        self.hooks.append(parameter.register_post_accumulate_grad_hook(gather))
-        return master
+        return gather
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float, decay: bool = True) -> float:

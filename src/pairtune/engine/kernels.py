@@ -1,0 +1,261 @@
+"""The passes between matrix products: in torch for every device, and in C++ (kernels.cpp) for CPUs with a compiler.
+
+The library is built once, for the processor it runs on, and kept in the cache by its source. Where that is not possible
+the torch versions serve; they are also what the tests hold the C++ against.
+
+Shape suffixes: T tokens, N rows of a block, L its length, H heads, K key-value heads, D head size, R rows of logits,
+V vocabulary.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pairtune.models.load import cache_folder
+
+FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fopenmp"),
+    *("-shared", "-fPIC", "-std=c++17"),
+)
+SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
+# Rows of logits whose float32 softmax stays in the processor's cache, for the torch versions.
+CACHE_ROWS = 16
+# Tokens of the vocabulary in one block of the two-level cumulative sum.
+DRAW_BLOCK = 256
+
+
+@cache
+def library() -> tuple[ctypes.CDLL | None, str]:
+    """The built library, or None and why there is none."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return None, "there is no C++ compiler"
+    source = Path(__file__).with_name("kernels.cpp")
+    digest = hashlib.sha256(source.read_bytes() + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
+    path = cache_folder() / "kernels" / f"kernels-{digest}.so"
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".partial-{os.getpid()}")
+            subprocess.run([compiler, *FLAGS, str(source), "-o", str(partial)], check=True, capture_output=True)
+            partial.replace(path)
+        return ctypes.CDLL(str(path)), ""
+    except (OSError, subprocess.CalledProcessError) as error:
+        return None, f"the C++ kernels cannot be built ({type(error).__name__})"
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            return "".join(sorted({line for line in info if line.startswith(("flags", "Features", "model name"))}))
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether the C++ library takes these tensors."""
+    fits = all(x.device.type == "cpu" and x.dtype in SUFFIXES for x in tensors)
+    return fits and library()[0] is not None
+
+
+def _call(name: str, dtypes: torch.dtype | tuple[torch.dtype, ...], *arguments: Tensor | float | int) -> None:
+    """Run a C++ function. Tensors must be contiguous unless their strides are among the arguments."""
+    converted: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            converted.append(ctypes.c_void_p(argument.data_ptr()))
+        else:
+            converted.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
+    suffixes = [SUFFIXES[dtype] for dtype in (dtypes if isinstance(dtypes, tuple) else (dtypes,))]
+    getattr(library()[0], "_".join((name, *suffixes)))(*converted)
+
+
+# ---- attention ---------------------------------------------------------------------------------------------------
+
+
+def heads_first(x_THD: Tensor, index_NL: Tensor) -> Tensor:
+    """A block's rows by head, zeros where the index is negative: [T, H, D] -> [N, H, L, D]."""
+    (rows, length), (heads, size) = index_NL.shape, x_THD.shape[1:]
+    if not serves(x_THD):
+        real_NL11 = (index_NL >= 0)[:, :, None, None]
+        return (x_THD[index_NL.clamp_min(0)] * real_NL11).transpose(1, 2).contiguous()
+    if x_THD.stride(-1) != 1:
+        x_THD = x_THD.contiguous()
+    out = x_THD.new_empty(rows, heads, length, size)
+    strides = (x_THD.stride(0), x_THD.stride(1))
+    _call("heads_first", x_THD.dtype, x_THD, *strides, index_NL, out, rows, heads, length, size)
+    return out
+
+
+def tokens_first(x_NHLD: Tensor, index_NL: Tensor, out_THD: Tensor) -> None:
+    """The inverse, into `out_THD`, which other blocks fill as well; where the index is negative nothing is written."""
+    rows, heads, length, size = x_NHLD.shape
+    if serves(x_NHLD):
+        _call("tokens_first", x_NHLD.dtype, x_NHLD, index_NL, out_THD, rows, heads, length, size)
+    else:
+        out_THD[index_NL[index_NL >= 0]] = x_NHLD.transpose(1, 2)[index_NL >= 0]
+
+
+def softmax_seen(scores_NHLL: Tensor, seen_NL4: Tensor, scale: float) -> Tensor:
+    """Softmax of scale·scores over what each token sees (see `Block.seen`), over the scores; 0 elsewhere."""
+    rows, heads, length, _ = scores_NHLL.shape
+    if serves(scores_NHLL):
+        _call("softmax_seen", scores_NHLL.dtype, scores_NHLL, seen_NL4, float(scale), rows, heads, length)
+        return scores_NHLL
+    hidden_N1LL = ~visible(seen_NL4)[:, None]
+    weights = (scores_NHLL.float() * scale).masked_fill_(hidden_N1LL, -torch.inf).softmax(-1)
+    return weights.to(scores_NHLL.dtype)
+
+
+def softmax_seen_gradient(grad_NHLL: Tensor, weights_NHLL: Tensor, seen_NL4: Tensor, scale: float) -> Tensor:
+    """Gradient of the scores from that of the weights, over it: scale·w·(dw − Σ w·dw)."""
+    rows, heads, length, _ = weights_NHLL.shape
+    if serves(grad_NHLL, weights_NHLL):
+        arguments = (grad_NHLL, weights_NHLL, seen_NL4, float(scale), rows, heads, length)
+        _call("softmax_seen_gradient", grad_NHLL.dtype, *arguments)
+        return grad_NHLL
+    grad, weights = grad_NHLL.float(), weights_NHLL.float()
+    grad -= (weights * grad).sum(-1, keepdim=True)
+    return grad.mul_(weights).mul_(scale).to(weights_NHLL.dtype)
+
+
+def visible(seen_NL4: Tensor) -> Tensor:
+    """`seen` as a mask, [N, L, L] bool."""
+    place = torch.arange(seen_NL4.shape[1], device=seen_NL4.device)
+    first, stop, branch, _ = seen_NL4[..., None].unbind(2)
+    return ((place >= first) & (place < stop)) | ((place >= branch) & (place <= place[:, None]))
+
+
+# ---- the head ----------------------------------------------------------------------------------------------------
+
+
+def logprobs(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """log softmax(logits / t) at the targets, and the log of each row's normaliser: two [R], float32."""
+    logprob_R = torch.empty(len(logits_RV), dtype=torch.float32, device=logits_RV.device)
+    normaliser_R = torch.empty_like(logprob_R)
+    if serves(logits_RV):
+        arguments = (logits_RV, target_R, 1 / temperature, logprob_R, normaliser_R, *logits_RV.shape)
+        _call("logprobs", logits_RV.dtype, *arguments)
+        return logprob_R, normaliser_R
+    for rows in _cached_rows(logits_RV):
+        scaled = logits_RV[rows].float() / temperature
+        normaliser_R[rows] = scaled.logsumexp(-1)
+        logprob_R[rows] = scaled.gather(-1, target_R[rows, None])[:, 0] - normaliser_R[rows]
+    return logprob_R, normaliser_R
+
+
+def logprobs_gradient(
+    logits_RV: Tensor, target_R: Tensor, normaliser_R: Tensor, grad_R: Tensor, temperature: float
+) -> None:
+    """Write the logits' gradient over them: (one-hot − softmax) / t, times the incoming gradient."""
+    if serves(logits_RV):
+        arguments = (logits_RV, target_R, normaliser_R, grad_R.contiguous(), 1 / temperature, *logits_RV.shape)
+        _call("logprobs_gradient", logits_RV.dtype, *arguments)
+        return
+    for rows in _cached_rows(logits_RV):
+        scale = grad_R[rows, None] / temperature
+        softmax = (logits_RV[rows].float() / temperature - normaliser_R[rows, None]).exp_()
+        softmax.mul_(-scale).scatter_add_(-1, target_R[rows, None], scale)
+        logits_RV[rows] = softmax.to(logits_RV.dtype)
+
+
+def _cached_rows(logits_RV: Tensor) -> list[slice]:
+    rows = CACHE_ROWS if logits_RV.device.type == "cpu" else max(1, len(logits_RV))
+    return [slice(at, at + rows) for at in range(0, len(logits_RV), rows)]
+
+
+# ---- sampling ----------------------------------------------------------------------------------------------------
+
+
+def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """One token a row by inverting the cumulative distribution at one uniform number: ids [B] and log-probs [B].
+
+    The vocabulary is summed in blocks and only the block in which the number falls is summed token by token.
+    """
+    if serves(logits_BV):
+        logits_BV, uniform_B = logits_BV.contiguous(), uniform_B.double().contiguous()
+        token_B = torch.empty(len(logits_BV), dtype=torch.long)
+        logprob_B = torch.empty(len(logits_BV), dtype=torch.float32)
+        _call("draw", logits_BV.dtype, logits_BV, uniform_B, 1 / temperature, token_B, logprob_B, *logits_BV.shape)
+        return token_B, logprob_B
+    parts = [_draw(logits_BV[rows], uniform_B[rows], temperature) for rows in _cached_rows(logits_BV)]
+    return torch.cat([token for token, _ in parts]), torch.cat([logprob for _, logprob in parts])
+
+
+def _draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    weight_BV = logits_BV.float()  # a copy, or the very logits where they are float32: nothing below writes into it
+    weight_BV = torch.sub(weight_BV, weight_BV.amax(-1, keepdim=True)).div_(temperature).exp_()
+    if weight_BV.shape[1] % DRAW_BLOCK:
+        weight_BV = torch.nn.functional.pad(weight_BV, (0, -weight_BV.shape[1] % DRAW_BLOCK))
+    blocks = weight_BV.view(len(weight_BV), -1, DRAW_BLOCK)
+    upto = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    level_B = uniform_B.to(upto.dtype) * upto[:, -1]
+    block_B = _first_above(upto, level_B)
+    rows = torch.arange(len(blocks), device=blocks.device)
+    within = blocks[rows, block_B].double().cumsum(-1)
+    before_B = upto[rows, block_B] - within[:, -1]
+    token_B = block_B * DRAW_BLOCK + _first_above(within, level_B - before_B)
+    return token_B, (weight_BV[rows, token_B].double() / upto[:, -1]).log().float()
+
+
+def _first_above(upto: Tensor, level_B: Tensor) -> Tensor:
+    """Where each row's running sum first exceeds the level; where rounding keeps it below, where the sum is reached."""
+    found_B = torch.searchsorted(upto, level_B[:, None], right=True)[:, 0]
+    return torch.minimum(found_B, (upto < upto[:, -1:]).sum(-1))
+
+
+# ---- the optimiser -----------------------------------------------------------------------------------------------
+
+
+def adamw(
+    master: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    *,
+    step: int,
+    learning_rate: float,
+    clip: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """AdamW (Loshchilov & Hutter 2019) in place on a float32 master copy and its moments; `weight` is its rounding.
+
+    `clip` is what the gradient is multiplied by, `step` counts from 1. All five have one shape; `weight` may be
+    `master` itself.
+    """
+    correction1, correction2 = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
+    if serves(master, grad, weight) and (grad.dtype, weight.dtype) != (torch.bfloat16, torch.float32):
+        tensors = (master, mean, square, grad.contiguous(), weight)
+        rises = (1 - betas[0], betas[1], 1 - betas[1], correction1, correction2)
+        numbers = (learning_rate, clip, *rises, eps, weight_decay)
+        _call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in numbers), master.numel())
+        return
+    grad = grad.float() * clip
+    mean.lerp_(grad, 1 - betas[0])
+    square.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
+    master.mul_(1 - learning_rate * weight_decay)
+    master.addcdiv_(mean, (square.sqrt() / correction2).add_(eps), value=-learning_rate / correction1)
+    if weight is not master:
+        weight.copy_(master)
+
+
+def square_sum(values: Tensor) -> float:
+    """Σ x², in float32 or better."""
+    if serves(values):
+        out = torch.empty(1, dtype=torch.float64)
+        _call("square_sum", values.dtype, values.contiguous(), out, values.numel())
+        return float(out)
+    return float(torch.linalg.vector_norm(values, dtype=torch.float32)) ** 2
