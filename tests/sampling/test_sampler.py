@@ -127,14 +127,10 @@ def test_an_answer_alone_is_the_answer_in_a_batch(tiny_model, architecture, monk
         assert_same(answers(model, end_ids=ENDS), together)
 
 
-def test_transformers_own_cache_draws_the_same(tiny_model, architecture, monkeypatch):
-    from transformers import DynamicCache
-
-    model = tiny_model(architecture)
-    expected = answers(model, end_ids=ENDS)
-    monkeypatch.setattr(sampler, "make_cache", lambda model, longest: DynamicCache())
-    monkeypatch.setattr(sampler, "NAME", "eager")
-    assert_same(answers(model, end_ids=ENDS), expected)
+def test_transformers_own_cache_draws_the_same(tiny_model, architecture):
+    model, padded = tiny_model(architecture), tiny_model(architecture)
+    use_padded(padded)
+    assert_same(answers(padded, end_ids=ENDS), answers(model, end_ids=ENDS))
 
 
 def test_a_model_on_the_padded_path_decodes_by_its_own_attention(tiny_model):

@@ -142,6 +142,30 @@ def pack(rows: Sequence[Tokens]) -> Pack:
     )
 
 
+def pack_prompts(prompts: Sequence[Sequence[int]]) -> Pack:
+    """Prompts alone, end to end: `source_R` is each one's last token, which predicts what comes next."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    if not lengths.all():
+        raise ValueError("a prompt needs at least one token")
+    starts = np.concatenate(([0], lengths.cumsum()))
+    nothing = np.zeros(starts[-1], dtype=np.int64)
+    none = torch.empty(0, dtype=torch.long)
+    return Pack(
+        tokens_T=torch.tensor([token for prompt in prompts for token in prompt]),
+        positions_T=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
+        blocks=tuple(_blocks(starts, nothing, nothing)),
+        source_R=torch.from_numpy(starts[1:] - 1),
+        target_R=none,
+        place_R=none,
+        response_R=none,
+        last_S=none,
+        row_S=none,
+        rows=len(prompts),
+        responses=0,
+        attended=int((lengths * (lengths + 1) // 2).sum()),
+    )
+
+
 def _attended(row: Tokens) -> int:
     prompt = len(row.prompt)
     return prompt * (prompt + 1) // 2 + sum(len(r) * prompt + len(r) * (len(r) + 1) // 2 for r in row.responses)

@@ -157,10 +157,10 @@ def _by_group(x_NHLD: Tensor, groups: int) -> Tensor:
     return x_NHLD.view(rows * groups, heads // groups * length, size)
 
 
-def _no_mask(*_: object, **__: object) -> None:
+def no_mask(*_: object, **__: object) -> None:
     """Packs carry their own mask; the one transformers would build from positions is wrong for them."""
     return
 
 
 AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, _no_mask)
+AttentionMaskInterface.register(NAME, no_mask)

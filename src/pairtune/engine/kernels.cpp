@@ -133,6 +133,41 @@ void softmax_seen_gradient(S *grad, const S *weights, const Seen *seen, float sc
             }
 }
 
+// One new token a row: its key and value are written behind the `length` before them, then it attends to them all
+// (the last `window` of them). Row b lies at slot[b] of the buffers [slots, K, longest, D].
+template <class S>
+void attend_one(const S *query, const S *key, const S *value, int64_t q_token, int64_t q_head, int64_t k_token,
+                int64_t k_head, int64_t v_token, int64_t v_head, S *keys, S *values, const int64_t *slot,
+                const int64_t *length, S *out, float scale, int64_t window, int64_t B, int64_t H, int64_t K, int64_t D,
+                int64_t longest) {
+#pragma omp parallel for collapse(2)
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t k = 0; k < K; k++) {
+            S *row_keys = keys + (slot[b] * K + k) * longest * D, *row_values = values + (slot[b] * K + k) * longest * D;
+            int64_t last = length[b], first = std::max(int64_t(0), last + 1 - window);
+            std::memcpy(row_keys + last * D, key + b * k_token + k * k_head, D * sizeof(S));
+            std::memcpy(row_values + last * D, value + b * v_token + k * v_head, D * sizeof(S));
+            for (int64_t h = k * (H / K); h < (k + 1) * (H / K); h++) {
+                const S *q = query + b * q_token + h * q_head;
+                float scores[last + 1 - first], wide[D], sum = 0, highest = std::numeric_limits<float>::lowest();
+                for (int64_t d = 0; d < D; d++) wide[d] = load(q[d]) * scale;
+                for (int64_t j = first; j <= last; j++) {
+                    float score = 0;
+                    for (int64_t d = 0; d < D; d++) score += wide[d] * load(row_keys[j * D + d]);
+                    scores[j - first] = score;
+                    highest = std::max(highest, score);
+                }
+                for (int64_t d = 0; d < D; d++) wide[d] = 0;
+                for (int64_t j = first; j <= last; j++) {
+                    float weight = exp_of(scores[j - first] - highest);
+                    sum += weight;
+                    for (int64_t d = 0; d < D; d++) wide[d] += weight * load(row_values[j * D + d]);
+                }
+                for (int64_t d = 0; d < D; d++) store(out[(b * H + h) * D + d], wide[d] / sum);
+            }
+        }
+}
+
 template <class S> float highest_of(const S *x, int64_t V) {
     float highest = std::numeric_limits<float>::lowest();
     for (int64_t v = 0; v < V; v++) highest = std::max(highest, load(x[v]));
@@ -249,6 +284,14 @@ template <class S> void square_sum(const S *x, double *out, int64_t count) {
     extern "C" void softmax_seen_gradient_##suffix(S *grad, const S *weights, const Seen *seen, float scale,           \
                                                    int64_t N, int64_t H, int64_t L) {                                  \
         softmax_seen_gradient(grad, weights, seen, scale, N, H, L);                                                    \
+    }                                                                                                                  \
+    extern "C" void attend_one_##suffix(                                                                               \
+        const S *query, const S *key, const S *value, int64_t q_token, int64_t q_head, int64_t k_token,                \
+        int64_t k_head, int64_t v_token, int64_t v_head, S *keys, S *values, const int64_t *slot,                      \
+        const int64_t *length, S *out, float scale, int64_t window, int64_t B, int64_t H, int64_t K, int64_t D,        \
+        int64_t longest) {                                                                                             \
+        attend_one(query, key, value, q_token, q_head, k_token, k_head, v_token, v_head, keys, values, slot, length,   \
+                   out, scale, window, B, H, K, D, longest);                                                           \
     }                                                                                                                  \
     extern "C" void logprobs_##suffix(const S *logits, const int64_t *target, float inverse_t, float *logprob,         \
                                       float *normaliser, int64_t R, int64_t V) {                                       \

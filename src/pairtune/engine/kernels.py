@@ -136,6 +136,47 @@ def visible(seen_NL4: Tensor) -> Tensor:
     return ((place >= first) & (place < stop)) | ((place >= branch) & (place <= place[:, None]))
 
 
+def attend_one(
+    query_BHD: Tensor,
+    key_BKD: Tensor,
+    value_BKD: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slot_B: Tensor,
+    length_B: Tensor,
+    scale: float,
+    *,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Attention of one new token a row, [B, H, D]: its key and value are written behind the `length_B` before them.
+
+    Row b's keys and values lie at `slot_B[b]` of the buffers [slots, K, longest, D].
+    """
+    heads, groups, longest = query_BHD.shape[1], keys.shape[1], keys.shape[2]
+    if serves(query_BHD) and softcap is None:
+        new = [x if x.stride(-1) == 1 else x.contiguous() for x in (query_BHD, key_BKD, value_BKD)]
+        strides = [stride for x in new for stride in x.stride()[:2]]
+        out = query_BHD.new_empty(query_BHD.shape)
+        shape = (len(out), heads, groups, out.shape[-1], longest)
+        places = (keys, values, slot_B, length_B, out)
+        _call("attend_one", out.dtype, *new, *strides, *places, float(scale), window or longest, *shape)
+        return out
+    keys[slot_B, :, length_B], values[slot_B, :, length_B] = key_BKD, value_BKD
+    seen = int(length_B.max()) + 1
+    place = torch.arange(seen, device=length_B.device)
+    hidden = place > length_B[:, None]
+    if window is not None:
+        hidden |= place <= length_B[:, None] - window
+    stacked = query_BHD.unflatten(1, (groups, heads // groups)).float()
+    scores = stacked @ keys[slot_B, :, :seen].float().transpose(2, 3) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    weights = scores.masked_fill_(hidden[:, None, None], -torch.inf).softmax(-1)
+    out: Tensor = (weights @ values[slot_B, :, :seen].float()).flatten(1, 2).to(query_BHD.dtype)
+    return out
+
+
 # ---- the head ----------------------------------------------------------------------------------------------------
 
 

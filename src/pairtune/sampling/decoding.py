@@ -1,89 +1,161 @@
-"""What makes one decoding step cheap: a cache that never moves, and attention for one query without copies.
+"""What makes a decoding step cheap: keys and values that never move, and attention of one token a row over them.
 
-Shape suffixes: B rows, H heads, K key-value heads, D head size, t tokens cached so far.
+The rows' new tokens go through the model as one flat sequence, as packs do, so the engine's compiled blocks serve.
+Shape suffixes: T tokens of the prompts' pack, P prompts, B rows, L padded length, H heads, K key-value heads, D head
+size, E hidden size.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+
+from pairtune.data.pack import Pack, pack_prompts
+from pairtune.engine.attention import NotPackableError, attend, no_mask
+from pairtune.engine.cost import count_pass
+from pairtune.engine.fusion import fused_blocks
+from pairtune.engine.kernels import attend_one
 
 NAME = "pairtune_decoding"
 
 
-class RoomyLayer(DynamicLayer):
-    """A layer's keys and values in one buffer made for the longest answer, instead of a new copy every step."""
+class KeyValues:
+    """The keys and values of all rows, layer by layer, in buffers made for the longest answer.
 
-    def __init__(self, longest: int) -> None:
-        super().__init__()
-        self.longest, self.filled = longest, 0
+    Equal prompts are read once and copied to the rows that answer them. A finished row is left out of `slot_B`;
+    nothing is moved. Raises NotPackableError for an architecture that does not show its attention.
+    """
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values behind the old; returns views of all so far, [B, K, t, D]."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            rows, heads, _length, _size = key_states.shape
-            self.key_buffer = key_states.new_empty(rows, heads, self.longest, key_states.shape[-1])
-            self.value_buffer = value_states.new_empty(rows, heads, self.longest, value_states.shape[-1])
-        end = self.filled + key_states.shape[-2]
-        self.key_buffer[:, :, self.filled : end] = key_states
-        self.value_buffer[:, :, self.filled : end] = value_states
-        self.filled = end
-        return self._show()
+    def __init__(self, model: PreTrainedModel, longest: int) -> None:
+        self.model, self.longest = model, longest
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.pack: Pack | None = None
+        self.slot_B = self.length_B = torch.empty(0, dtype=torch.long)
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows only."""
-        self.key_buffer, self.value_buffer = self.key_buffer[indices], self.value_buffer[indices]
-        self._show()
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Take in the prompts, equal ones once. Returns the hidden state after each one's last token: [B, E]."""
+        device = self.model.device
+        unique = {tuple(prompt): None for prompt in prompts}
+        number = {prompt: i for i, prompt in enumerate(unique)}
+        prompt_B = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
+        self.pack = pack_prompts(list(unique)).to(device)
+        size_P = torch.diff(self.pack.source_R, prepend=self.pack.source_R.new_tensor([-1]))
+        self.slot_T = torch.repeat_interleave(torch.arange(len(unique), device=device), size_P)
+        count_pass(self.model, tokens=len(self.slot_T), attended=self.pack.attended, predicted=0)
+        hidden_PE = self._run(self.pack.tokens_T, self.pack.positions_T)[self.pack.source_R]
+        self.pack = None
+        if len(unique) < len(prompts):
+            self.layers = {i: (keys[prompt_B], values[prompt_B]) for i, (keys, values) in self.layers.items()}
+        self.length_B, self.slot_B = size_P[prompt_B], torch.arange(len(prompts), device=device)
+        return hidden_PE[prompt_B]
 
-    def _show(self) -> tuple[Tensor, Tensor]:
-        keys, values = self.key_buffer[:, :, : self.filled], self.value_buffer[:, :, : self.filled]
-        self.keys, self.values = keys, values
-        return keys, values
+    def step(self, token_B: Tensor) -> Tensor:
+        """Take in one token a row: the hidden states after them, [B, E]."""
+        attended = int(self.length_B.sum()) + len(token_B)
+        count_pass(self.model, tokens=len(token_B), attended=attended, predicted=0)
+        hidden_BE = self._run(token_B, self.length_B)
+        self.length_B = self.length_B + 1
+        return hidden_BE
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
+        self.slot_B, self.length_B = self.slot_B[rows], self.length_B[rows]
+
+    def _run(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        config = self.model.config
+        implementation, config._attn_implementation = config._attn_implementation, NAME
+        try:
+            with fused_blocks(self.model):
+                output = self.model.base_model(
+                    input_ids=tokens[None], position_ids=positions[None], use_cache=False, key_values=self
+                )
+        finally:
+            config._attn_implementation = implementation
+        return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
 
-def make_cache(model: PreTrainedModel, longest: int) -> Cache:
-    """A cache for `longest` tokens a row; transformers' own where layers are not plain (or sliding) attention."""
-    config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds <= {"full_attention", "sliding_attention"}:
-        return Cache(layers=[RoomyLayer(longest) for _ in range(config.num_hidden_layers)])
-    return DynamicCache(config=model.config)
+class Padded:
+    """The same by transformers' own cache on left-padded rows, for architectures that packed rows would make wrong."""
+
+    def __init__(self, model: PreTrainedModel, longest: int) -> None:
+        self.model, self.cache = model, DynamicCache(config=model.config)
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Take in the prompts: the hidden state after each one's last token, [B, E]."""
+        length, device = max(map(len, prompts)), self.model.device
+        input_BL = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+        size_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.mask_BL = (torch.arange(length, device=device) >= length - size_B[:, None]).long()
+        return self._run(input_BL, (self.mask_BL.cumsum(-1) - 1).clamp_min(0))
+
+    def step(self, token_B: Tensor) -> Tensor:
+        """Take in one token a row: the hidden states after them, [B, E]."""
+        self.mask_BL = torch.cat((self.mask_BL, self.mask_BL.new_ones(len(token_B), 1)), dim=1)
+        return self._run(token_B[:, None], self.mask_BL.sum(-1, keepdim=True) - 1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
+        self.cache.batch_select_indices(rows)
+        self.mask_BL = self.mask_BL[rows]
+
+    def _run(self, input_BL: Tensor, position_BL: Tensor) -> Tensor:
+        seen_B = self.mask_BL.sum(-1)
+        new_B = seen_B if input_BL.shape[1] > 1 else torch.ones_like(seen_B)
+        attended_B = new_B * seen_B - new_B * (new_B - 1) // 2  # a new token sees all before it and itself
+        count_pass(self.model, tokens=int(new_B.sum()), attended=int(attended_B.sum()), predicted=0)
+        output = self.model.base_model(
+            input_ids=input_BL,
+            attention_mask=self.mask_BL,
+            position_ids=position_BL,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
 
-def attend_one(
-    module: nn.Module,
-    query_BHLD: Tensor,
-    key_BKtD: Tensor,
-    value_BKtD: Tensor,
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled block calls it as it stands
+def attend_cached(
+    module: Any,
+    query_1HTD: Tensor,
+    key_1KTD: Tensor,
+    value_1KTD: Tensor,
     attention_mask: Tensor | None,
+    *,
     scaling: float | None = None,
-    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    key_values: KeyValues | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one new token a row: [B, 1, H, D]. Longer queries, and what is unusual, go to torch's own."""
-    rows, heads, length, size = query_BHLD.shape
-    groups = key_BKtD.shape[1]
-    plain = others.get("softcap") is None and others.get("s_aux") is None and others.get("position_bias") is None
-    if length > 1 or dropout or not plain or query_BHLD.is_cuda:
-        return sdpa_attention_forward(
-            module, query_BHLD, key_BKtD, value_BKtD, attention_mask, scaling=scaling, dropout=dropout, **others
-        )
-    # Heads that share keys are stacked as rows of one small product, so nothing is repeated and nothing is moved.
-    stacked = query_BHLD.reshape(rows * groups, heads // groups, size)
-    scores = torch.bmm(stacked, key_BKtD.flatten(0, 1).transpose(1, 2)).float()
-    scores *= size**-0.5 if scaling is None else scaling
-    scores_BKGt = scores.view(rows, groups, heads // groups, -1)
-    if attention_mask is not None:
-        scores_BKGt.masked_fill_(~attention_mask, -torch.inf)
-    weights = scores.softmax(-1).to(query_BHLD.dtype)
-    out = torch.bmm(weights, value_BKtD.flatten(0, 1))
-    return out.view(rows, 1, heads, size), None
+    """Attention over prompts (with a pack) or of one new token a row: [1, T or B, H, D]."""
+    if key_values is None:
+        raise NotPackableError("the model does not hand keyword arguments on to its attention")
+    query, key, value = (x[0].transpose(0, 1) for x in (query_1HTD, key_1KTD, value_1KTD))
+    pack = key_values.pack
+    if pack is not None:
+        shape = (pack.rows, key.shape[1], key_values.longest, key.shape[2])
+        keys, values = key.new_empty(shape), value.new_empty(shape)
+        keys[key_values.slot_T, :, pack.positions_T] = key
+        values[key_values.slot_T, :, pack.positions_T] = value
+        key_values.layers[module.layer_idx] = keys, values
+        arguments = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "pack": pack}
+        out: tuple[Tensor, None] = attend(module, query_1HTD, key_1KTD, value_1KTD, None, **arguments, **others)
+        return out
+    out_BHD = attend_one(
+        query,
+        key,
+        value,
+        *key_values.layers[module.layer_idx],
+        key_values.slot_B,
+        key_values.length_B,
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=sliding_window,
+        softcap=softcap,
+    )
+    return out_BHD[None], None
 
 
-AttentionInterface.register(NAME, attend_one)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(NAME, attend_cached)
+AttentionMaskInterface.register(NAME, no_mask)

@@ -1,6 +1,6 @@
 """Pure sampling in batches with a key-value cache, keeping the log-probabilities that the tokens were drawn with.
 
-Shape suffixes: B rows still being written, L padded prompt length, V vocabulary.
+Shape suffixes: B rows still being written, E hidden size.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pairtune.engine.cost import count_pass
 from pairtune.engine.hidden import is_padded
 from pairtune.engine.kernels import draw
 from pairtune.engine.logprob import plain_head
-from pairtune.sampling.decoding import NAME, make_cache
+from pairtune.sampling.decoding import KeyValues, Padded
 
 # The batch is made smaller when at least this share of its rows has finished.
 COMPACT_AT = 0.2
@@ -55,10 +55,8 @@ def sample(
     uniform = torch.rand(len(prompts), max_new_tokens, generator=generator, dtype=torch.float64)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: list[Sample | None] = [None] * len(prompts)
-    training, implementation = model.training, model.config._attn_implementation
+    training = model.training
     model.eval()
-    if implementation == "sdpa" and not is_padded(model):
-        model.config._attn_implementation = NAME  # else the model has its reasons for another
     try:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
@@ -67,7 +65,6 @@ def sample(
                 answers[i] = answer
             progress(len(rows))
     finally:
-        model.config._attn_implementation = implementation
         model.train(training)
     return [answer for answer in answers if answer is not None]
 
@@ -87,9 +84,6 @@ def _sample_batch(
     temperature: float,
 ) -> list[Sample]:
     device = next(model.parameters()).device
-    input_BL, mask_BL = _left_padded(prompts, device)
-    position_B = mask_BL.sum(-1) - 1
-    position_BL = (mask_BL.cumsum(-1) - 1).clamp_min(0)
     end = torch.tensor(end_ids, dtype=torch.long, device=device)
     uniform = uniform.to(device)
     rows = torch.arange(len(prompts), device=device)
@@ -97,21 +91,11 @@ def _sample_batch(
     logprobs: list[list[float]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
     head = plain_head(model)
-    cache = make_cache(model, input_BL.shape[1] + uniform.shape[1])
+    decoder = (Padded if is_padded(model) else KeyValues)(model, max(map(len, prompts)) + uniform.shape[1])
+    hidden_BE = decoder.begin(prompts)
     for step in range(uniform.shape[1]):
-        output = model.base_model(
-            input_ids=input_BL,
-            attention_mask=mask_BL,
-            position_ids=position_BL,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        seen_B = mask_BL.sum(-1)
-        new_B = seen_B if step == 0 else torch.ones_like(seen_B)
-        attended_B = new_B * seen_B - new_B * (new_B - 1) // 2  # a new token sees all before it and itself
-        count_pass(model, tokens=int(new_B.sum()), attended=int(attended_B.sum()), predicted=len(rows))
-        logits_BV = head(output.last_hidden_state[:, -1])
-        token_B, logprob_B = draw(logits_BV, uniform[rows, step], temperature)
+        count_pass(model, tokens=0, attended=0, predicted=len(rows))
+        token_B, logprob_B = draw(head(hidden_BE), uniform[rows, step], temperature)
         stopped_B = torch.isin(token_B, end)
         for row, token, logprob, stop in zip(
             rows.tolist(), token_B.tolist(), logprob_B.tolist(), stopped_B.tolist(), strict=True
@@ -121,23 +105,11 @@ def _sample_batch(
                 logprobs[row].append(logprob)
                 ended[row] = stop
         going_B = torch.tensor([not ended[row] for row in rows.tolist()], device=device)
-        if not going_B.any():
+        if not going_B.any() or step + 1 == uniform.shape[1]:
             break
-        if (~going_B).float().mean() >= COMPACT_AT:
+        if (~going_B).float().mean() >= COMPACT_AT and going_B.sum() > 1:  # one row alone would be compiled anew
             kept = going_B.nonzero()[:, 0]
-            cache.batch_select_indices(kept)
-            rows, token_B, mask_BL, position_B = rows[kept], token_B[kept], mask_BL[kept], position_B[kept]
-        position_B = position_B + 1
-        input_BL, position_BL = token_B[:, None], position_B[:, None]
-        mask_BL = torch.cat((mask_BL, mask_BL.new_ones(len(mask_BL), 1)), dim=1)
+            decoder.keep(kept)
+            rows, token_B = rows[kept], token_B[kept]
+        hidden_BE = decoder.step(token_B)
     return [Sample(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logprobs, ended, strict=True)]
-
-
-def _left_padded(prompts: list[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    length = max(len(prompt) for prompt in prompts)
-    input_BL = torch.zeros(len(prompts), length, dtype=torch.long)
-    mask_BL = torch.zeros_like(input_BL)
-    for i, prompt in enumerate(prompts):
-        input_BL[i, length - len(prompt) :] = torch.tensor(list(prompt))
-        mask_BL[i, length - len(prompt) :] = 1
-    return input_BL.to(device), mask_BL.to(device)
