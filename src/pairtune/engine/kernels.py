@@ -173,8 +173,8 @@ def attend_one(
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     weights = scores.masked_fill_(hidden[:, None, None], -torch.inf).softmax(-1)
-    out: Tensor = (weights @ values[slot_B, :, :seen].float()).flatten(1, 2).to(query_BHD.dtype)
-    return out
+    mixed_BHD: Tensor = (weights @ values[slot_B, :, :seen].float()).flatten(1, 2)
+    return mixed_BHD.to(query_BHD.dtype)
 
 
 # ---- the head ----------------------------------------------------------------------------------------------------
