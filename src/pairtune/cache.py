@@ -99,6 +99,7 @@ def _about_reference(path: Path) -> str:
             about = json.loads(opened.metadata()["about"])
             responses += int(about["responses"])
             models.add(f"{about['model'] or 'a model without a name'}, {about['computes']}")
-    said = f"{responses:,} responses of {'; '.join(sorted(models))}" if models else "of an older version of pairtune"
-    version = path.name.rpartition("-v")[2]
-    return f"{said}, engine version {version}" if models else said
+    if path.suffix == ".safetensors":
+        return "of an older version of pairtune"
+    said = f"{responses:,} responses of {'; '.join(sorted(models))}" if models else "nothing that can be read"
+    return f"{said}, engine version {path.name.rpartition('-v')[2]}"

@@ -7,15 +7,19 @@ memory-mapped, in `data/token_rows.py`.
 import copy
 import dataclasses
 import json
+import mmap
 import weakref
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, BinaryIO, Generic, TypeVar, overload
 
 import numpy as np
 
 from pairtune.cache import scratch_file
 from pairtune.data.schema import Message, Row
+
+# A read makes up to 64 KiB of a mapped file count as this process's memory: 16 MiB are kept at most.
+READS_KEPT = 256
 
 Item = TypeVar("Item")
 Self = TypeVar("Self", bound="OnDisk[Any]")
@@ -74,6 +78,22 @@ class Scratch:
         """The bytes from `begin` to `end`."""
         self.file.seek(begin)
         return self.file.read(end - begin)
+
+
+class Mapped:
+    """A file's numbers, memory-mapped. What has been read is let go of now and then, so the process does not grow."""
+
+    def __init__(self, file: BinaryIO, dtype: type[np.generic], *, offset: int = 0, count: int) -> None:
+        self.pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else None
+        self.array = np.frombuffer(self.pages or b"", dtype=dtype, offset=offset, count=count)
+        self.reads = 0
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """The numbers from `begin` to `end`."""
+        self.reads += 1
+        if self.reads % READS_KEPT == 0 and self.pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, which is nobody's memory
+        return self.array[begin:end]
 
 
 class Texts(OnDisk[Row]):

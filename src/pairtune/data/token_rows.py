@@ -7,19 +7,19 @@ from itertools import pairwise
 import numpy as np
 
 from pairtune.data.pack import Tokens
-from pairtune.data.store import OnDisk, Scratch
+from pairtune.data.store import Mapped, OnDisk, Scratch
 
 
 class TokenRows(OnDisk[Tokens]):
     """Token rows on disk, memory-mapped; see `store_tokens`."""
 
-    def __init__(self, ids: np.ndarray, places: np.ndarray) -> None:
+    def __init__(self, ids: Mapped, places: np.ndarray) -> None:
         super().__init__(places)
         self.ids = ids
 
     def item(self, place: list[int]) -> Tokens:
         """The row whose parts, prompt first, lie between the places."""
-        ids = self.ids[place[0] : place[-1]].tolist()
+        ids = self.ids.read(place[0], place[-1]).tolist()
         parts = [tuple(ids[begin - place[0] : end - place[0]]) for begin, end in pairwise(place)]
         return Tokens(parts[0], tuple(parts[1:]))
 
@@ -42,5 +42,4 @@ def store_tokens(rows: Iterable[Tokens]) -> TokenRows:
             at += len(part)
             places.append(at)
     scratch.file.flush()
-    ids = np.asarray(np.memmap(scratch.file, dtype=np.int32, mode="r")) if at else np.empty(0, dtype=np.int32)
-    return TokenRows(ids, np.array(places).reshape(-1, parts + 1))
+    return TokenRows(Mapped(scratch.file, np.int32, count=at), np.array(places).reshape(-1, parts + 1))

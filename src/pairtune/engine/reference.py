@@ -7,6 +7,7 @@ subset of the same pairs finds them again; an edited model or data set never doe
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -45,8 +46,10 @@ def compute_logprobs(
     """log π of every response token, without gradients: for each row, its responses' tokens end to end, float32."""
     result: list[Tensor] = [torch.empty(0)] * len(rows)
     groups = batches_by_tokens(rows, tokens_per_pass)
-    for i, parts in _passes(model, rows, groups, temperature=temperature, progress=progress):
-        result[i] = torch.cat(parts)
+    for group, chosen, logprobs_R in _passes(model, rows, groups, temperature=temperature, progress=progress):
+        sizes = [sum(len(response) for response in row.responses) for row in chosen]
+        for i, values in zip(group, logprobs_R.split(sizes), strict=True):
+            result[i] = values.clone()
     return result
 
 
@@ -68,8 +71,7 @@ def reference_logprobs(
     if damaged:
         what = "a cached file does" if damaged == 1 else f"{damaged} cached files do"
         say(f"reference: {what} not hold what was written; computing those values again")
-    digests = response_digests(rows)
-    counts = np.array([len(row.responses) for row in rows], dtype=np.int64)
+    digests, counts = response_digests(rows)
     last = counts.cumsum()
     places = np.stack([last - counts, last], axis=1)
     found = find(shelves, digests)
@@ -83,15 +85,19 @@ def reference_logprobs(
         say(f"reference: {some} rows from the cache")
         progress(hits)
     for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
-        computed: list[int] = []
+        computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens
         values: list[Tensor] = []
         with measured() as spent:
-            for i, parts in _passes(model, rows, groups, progress=progress):
-                computed += range(*places[i].tolist())
-                values += parts
+            for group, chosen, logprobs_R in _passes(model, rows, groups, progress=progress):
+                values.append(logprobs_R)
+                for i, row in zip(group, chosen, strict=True):
+                    computed.extend(range(*places[i].tolist()))
+                    sizes.extend(map(len, row.responses))
         cost += spent
         tokens = int(lengths[[i for group in groups for i in group]].sum())
-        shelves.append(write_shelf(folder, digests[computed], values, spent, tokens=tokens, about=_about(model)))
+        shelves.append(
+            write_shelf(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=_about(model))
+        )
     return Kept(shelves, find(shelves, digests), places), cost
 
 
@@ -131,19 +137,13 @@ def _passes(
     *,
     temperature: float = 1.0,
     progress: Callable[[int], None],
-) -> Iterator[tuple[int, list[Tensor]]]:
-    """A pass for each group of rows: every row's index and the values of each of its responses."""
+) -> Iterator[tuple[Sequence[int], list[Tokens], Tensor]]:
+    """A pass for each group of rows: their indices, the rows, and the values of their responses end to end."""
     for group in groups:
         chosen = [rows[i] for i in group]
         with torch.no_grad():
             logprobs_R = token_logprobs(model, pack(chosen).to(model.device), temperature=temperature).cpu()
-        at = 0
-        for i, row in zip(group, chosen, strict=True):
-            parts = []
-            for response in row.responses:
-                parts.append(logprobs_R[at : at + len(response)])
-                at += len(response)
-            yield i, parts
+        yield group, chosen, logprobs_R
         progress(len(group))
 
 

@@ -14,16 +14,14 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pairtune.data.pack import Tokens
-from pairtune.data.store import OnDisk
+from pairtune.data.store import Mapped, OnDisk
 from pairtune.engine.cost import Cost
 
 # 128 bits; NumPy sorts and compares such bytes as they stand (all have one length, so a zero at the end is no matter).
@@ -36,17 +34,25 @@ class Shelf:
 
     digests: np.ndarray
     ends: np.ndarray
-    values: Tensor
+    values: Mapped
     cost: Cost
     tokens: int  # of the rows that the pass was over
 
     @classmethod
     def open(cls, path: Path) -> "Shelf":
         """A file that is known to be sound."""
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            digests, ends = file.get_tensor("digests").numpy().view(DIGEST)[:, 0], file.get_tensor("ends").numpy()
-            return cls(digests, ends, file.get_tensor("logprobs"), Cost(**about["cost"]), about["tokens"])
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")  # safetensors: a length, a head in JSON, the tensors
+            head = json.loads(file.read(size))
+            about = json.loads(head["__metadata__"]["about"])
+
+            def mapped(name: str, dtype: type[np.generic]) -> Mapped:
+                begin, end = head[name]["data_offsets"]
+                count = (end - begin) // np.dtype(dtype).itemsize
+                return Mapped(file, dtype, offset=8 + size + begin, count=count)
+
+            digests, ends = mapped("digests", np.uint8).array.view(DIGEST), mapped("ends", np.int64).array
+            return cls(digests, ends, mapped("logprobs", np.float32), Cost(**about["cost"]), about["tokens"])
 
 
 def open_shelves(folder: Path) -> tuple[list[Shelf], int]:
@@ -65,17 +71,24 @@ def open_shelves(folder: Path) -> tuple[list[Shelf], int]:
 
 
 def write_shelf(
-    folder: Path, digests: np.ndarray, values: Sequence[Tensor], cost: Cost, *, tokens: int, about: dict[str, Any]
+    folder: Path,
+    digests: np.ndarray,
+    sizes: Sequence[int],
+    values: Tensor,
+    cost: Cost,
+    *,
+    tokens: int,
+    about: dict[str, str],
 ) -> Shelf:
-    """Keep the values of responses, in the order of their digests [M]."""
+    """Keep the values of responses with these digests [M] and numbers of tokens, end to end in that order."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"partial-{uuid.uuid4().hex}"
     tensors = {
         "digests": torch.from_numpy(digests.view(np.uint8).reshape(-1, 16)),
-        "ends": torch.tensor([len(value) for value in values]).cumsum(0),
-        "logprobs": torch.cat(list(values)),
+        "ends": torch.tensor(sizes).cumsum(0),
+        "logprobs": values,
     }
-    facts = {**about, "responses": len(values), "tokens": tokens, "cost": cost.to_json()}
+    facts = {**about, "responses": len(digests), "tokens": tokens, "cost": cost.to_json()}
     try:
         save_file(tensors, partial, metadata={"about": json.dumps(facts)})
         path = folder / f"{_checksum(partial)}.safetensors"
@@ -85,17 +98,21 @@ def write_shelf(
     return Shelf.open(path)
 
 
-def response_digests(rows: Iterable[Tokens]) -> np.ndarray:
-    """Of each (prompt, response), row after row: [S]. The same response finds its values in any row."""
-    digests = bytearray()
+def response_digests(rows: Iterable[Tokens]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each (prompt, response), row after row: [S]; and the number of each row's responses: [N].
+
+    The same response finds its values in any row.
+    """
+    digests, counts = bytearray(), array("q")
     for row in rows:
+        counts.append(len(row.responses))
         length = array("q", [len(row.prompt)]).tobytes()  # or a token could change sides
         prompt = hashlib.blake2b(length + array("i", row.prompt).tobytes(), digest_size=16)
         for response in row.responses:
             digest = prompt.copy()
             digest.update(array("i", response).tobytes())
             digests += digest.digest()
-    return np.frombuffer(digests, dtype=DIGEST)
+    return np.frombuffer(digests, dtype=DIGEST), np.asarray(counts)
 
 
 def find(shelves: Sequence[Shelf], digests: np.ndarray) -> np.ndarray:
@@ -124,7 +141,8 @@ class Kept(OnDisk[Tensor]):
     def item(self, place: list[int]) -> Tensor:
         """The values of the responses from place[0] to place[1]."""
         parts = self.found[place[0] : place[1]].tolist()
-        return torch.cat([self.shelves[shelf].values[begin:end] for shelf, begin, end in parts])
+        values = [self.shelves[shelf].values.read(begin, end) for shelf, begin, end in parts]
+        return torch.from_numpy(np.concatenate(values))
 
 
 def _checksum(path: Path) -> str:
