@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pairtune
 from pairtune import commands, disk
-from pairtune.cli import HELP, SETTINGS, main
+from pairtune.cli import HELP, PLAIN, SETTINGS, main
 from pairtune.errors import InputError
 from pairtune.models.load import load_model
 from pairtune.settings import settings_of
@@ -330,7 +330,7 @@ def test_the_public_surface_is_what_is_written_down() -> None:
 
 def test_every_command_that_has_settings_is_a_function() -> None:
     assert set(SETTINGS) == set(pairtune.__all__) - {"InputError"}
-    assert set(HELP) == {*SETTINGS, "derive"}
+    assert set(HELP) == {*SETTINGS, *PLAIN}
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from pairtune import disk
 from pairtune.configure import add_flags, flag, settings_from, suggestion
 from pairtune.errors import InputError
-from pairtune.progress import say
+from pairtune.progress import printable, say
 from pairtune.settings import (
     CompareRun,
     EvaluateRun,
@@ -42,6 +42,7 @@ HELP = {
     "ppo": "train a model against a reward model with PPO",
     "generate": "answer prompts",
     "evaluate": "measure a tuned model on held-out pairs",
+    "cache": "list the converted models and reference log-probabilities that are kept, or clear them",
     "derive": "walk through the derivation of DPO, each step checked in numbers",
 }
 
@@ -100,8 +101,8 @@ def _run(arguments: list[str]) -> int:
         raise InputError(_about_unknown(unknown[0], command))
     values = vars(parsed)
     del values["command"], values["debug"]
-    if command == "derive":
-        return _derive(**values)
+    if command in PLAIN:
+        return PLAIN[command](**values)
     config = values.pop("config")
     settings: Any = settings_from(SETTINGS[command], values, config=config)
     _quieten()
@@ -123,7 +124,9 @@ def _run(arguments: list[str]) -> int:
 def _about_unknown(word: str, command: str) -> str:
     if not word.startswith("-"):
         return f'"{word}" is one word too many for `pairtune {command}`; put quotes around text with spaces'
-    known = [flag(setting) for setting in settings_of(SETTINGS[command])] if command in SETTINGS else ["--json"]
+    known = (
+        [flag(setting) for setting in settings_of(SETTINGS[command])] if command in SETTINGS else PLAIN_FLAGS[command]
+    )
     given = word.partition("=")[0]
     hint = suggestion(given, [*known, "--config", "--debug"])
     return f"`pairtune {command}` has no flag {given}{hint or f'; `pairtune {command} --help` lists them'}"
@@ -149,6 +152,9 @@ def _parser(asked: str) -> argparse.ArgumentParser:
             )
             command.add_argument("--worlds", type=int, default=20, metavar="N", help="random worlds (default 20)")
             continue
+        if name == "cache":
+            command.add_argument("--clear", action="store_true", help="remove them")
+            continue
         command.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
         if name == asked:
             add_flags(command, SETTINGS[name])
@@ -172,10 +178,29 @@ def _derive(*, json: bool, seed: int, worlds: int) -> int:
     return 0 if all(step.residual <= step.tolerance for step in steps) else 1
 
 
+def _cache(*, clear: bool) -> int:
+    from pairtune.cache import cache_folder, entries, megabytes, remove
+
+    found = entries()
+    for entry in found:
+        if clear:
+            remove(entry)
+        print(printable(f"{'removed ' if clear else ''}{entry}"))
+    total = f"{len(found)} {'entry' if len(found) == 1 else 'entries'}, {megabytes(sum(entry.size for entry in found))}"
+    hint = "" if clear or not found else "; `pairtune cache --clear` removes them"
+    print(printable(f"{'removed ' if clear else ''}{total} in {cache_folder()}{hint}"))
+    return 0
+
+
 def _as_json(steps: Sequence[Any]) -> str:
     from dataclasses import asdict
 
     return json.dumps([asdict(step) for step in steps], indent=2, ensure_ascii=False)
+
+
+# Commands without settings, and their flags.
+PLAIN: dict[str, Callable[..., int]] = {"cache": _cache, "derive": _derive}
+PLAIN_FLAGS = {"cache": ["--clear"], "derive": ["--json", "--seed", "--worlds"]}
 
 
 def _quieten() -> None:

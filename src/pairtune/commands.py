@@ -266,7 +266,7 @@ def _given(value: str, name: str) -> str:
     return value
 
 
-def _read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[tuple[Pair, ...], Tokenizer]:
+def _read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:
     """The pairs, with what is to be said of them, and the model's tokenizer."""
     data = read_pairs(_given(settings.data, "data"))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)

@@ -1,4 +1,7 @@
-"""The cached reference equals the live one to the bit, is found by content alone, and survives a damaged file."""
+"""The cached reference equals the live one to the bit, is found by content alone, and survives a damaged file.
+
+Whatever the rows' order, number or company: what is kept is kept for each response.
+"""
 
 import copy
 import os
@@ -6,12 +9,13 @@ import os
 import pytest
 import torch
 
+from pairtune.cache import cache_folder, entries, remove
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import reference
+from pairtune.engine import reference, shelf
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import token_logprobs
-from pairtune.engine.reference import cache_key, compute_logprobs, reference_logprobs
-from pairtune.models.load import cache_folder, frozen_copy, load_model, save_model
+from pairtune.engine.reference import compute_logprobs, model_key, reference_logprobs
+from pairtune.models.load import frozen_copy, load_model, save_model
 
 ROWS = [Tokens((5, 6, 7), ((8, 9, 1), (10, 1))), Tokens((11,), ((12, 13, 14, 1), (15, 1))), Tokens((5, 6), ((7, 1),))]
 
@@ -41,8 +45,16 @@ def get(model, rows=ROWS, **kwargs):
     return values, cost, lines
 
 
-def kept_files():
+def kept_folders():
     return sorted((cache_folder() / "reference").iterdir())
+
+
+def kept_files():
+    return sorted((cache_folder() / "reference").glob("*/*"))
+
+
+def all_equal(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_one_tensor_a_row_in_the_order_given_whatever_the_batches(model):
@@ -74,7 +86,7 @@ def test_the_second_time_it_is_read_bit_for_bit_with_what_it_cost(model, passes)
     seen = []
     second, recorded, said = get(model, progress=seen.append)
     assert len(passes) == live, "a hit runs no model"
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all_equal(first, second)
     assert recorded == spent
     assert spent.tokens == sum(map(len, ROWS))
     assert spent.flops > 0
@@ -82,60 +94,160 @@ def test_the_second_time_it_is_read_bit_for_bit_with_what_it_cost(model, passes)
     assert sum(seen) == len(ROWS)
 
 
+def test_what_is_kept_is_what_a_pass_without_the_cache_gives(model):
+    kept, _, _ = get(model)
+    assert all_equal(kept, compute_logprobs(model, ROWS, tokens_per_pass=16))
+    assert all_equal(kept[1:], list(kept)[1:]), "a slice is the same rows"
+
+
 def test_a_policy_that_is_the_reference_has_the_same_key(model):
-    assert cache_key(frozen_copy(model), ROWS) == cache_key(model, ROWS)
+    assert model_key(frozen_copy(model)) == model_key(model)
 
 
 def test_where_a_model_lies_does_not_matter(model, tiny_tokenizer, tmp_path, cpu):
     for name in ("a", "b"):
         save_model(model, tiny_tokenizer(), tmp_path / name)
-    keys = {cache_key(load_model(str(tmp_path / name), cpu), ROWS) for name in ("a", "b")}
-    assert len(keys) == 1
+    assert len({model_key(load_model(str(tmp_path / name), cpu)) for name in ("a", "b")}) == 1
+
+
+FOUR = Tokens((11,), ((12, 13, 14, 1), (15, 1), (3, 4, 1), (16,)))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS[::-1],  # another order: another seed's split
+        ROWS[1:],  # a subset
+        [ROWS[0], ROWS[0]],
+        [Tokens(row.prompt, (response,)) for row in ROWS for response in row.responses],  # unpaired
+        [Tokens(row.prompt, row.responses[::-1]) for row in ROWS],  # labels turned round
+    ],
+    ids=["reversed", "subset", "twice", "unpaired", "turned"],
+)
+def test_the_same_responses_in_other_rows_run_no_model(model, passes, rows):
+    kept = {
+        (row.prompt, response): part
+        for row, values in zip(ROWS, get(model)[0], strict=True)
+        for response, part in zip(row.responses, values.split([len(r) for r in row.responses]), strict=True)
+    }
+    before = len(passes)
+    values, cost, said = get(model, rows)
+    assert len(passes) == before
+    assert said == [f"reference: {len(rows)} rows from the cache"]
+    assert all_equal(values, [torch.cat([kept[row.prompt, r] for r in row.responses]) for row in rows])
+    assert cost.tokens == sum(map(len, rows)), "what these rows' own pass would have cost"
+
+
+def test_a_superset_computes_what_is_new_and_tells_of_both_parts(model, passes):
+    first, spent, _ = get(model)
+    new = [Tokens((5, 6), ((7, 2),)), FOUR]
+    mixed = [new[0], ROWS[2], new[1], ROWS[0]]
+    before = len(passes)
+    seen = []
+    values, cost, said = get(model, mixed, progress=seen.append)
+    assert said == ["reference: 2 of 4 rows from the cache"]
+    assert len(passes) > before
+    assert sum(seen) == 4
+    assert all_equal([values[1], values[3]], [first[2], first[0]])
+    live = compute_logprobs(model, mixed, tokens_per_pass=99)
+    torch.testing.assert_close(list(values), live, rtol=1e-5, atol=1e-6)
+    share = sum(map(len, (ROWS[2], ROWS[0]))) / sum(map(len, ROWS))
+    assert cost.tokens == round(spent.tokens * share) + sum(map(len, new))
+    assert cost.seconds > spent.seconds * share
+    assert get(model, mixed)[2] == ["reference: 4 rows from the cache"]
+
+
+def test_a_long_pass_keeps_what_it_has_as_it_goes(model, passes, monkeypatch):
+    monkeypatch.setattr(reference, "TOKENS_PER_SHELF", 1)
+    real = reference.token_logprobs
+
+    def third_time_stopped(*args, **kwargs):
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(reference, "token_logprobs", third_time_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        reference_logprobs(model, ROWS, tokens_per_pass=1)
+    monkeypatch.setattr(reference, "token_logprobs", real)
+    values, cost, said = get(model)
+    assert said == ["reference: 2 of 3 rows from the cache"]
+    assert len(passes) == 3
+    assert cost.tokens == sum(map(len, ROWS)), "nothing is paid or told twice"
+    assert len(kept_files()) == 3
+    assert get(model)[1] == cost
+    torch.testing.assert_close(list(values), compute_logprobs(model, ROWS, tokens_per_pass=99), rtol=1e-5, atol=1e-6)
 
 
 def other_weight(model):
     with torch.no_grad():
         model.get_input_embeddings().weight[0, 0] += 1e-6
-    return model, ROWS
+    return model
 
 
 def other_dtype(model):
-    return model.bfloat16(), ROWS
+    return model.bfloat16()
 
 
 def other_configuration(model):
     model.config.rms_norm_eps *= 2
-    return model, ROWS
+    return model
 
 
-def other_token(model):
-    return model, [*ROWS[:2], Tokens((5, 6), ((7, 2),))]
-
-
-def other_boundary(model):
-    return model, [*ROWS[:2], Tokens((5,), ((6, 7, 1),))]
-
-
-def other_order(model):
-    return model, ROWS[::-1]
+@pytest.mark.parametrize("change", [other_weight, other_dtype, other_configuration])
+def test_another_model_misses(model, passes, change):
+    get(model)
+    before = len(passes)
+    get(change(copy.deepcopy(model)))
+    assert len(passes) > before
+    assert len(kept_folders()) == 2
 
 
 @pytest.mark.parametrize(
-    "change", [other_weight, other_dtype, other_configuration, other_token, other_boundary, other_order]
+    "row",
+    [
+        Tokens((5, 6), ((7, 2),)),
+        Tokens((5,), ((6, 7, 1),)),  # the same tokens, another boundary
+        Tokens((5, 6, 7), ((1,),)),
+    ],
 )
-def test_anything_that_the_numbers_depend_on_misses(model, passes, change):
+def test_another_row_misses(model, passes, row):
     get(model)
     before = len(passes)
-    changed, rows = change(copy.deepcopy(model))
-    get(changed, rows)
+    get(model, [row])
     assert len(passes) > before
+
+
+def test_a_new_engine_misses_and_says_so_once(model, passes, monkeypatch):
+    get(model)
+    before = len(passes)
+    monkeypatch.setattr(reference, "ENGINE_VERSION", 99)
+    line = "reference: the cached values are of engine version 1 and this is version 99; computing them again"
+    assert get(model)[2] == [line]
+    assert len(passes) > before
+    assert get(model)[2] == ["reference: 3 rows from the cache"]
+
+
+def test_processes_that_write_at_once_do_not_meet(model):
+    """Both compute what neither found: each writes a file of its own, and either serves the next."""
+    first, _, _ = get(model)
+    (file,) = kept_files()
+    away = file.rename(cache_folder() / "away")
+    get(model)
+    away.rename(file)
     assert len(kept_files()) == 2
+    values, cost, said = get(model)
+    assert said == ["reference: 3 rows from the cache"]
+    assert all_equal(values, first)
+    assert cost.tokens == sum(map(len, ROWS))
 
 
-def test_a_new_engine_misses(model, monkeypatch):
-    before = cache_key(model, ROWS)
-    monkeypatch.setattr(reference, "ENGINE_VERSION", reference.ENGINE_VERSION + 1)
-    assert cache_key(model, ROWS) != before
+def test_the_values_outlive_a_cache_that_is_cleared(model):
+    values, _, _ = get(model)
+    for entry in entries():
+        remove(entry)
+    assert kept_folders() == []
+    assert all_equal(values, compute_logprobs(model, ROWS, tokens_per_pass=16))
 
 
 def flip_a_bit(content):
@@ -143,40 +255,33 @@ def flip_a_bit(content):
 
 
 @pytest.mark.parametrize(
-    ("damage", "why"),
-    [
-        (lambda content: content[:20], "the file is damaged: "),
-        (lambda content: b"", "the file is damaged: "),
-        (lambda content: content.replace(b'"cost"', b'"coat"'), "the file is damaged: 'cost'"),
-        (flip_a_bit, "the file does not hold what was written"),
-    ],
+    "damage",
+    [lambda content: content[:20], lambda content: b"", lambda content: content.replace(b"cost", b"coat"), flip_a_bit],
     ids=["cut", "empty", "no cost", "one bit"],
 )
-def test_a_damaged_file_is_computed_again_and_why_is_said(model, passes, damage, why):
-    first, _, _ = get(model)
+def test_a_damaged_file_is_computed_again_and_why_is_said(model, passes, damage):
+    first = list(get(model)[0])  # out of the file that is about to be damaged
     (path,) = kept_files()
     path.write_bytes(damage(path.read_bytes()))
     before = len(passes)
     again, _, said = get(model)
     assert len(passes) > before
-    (line,) = said
-    assert line.startswith(f"reference: the cached values cannot be used ({why}")
-    assert line.endswith("; computing them again")
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert said == ["reference: a cached file does not hold what was written; computing those values again"]
+    assert all_equal(first, again)
     assert get(model)[2] == ["reference: 3 rows from the cache"], "the damaged file was replaced"
 
 
-def test_a_write_that_breaks_off_leaves_no_file_to_be_found(model, monkeypatch):
-    real = reference.save_file
+def test_a_write_that_breaks_off_leaves_no_file(model, monkeypatch):
+    real = shelf.save_file
 
     def broken(tensors, path, **kwargs):
         real(tensors, path, **kwargs)
         os.truncate(path, 10)
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(reference, "save_file", broken)
+    monkeypatch.setattr(shelf, "save_file", broken)
     with pytest.raises(OSError, match="no space"):
         get(model)
-    assert not list((cache_folder() / "reference").glob("*.safetensors"))
-    monkeypatch.setattr(reference, "save_file", real)
-    assert get(model)[2] == [], "what was left behind is neither read nor complained about"
+    assert kept_files() == []
+    monkeypatch.setattr(shelf, "save_file", real)
+    assert get(model)[2] == []

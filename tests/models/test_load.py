@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.models import load
 from pairtune.models.load import (
     EMBEDDED,
-    cache_folder,
     frozen_copy,
     load_model,
     load_tokenizer,

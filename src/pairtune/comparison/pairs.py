@@ -5,7 +5,7 @@ pairs: split by prompt, a third part kept apart for a judge.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair
 from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
+from pairtune.data.token_rows import store_tokens
 from pairtune.data.tokenize import encode_pairs
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
@@ -37,9 +38,9 @@ ASKED_AT_ONCE = 256
 class SharedPairs:
     """(chosen, rejected) rows: to train on, to measure on, and (with one's own data) for the judge."""
 
-    train: list[Tokens]
-    heldout: list[Tokens]
-    judge: list[Tokens]
+    train: Sequence[Tokens]
+    heldout: Sequence[Tokens]
+    judge: Sequence[Tokens]
 
     def save(self, path: Path, tokenizer: Tokenizer) -> None:
         """One JSON object a pair: the split, the texts for people, the token ids that training uses."""
@@ -56,14 +57,18 @@ class SharedPairs:
 
     @classmethod
     def load(cls, path: Path) -> "SharedPairs":
-        """The rows that `save` wrote."""
-        parts: dict[str, list[Tokens]] = {"train": [], "heldout": [], "judge": []}
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
-                responses = (tuple(row["chosen_ids"]), tuple(row["rejected_ids"]))
-                parts[row["split"]].append(Tokens(tuple(row["prompt_ids"]), responses))
-        return cls(**parts)
+        """The rows that `save` wrote, on disk."""
+        splits: list[str] = []
+
+        def rows() -> Iterator[Tokens]:
+            with path.open(encoding="utf-8") as file:
+                for line in file:
+                    row = json.loads(line)
+                    splits.append(row["split"])
+                    yield Tokens(tuple(row["prompt_ids"]), (tuple(row["chosen_ids"]), tuple(row["rejected_ids"])))
+
+        stored = store_tokens(rows())
+        return cls(*(stored.take(np.array(splits) == split) for split in ("train", "heldout", "judge")))
 
 
 def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
@@ -83,10 +88,10 @@ def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
     judge_share = min(settings.pairs, len(rest) // 2)
     train, judge = split_by_prompt(rest, heldout=judge_share, seed=settings.seed + 1)
 
-    def rows(pairs: Sequence[Pair]) -> list[Tokens]:
+    def rows(pairs: Sequence[Pair]) -> Sequence[Tokens]:
         encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
         say_truncation(encoded)
-        return list(encoded.rows)
+        return encoded.rows
 
     pairs = SharedPairs(rows(train[: settings.pairs]), rows(heldout), rows(judge))
     lengths = [len(response) for row in pairs.train for response in row.responses]

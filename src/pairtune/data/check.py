@@ -1,13 +1,17 @@
 """What is wrong with the pairs, told before a token is made or a step is spent."""
 
+import hashlib
 import re
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from pairtune.data.formats import quoted
-from pairtune.data.schema import Message, Pair, PromptText, Skipped
+from pairtune.data.schema import Pair, Skipped
 
 SHOWN_ROWS = 10
 #: A prompt shorter than this may well open a response by chance.
@@ -31,173 +35,175 @@ class Finding:
     severity: Literal["note", "warning"]
 
 
-def check_pairs(pairs: Sequence[Pair]) -> list[Finding]:
-    """All findings, in a fixed order, each only if there is something to tell; none for no pairs."""
-    if not pairs:
+def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
+    """All findings, in a fixed order, each only if there is something to tell; none for no pairs.
+
+    The pairs are looked at once, one after another; what has to be compared across them is kept as hashes.
+    """
+    seen = _Seen()
+    marked = {name: _Marked() for name in _OF_ONE_PAIR}
+    templates: Counter[str] = Counter()
+    for pair in pairs:
+        seen.add(pair)
+        for name, holds in _OF_ONE_PAIR.items():
+            if holds(pair):
+                marked[name].add(pair.row)
+        templates.update(_template_tokens(pair))
+    if not seen.rows:
         return []
+    named = ", ".join(f"{quoted(token)} in {templates[token]}" for token in sorted(templates))
+    column = "a response that starts with the prompt's own text (a column that holds prompt and response together?)"
+    turns = "in which user and assistant do not take turns (some chat templates refuse that)"
     found = [
-        _identical(pairs),
-        _duplicate(pairs),
-        _contradictory(pairs),
-        _shared_prompt(pairs),
-        _prompt_repeated(pairs),
-        _template_token(pairs),
-        _turns(pairs),
-        _longer_wins(pairs),
+        _finding(
+            "identical",
+            marked["identical"],
+            "has a chosen response identical to the rejected one and teaches nothing",
+            "have a chosen response identical to the rejected one and teach nothing",
+        ),
+        _duplicate(seen),
+        _contradictory(seen),
+        _shared_prompt(seen),
+        _finding("prompt_repeated", marked["prompt_repeated"], f"has {column}", f"have {column}"),
+        _finding(
+            "template_token",
+            marked["template_token"],
+            f"has a chat template's marks inside a response ({named})",
+            f"have a chat template's marks inside a response ({named})",
+        ),
+        _finding("turns", marked["turns"], f"is a dialogue {turns}", f"are dialogues {turns}"),
+        _longer_wins(seen),
     ]
     return [finding for finding in found if finding is not None]
 
 
 def check_skipped(skipped: Sequence[Skipped]) -> list[Finding]:
     """One warning for each reason that rows were left out, the most frequent first."""
-    by_reason: dict[str, list[int]] = {}
+    by_reason: dict[str, _Marked] = {}
     for skip in skipped:
-        by_reason.setdefault(skip.reason, []).append(skip.row)
+        by_reason.setdefault(skip.reason, _Marked()).add(skip.row)
     return [
-        Finding(
-            "skipped",
-            len(rows),
-            tuple(rows[:SHOWN_ROWS]),
-            f"{_counted(rows, 'row')} left out: {reason}",
-            "warning",
-        )
-        for reason, rows in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+        Finding("skipped", rows.count, tuple(rows.first), f"{rows.counted('row')} left out: {reason}", "warning")
+        for reason, rows in sorted(by_reason.items(), key=lambda item: -item[1].count)
     ]
 
 
-def longer_wins(pairs: Sequence[Pair]) -> float:
-    """Share of pairs whose chosen response has more characters than the rejected one; ties count half.
+class _Marked:
+    """Rows that something is the matter with: how many, and the first of them."""
 
-    Raises ValueError for no pairs.
-    """
-    if not pairs:
-        raise ValueError("no pairs, no share")
-    return sum(_ahead(pair) for pair in pairs) / len(pairs)
+    def __init__(self, rows: Iterable[int] = ()) -> None:
+        self.count = 0
+        self.first: list[int] = []
+        for row in rows:
+            self.add(row)
 
+    def add(self, row: int) -> None:
+        self.count += 1
+        if len(self.first) < SHOWN_ROWS:
+            self.first.append(row)
 
-def _ahead(pair: Pair) -> float:
-    longer = len(pair.chosen) - len(pair.rejected)
-    return 0.5 if longer == 0 else float(longer > 0)
-
-
-def _identical(pairs: Sequence[Pair]) -> Finding | None:
-    rows = [pair.row for pair in pairs if pair.chosen == pair.rejected]
-    return _finding(
-        "identical",
-        rows,
-        "has a chosen response identical to the rejected one and teaches nothing",
-        "have a chosen response identical to the rejected one and teach nothing",
-    )
+    def counted(self, noun: str) -> str:
+        """For instance "1 pair (row 7)" or "12 rows (rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more)"."""
+        if self.count == 1:
+            return f"1 {noun} (row {self.first[0]})"
+        shown = ", ".join(map(str, self.first))
+        more = f" and {self.count - SHOWN_ROWS} more" if self.count > SHOWN_ROWS else ""
+        return f"{self.count} {noun}s (rows {shown}{more})"
 
 
-def _duplicate(pairs: Sequence[Pair]) -> Finding | None:
-    seen: set[tuple[PromptText, str, str]] = set()
-    rows = []
-    for pair in pairs:
-        key = (pair.prompt, pair.chosen, pair.rejected)
-        if key in seen:
-            rows.append(pair.row)
-        seen.add(key)
-    return _finding("duplicate", rows, "repeats an earlier pair word for word", "repeat an earlier pair word for word")
+class _Seen:
+    """Of every pair seen: its row, and 64-bit hashes of its prompt, of the pair, and of the pair turned round."""
+
+    def __init__(self) -> None:
+        self.rows, self.prompts, self.pairs, self.turned = array("q"), array("Q"), array("Q"), array("Q")
+        self.longer = self.ties = 0
+
+    def add(self, pair: Pair) -> None:
+        prompt, chosen, rejected = _hashed(pair.prompt), _hashed(pair.chosen), _hashed(pair.rejected)
+        self.rows.append(pair.row)
+        self.prompts.append(prompt)
+        self.pairs.append(_hashed((prompt, chosen, rejected)))
+        self.turned.append(_hashed((prompt, rejected, chosen)))
+        self.longer += len(pair.chosen) > len(pair.rejected)
+        self.ties += len(pair.chosen) == len(pair.rejected)
+
+    def marked(self, which: np.ndarray) -> _Marked:
+        """The rows where `which` holds."""
+        return _Marked(np.asarray(self.rows)[which].tolist())
 
 
-def _contradictory(pairs: Sequence[Pair]) -> Finding | None:
-    orders = {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
-    rows = [
-        pair.row
-        for pair in pairs
-        if pair.chosen != pair.rejected and (pair.prompt, pair.rejected, pair.chosen) in orders
-    ]
+def _hashed(content: object) -> int:
+    """The same number for the same text, dialogue or numbers."""
+    return int.from_bytes(hashlib.blake2b(repr(content).encode(), digest_size=8).digest(), "little")
+
+
+def _duplicate(seen: _Seen) -> Finding | None:
+    repeated = np.ones(len(seen.rows), dtype=bool)
+    repeated[np.unique(np.asarray(seen.pairs), return_index=True)[1]] = False
+    text = "an earlier pair word for word"
+    return _finding("duplicate", seen.marked(repeated), f"repeats {text}", f"repeat {text}")
+
+
+def _contradictory(seen: _Seen) -> Finding | None:
+    pairs, turned = np.asarray(seen.pairs), np.asarray(seen.turned)
     text = "prefer one response to another where a different pair prefers the second to the first"
+    rows = seen.marked(np.isin(turned, pairs) & (pairs != turned))
     return _finding("contradictory", rows, text, text)  # never a single row
 
 
-def _shared_prompt(pairs: Sequence[Pair]) -> Finding | None:
-    counts = Counter(pair.prompt for pair in pairs)
-    rows = [pair.row for pair in pairs if counts[pair.prompt] > 1]
+def _shared_prompt(seen: _Seen) -> Finding | None:
+    _, prompt, counts = np.unique(np.asarray(seen.prompts), return_inverse=True, return_counts=True)
     text = (
-        f"share their prompt with another pair ({len(counts)} distinct prompts in {len(pairs)} pairs, "
-        f"at most {max(counts.values())} pairs for one): hold out whole prompts"
+        f"share their prompt with another pair ({len(counts)} distinct prompts in {len(prompt)} pairs, "
+        f"at most {counts.max()} pairs for one): hold out whole prompts"
     )
+    rows = seen.marked(counts[prompt] > 1)
     return _finding("shared_prompt", rows, text, text, severity="note")  # never a single row
 
 
-def _prompt_repeated(pairs: Sequence[Pair]) -> Finding | None:
-    rows = []
-    for pair in pairs:
-        prompt = (pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content).strip()
-        starts = any(side.lstrip().startswith(prompt) for side in (pair.chosen, pair.rejected))
-        if starts and len(prompt) >= LONG_PROMPT:
-            rows.append(pair.row)
-    why = "(a column that holds prompt and response together?)"
-    return _finding(
-        "prompt_repeated",
-        rows,
-        f"has a response that starts with the prompt's own text {why}",
-        f"have a response that starts with the prompt's own text {why}",
-    )
+def _prompt_repeated(pair: Pair) -> bool:
+    prompt = (pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content).strip()
+    starts = any(side.lstrip().startswith(prompt) for side in (pair.chosen, pair.rejected))
+    return starts and len(prompt) >= LONG_PROMPT
 
 
-def _template_token(pairs: Sequence[Pair]) -> Finding | None:
-    rows = []
-    tokens: Counter[str] = Counter()
-    for pair in pairs:
-        found = {*_TEMPLATE.findall(pair.chosen), *_TEMPLATE.findall(pair.rejected)}
-        if found:
-            rows.append(pair.row)
-            tokens.update(found)
-    named = ", ".join(f"{quoted(token)} in {tokens[token]}" for token in sorted(tokens))
-    return _finding(
-        "template_token",
-        rows,
-        f"has a chat template's marks inside a response ({named})",
-        f"have a chat template's marks inside a response ({named})",
-    )
+def _template_tokens(pair: Pair) -> set[str]:
+    return {*_TEMPLATE.findall(pair.chosen), *_TEMPLATE.findall(pair.rejected)}
 
 
-def _turns(pairs: Sequence[Pair]) -> Finding | None:
+def _turns(pair: Pair) -> bool:
     """Many chat templates raise an error here, and others were never trained on it."""
-    rows = [pair.row for pair in pairs if not isinstance(pair.prompt, str) and not _alternate(pair.prompt)]
-    why = "(some chat templates refuse that)"
-    return _finding(
-        "turns",
-        rows,
-        f"is a dialogue in which user and assistant do not take turns {why}",
-        f"are dialogues in which user and assistant do not take turns {why}",
-    )
+    if isinstance(pair.prompt, str):
+        return False
+    speakers = [turn.role for turn in pair.prompt if turn.role in ("user", "assistant")]
+    return speakers != ["user", "assistant"] * (len(speakers) // 2) + ["user"]
 
 
-def _alternate(prompt: tuple[Message, ...]) -> bool:
-    speakers = [turn.role for turn in prompt if turn.role in ("user", "assistant")]
-    return speakers == ["user", "assistant"] * (len(speakers) // 2) + ["user"]
+_OF_ONE_PAIR: dict[str, Callable[[Pair], bool]] = {
+    "identical": lambda pair: pair.chosen == pair.rejected,
+    "prompt_repeated": _prompt_repeated,
+    "template_token": lambda pair: bool(_template_tokens(pair)),
+    "turns": _turns,
+}
 
 
-def _longer_wins(pairs: Sequence[Pair]) -> Finding:
-    share = longer_wins(pairs)
-    ties = sum(_ahead(pair) == 0.5 for pair in pairs)
+def _longer_wins(seen: _Seen) -> Finding:
+    count = len(seen.rows)
+    share = (seen.longer + 0.5 * seen.ties) / count
     rule = "longer" if share >= 0.5 else "shorter"
     best = max(share, 1 - share)
     message = (
-        f'"the {rule} response wins" is right for {best:.1%} of the {len(pairs)} pairs '
-        f"(in characters; {ties} ties count half): a baseline that any method should beat"
+        f'"the {rule} response wins" is right for {best:.1%} of the {count} pairs '
+        f"(in characters; {seen.ties} ties count half): a baseline that any method should beat"
     )
-    return Finding("longer_wins", len(pairs), (), message, "note")
+    return Finding("longer_wins", count, (), message, "note")
 
 
 def _finding(
-    name: str, rows: Sequence[int], one: str, many: str, *, severity: Literal["note", "warning"] = "warning"
+    name: str, rows: _Marked, one: str, many: str, *, severity: Literal["note", "warning"] = "warning"
 ) -> Finding | None:
     """The rows counted and named before what is the matter with them; None where there are none."""
-    if not rows:
+    if not rows.count:
         return None
-    message = f"{_counted(rows, 'pair')} {one if len(rows) == 1 else many}"
-    return Finding(name, len(rows), tuple(rows[:SHOWN_ROWS]), message, severity)
-
-
-def _counted(rows: Sequence[int], noun: str) -> str:
-    """For instance "1 pair (row 7)" or "12 rows (rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more)"."""
-    if len(rows) == 1:
-        return f"1 {noun} (row {rows[0]})"
-    shown = ", ".join(map(str, rows[:SHOWN_ROWS]))
-    more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
-    return f"{len(rows)} {noun}s (rows {shown}{more})"
+    message = f"{rows.counted('pair')} {one if rows.count == 1 else many}"
+    return Finding(name, rows.count, tuple(rows.first), message, severity)

@@ -199,17 +199,29 @@ def _block(group: list[int], starts: np.ndarray, prompt_T: np.ndarray, branch_T:
     )
 
 
+def row_lengths(rows: Sequence[Tokens]) -> np.ndarray:
+    """Tokens of each row: [N]. Rows on disk know theirs without being read."""
+    known = getattr(rows, "lengths", None)
+    return known() if known else np.array([len(row) for row in rows], dtype=np.int64)
+
+
 def batches_by_tokens(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
     """Indices of the rows in groups of similar length, each at most `budget` tokens (or one row), longest first.
 
     For passes whose order does not matter: a reference pass, an evaluation, the micro-batches of one step.
     """
+    return batches_by_length(row_lengths(rows), budget)
+
+
+def batches_by_length(lengths: np.ndarray, budget: int) -> list[list[int]]:
+    """The same from the rows' lengths alone."""
     groups: list[list[int]] = []
     room = 0
-    for row in sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i)):
-        if not groups or len(rows[row]) > room:
+    order = np.argsort(-lengths, kind="stable")
+    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if not groups or length > room:
             groups.append([])
             room = budget
         groups[-1].append(row)
-        room -= len(rows[row])
+        room -= length
     return groups

@@ -1,5 +1,6 @@
 """What a row of data is once it has been read: a pair, a demonstration or a prompt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -58,5 +59,5 @@ Row = TypeVar("Row", Pair, Demonstration, Prompt)
 class Rows(Generic[Row]):
     """Everything one source held, in its order: the rows that can be used, and those that cannot."""
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     skipped: tuple[Skipped, ...]

@@ -31,6 +31,7 @@ from pairtune.data.formats import (
     to_prompt,
 )
 from pairtune.data.schema import Demonstration, Pair, Prompt, Row, Rows, Skipped
+from pairtune.data.store import store_texts
 from pairtune.errors import InputError
 
 KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
@@ -58,7 +59,7 @@ def read_pairs(source: str, *, split: str = "train") -> Rows[Pair]:
     Raises InputError, one sentence that names the file, the line and the field, when the source cannot be
     read, a row has none of the formats, or no row is left.
     """
-    return _read(source, split, to_pair)
+    return _read(source, split, Pair, to_pair)
 
 
 def read_demonstrations(source: str, *, split: str = "train") -> Rows[Demonstration]:
@@ -67,7 +68,7 @@ def read_demonstrations(source: str, *, split: str = "train") -> Rows[Demonstrat
     The response is the first of the columns ``response``, ``completion``, ``messages`` and ``chosen``; pairs
     serve as they are, and ``rejected`` is then ignored. Formats and errors are those of :func:`read_pairs`.
     """
-    return _read(source, split, to_demonstration)
+    return _read(source, split, Demonstration, to_demonstration)
 
 
 def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
@@ -76,33 +77,36 @@ def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
     A ``prompt`` column (text or messages) is enough; otherwise the prompt of the row's pair or of its
     ``messages``. Formats and errors are those of :func:`read_pairs`.
     """
-    return _read(source, split, to_prompt)
+    return _read(source, split, Prompt, to_prompt)
 
 
-def _read(source: str, split: str, parse: Callable[[Columns, int], Row]) -> Rows[Row]:
+def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, int], Row]) -> Rows[Row]:
     path = _local(source)
     name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
     if path and split != "train":
         raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
-    rows: list[Row] = []
     skipped: list[Skipped] = []
-    for unit, number, columns in _open(path, name) if path else _hub(source, name, split):
-        try:
-            rows.append(parse(columns, number))
-        except MalformedError as error:
-            raise InputError(f"{name} {unit} {number}: {error}") from None
-        except UnusableError as error:
-            if path and "prompt" in columns:
-                raise InputError(
-                    f"{name} {unit} {number}: {error.reason}; {error.need} - remove the row or fill it in"
-                ) from None
-            skipped.append(Skipped(number, error.reason))
+
+    def usable() -> Iterator[Row]:
+        for unit, number, columns in _open(path, name) if path else _hub(source, name, split):
+            try:
+                yield parse(columns, number)
+            except MalformedError as error:
+                raise InputError(f"{name} {unit} {number}: {error}") from None
+            except UnusableError as error:
+                if path and "prompt" in columns:
+                    raise InputError(
+                        f"{name} {unit} {number}: {error.reason}; {error.need} - remove the row or fill it in"
+                    ) from None
+                skipped.append(Skipped(number, error.reason))
+
+    rows = store_texts(kind, usable())
     if skipped and not rows:
         first = f"row {skipped[0].row}: {skipped[0].reason}"
         raise InputError(f"{name}: none of the {len(skipped)} rows can be used ({first}); give another source")
     if not rows:
         raise InputError(f"{name}: there are no rows in it; give a source that has some")
-    return Rows(tuple(rows), tuple(skipped))
+    return Rows(rows, tuple(skipped))
 
 
 def _local(source: str) -> Path | None:

@@ -4,7 +4,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from pairtune.data.schema import Pair, PromptText
+from pairtune.data.store import take
 from pairtune.errors import InputError
 
 
@@ -13,7 +16,7 @@ def shared_prompts(train: Iterable[PromptText], heldout: Iterable[PromptText]) -
     return len(set(train) & set(heldout))
 
 
-def split_by_prompt(pairs: Sequence[Pair], *, heldout: int | float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def split_by_prompt(pairs: Sequence[Pair], *, heldout: int | float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Training and held-out pairs; all pairs of one prompt land on the same side, each side in its old order.
 
     ``heldout`` is a number of pairs (int) or a share of them (float between 0 and 1). Prompts are taken in
@@ -23,26 +26,23 @@ def split_by_prompt(pairs: Sequence[Pair], *, heldout: int | float, seed: int) -
     Raises InputError when either side would be empty.
     """
     count = _count(len(pairs), heldout)
-    sizes: dict[PromptText, int] = {}
-    for pair in pairs:
-        sizes[pair.prompt] = sizes.get(pair.prompt, 0) + 1
-    taken: set[PromptText] = set()
+    digests = np.frombuffer(b"".join(_digest(pair.prompt, seed) for pair in pairs), dtype="S32")
+    _, prompt_N, sizes = np.unique(digests, return_inverse=True, return_counts=True)  # in the digests' order
+    taken = np.zeros(len(sizes), dtype=bool)
     room = count
-    for prompt in sorted(sizes, key=lambda prompt: _digest(prompt, seed)):
+    for prompt, size in enumerate(sizes.tolist()):
         if room == 0:
             break
-        if sizes[prompt] <= room:
-            taken.add(prompt)
-            room -= sizes[prompt]
-    if not taken:
+        if size <= room:
+            taken[prompt] = True
+            room -= size
+    if not taken.any():
         raise InputError(
             f"no held-out pairs: every prompt has more than {count} pairs and may not be cut; "
-            f"hold out at least {min(sizes.values())} pairs"
+            f"hold out at least {sizes.min()} pairs"
         )
-    return (
-        [pair for pair in pairs if pair.prompt not in taken],
-        [pair for pair in pairs if pair.prompt in taken],
-    )
+    held_N = taken[prompt_N]
+    return take(pairs, np.flatnonzero(~held_N)), take(pairs, np.flatnonzero(held_N))
 
 
 def _count(total: int, heldout: int | float) -> int:

@@ -3,13 +3,14 @@
 A prompt and its response are tokenised apart and joined, which is what a sampler sees, so the boundary never moves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Demonstration, Pair, PromptText
+from pairtune.data.token_rows import TokenRows, store_tokens
 from pairtune.errors import InputError
 
 
@@ -17,7 +18,7 @@ from pairtune.errors import InputError
 class Encoded:
     """Token rows in the order of their sources, and which rows truncation touched (their numbers in the source)."""
 
-    rows: tuple[Tokens, ...]
+    rows: TokenRows
     origins: tuple[int, ...]  # the source's row number of each token row
     shortened: tuple[int, ...]  # a prompt lost its beginning
     cut: tuple[int, ...]  # a response lost its end, and so its end-of-text token
@@ -45,52 +46,55 @@ def encode_response(response: str, tokenizer: PreTrainedTokenizerBase) -> list[i
     return [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
-def encode_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> Encoded:
+def encode_pairs(pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> Encoded:
     """(chosen, rejected) token rows. Raises InputError if no pair is left."""
     return _encode(
-        [(pair.row, pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs], tokenizer, max_tokens=max_tokens
+        ((pair.row, pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs), tokenizer, max_tokens=max_tokens
     )
 
 
 def encode_demonstrations(
-    demonstrations: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    demonstrations: Iterable[Demonstration], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
     """One-response token rows. Raises InputError if none is left."""
-    return _encode([(d.row, d.prompt, (d.response,)) for d in demonstrations], tokenizer, max_tokens=max_tokens)
+    return _encode(((d.row, d.prompt, (d.response,)) for d in demonstrations), tokenizer, max_tokens=max_tokens)
 
 
 def _encode(
-    sources: list[tuple[int, PromptText, tuple[str, ...]]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    sources: Iterable[tuple[int, PromptText, tuple[str, ...]]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
     if max_tokens < 2:
         raise ValueError("max_tokens must leave room for one token of the prompt and one of the response")
-    rows: list[Tokens] = []
     origins: list[int] = []
     shortened: list[int] = []
     cut: list[int] = []
     dropped: list[int] = []
-    for number, prompt_text, texts in sources:
-        prompt = encode_prompt(prompt_text, tokenizer)
-        responses = [encode_response(text, tokenizer) for text in texts]
-        # The prompt gives way first, from its beginning (but for a BOS, which the model expects), down to half of the
-        # room; then responses lose their end.
-        room = max(max_tokens // 2, max_tokens - max(len(response) for response in responses))
-        if len(prompt) > room:
-            kept = 1 if prompt[0] == tokenizer.bos_token_id and room > 1 else 0
-            prompt = [*prompt[:kept], *prompt[kept - room :]]
-            shortened.append(number)
-        if any(len(prompt) + len(response) > max_tokens for response in responses):
-            responses = [response[: max_tokens - len(prompt)] for response in responses]
-            cut.append(number)
-        if len(responses) == 2 and responses[0] == responses[1]:
-            dropped.append(number)
-            continue
-        rows.append(Tokens(tuple(prompt), tuple(tuple(response) for response in responses)))
-        origins.append(number)
+
+    def encoded() -> Iterator[Tokens]:
+        for number, prompt_text, texts in sources:
+            prompt = encode_prompt(prompt_text, tokenizer)
+            responses = [encode_response(text, tokenizer) for text in texts]
+            # The prompt gives way first, from its beginning (but for a BOS, which the model expects), down to half of
+            # the room; then responses lose their end.
+            room = max(max_tokens // 2, max_tokens - max(len(response) for response in responses))
+            if len(prompt) > room:
+                kept = 1 if prompt[0] == tokenizer.bos_token_id and room > 1 else 0
+                prompt = [*prompt[:kept], *prompt[kept - room :]]
+                shortened.append(number)
+            if any(len(prompt) + len(response) > max_tokens for response in responses):
+                responses = [response[: max_tokens - len(prompt)] for response in responses]
+                cut.append(number)
+            if len(responses) == 2 and responses[0] == responses[1]:
+                dropped.append(number)
+                continue
+            origins.append(number)
+            yield Tokens(tuple(prompt), tuple(tuple(response) for response in responses))
+
+    rows = store_tokens(encoded())
     if not rows:
-        reason = "every pair's two responses are the same" if sources else "there was none before"
+        reason = "every pair's two responses are the same" if dropped else "there was none before"
         raise InputError(f"no row is left after tokenising; {reason}")
-    return Encoded(tuple(rows), tuple(origins), tuple(shortened), tuple(cut), tuple(dropped))
+    return Encoded(rows, tuple(origins), tuple(shortened), tuple(cut), tuple(dropped))
 
 
 def _open_ended(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -41,6 +41,10 @@ class Cost:
             max(self.peak_memory_bytes, other.peak_memory_bytes),
         )
 
+    def __mul__(self, share: float) -> "Cost":
+        """The cost of a share of the work; memory is needed whole."""
+        return Cost(self.seconds * share, round(self.tokens * share), self.flops * share, self.peak_memory_bytes)
+
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
         return asdict(self)

@@ -1,29 +1,32 @@
 """The reference's log-probabilities: computed once per response token, kept on disk by content.
 
-The key is what the numbers depend on: weights and configuration, token ids, dtype and device kind, engine version.
-A run with another beta or objective finds them again; an edited model or data set never does.
+Values are found by what they depend on: weights and configuration, dtype and device kind, engine version (a folder of
+the cache) and the token ids of prompt and response (an entry there). So another beta, objective, seed, split, order or
+subset of the same pairs finds them again; an edited model or data set never does.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Tokens, batches_by_tokens, pack
+from pairtune.cache import cache_folder
+from pairtune.data.pack import Tokens, batches_by_length, batches_by_tokens, pack, row_lengths
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.logprob import token_logprobs
-from pairtune.models.load import cache_folder, weights_hash
+from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
+from pairtune.models.load import weights_hash
 
 # Raise it whenever the engine's numbers change.
 ENGINE_VERSION = 1
+# Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
+TOKENS_PER_SHELF = 1 << 20
 
 # Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
 INDIFFERENT = {
@@ -41,16 +44,12 @@ def compute_logprobs(
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[Tensor]:
     """log π of every response token, without gradients: for each row, its responses' tokens end to end, float32."""
-    device = next(model.parameters()).device
     result: list[Tensor] = [torch.empty(0)] * len(rows)
-    with torch.no_grad():
-        for group in batches_by_tokens(rows, tokens_per_pass):
-            batch = pack([rows[i] for i in group]).to(device)
-            logprobs_R = token_logprobs(model, batch, temperature=temperature).cpu()
-            sizes = [sum(len(response) for response in rows[i].responses) for i in group]
-            for i, values in zip(group, torch.split(logprobs_R, sizes), strict=True):
-                result[i] = values.clone()
-            progress(len(group))
+    groups = batches_by_tokens(rows, tokens_per_pass)
+    for group, chosen, logprobs_R in _passes(model, rows, groups, temperature=temperature, progress=progress):
+        sizes = [sum(len(response) for response in row.responses) for row in chosen]
+        for i, values in zip(group, logprobs_R.split(sizes), strict=True):
+            result[i] = values.clone()
     return result
 
 
@@ -61,57 +60,110 @@ def reference_logprobs(
     tokens_per_pass: int,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int], None] = lambda rows: None,
-) -> tuple[list[Tensor], Cost]:
-    """`compute_logprobs` of a frozen model, from the cache where it has been computed before, and what it cost then."""
-    path = cache_folder() / "reference" / f"{cache_key(model, rows)}.safetensors"
-    sizes = [sum(len(response) for response in row.responses) for row in rows]
-    kept, trouble = _read(path, sum(sizes))
-    if kept is not None:
-        say(f"reference: {len(rows)} rows from the cache")
-        progress(len(rows))
-        values, cost = kept
-        return list(torch.split(values, sizes)), cost
-    if trouble:
-        say(f"reference: the cached values cannot be used ({trouble}); computing them again")
-    with measured() as cost:
-        computed = compute_logprobs(model, rows, tokens_per_pass=tokens_per_pass, progress=progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    joined = torch.cat(computed)
-    save_file({"logprobs": joined}, partial, metadata={"sum": _checksum(joined), "cost": json.dumps(cost.to_json())})
-    partial.replace(path)
-    return computed, cost
+) -> tuple[Sequence[Tensor], Cost]:
+    """`compute_logprobs` of a frozen model, memory-mapped, from the cache what has been computed before; and its cost.
+
+    The cost is that of a pass over these rows: what was spent now on those that were not in the cache, and for the
+    others their tokens' share of what the passes cost in which they were computed. It does not depend on the cache.
+    """
+    folder = _folder(model, say)
+    shelves, damaged = open_shelves(folder)
+    if damaged:
+        what = "a cached file does" if damaged == 1 else f"{damaged} cached files do"
+        say(f"reference: {what} not hold what was written; computing those values again")
+    digests, counts = response_digests(rows)
+    last = counts.cumsum()
+    places = np.stack([last - counts, last], axis=1)
+    found = find(shelves, digests)
+    lengths = row_lengths(rows)
+    missing = np.zeros(len(rows), dtype=bool)
+    missing[np.repeat(np.arange(len(rows)), counts)[found[:, 0] < 0]] = True
+    hits = len(rows) - int(missing.sum())
+    cost = _recorded(shelves, found[places[~missing, 0], 0], lengths[~missing])
+    if hits:
+        some = f"{hits} of {len(rows)}" if hits < len(rows) else f"{hits}"
+        say(f"reference: {some} rows from the cache")
+        progress(hits)
+    for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
+        computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens
+        values: list[Tensor] = []
+        with measured() as spent:
+            for group, chosen, logprobs_R in _passes(model, rows, groups, progress=progress):
+                values.append(logprobs_R)
+                for i, row in zip(group, chosen, strict=True):
+                    computed.extend(range(*places[i].tolist()))
+                    sizes.extend(map(len, row.responses))
+        cost += spent
+        tokens = int(lengths[[i for group in groups for i in group]].sum())
+        shelves.append(
+            write_shelf(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=_about(model))
+        )
+    return Kept(shelves, find(shelves, digests), places), cost
 
 
-def cache_key(model: PreTrainedModel, rows: Sequence[Tokens]) -> str:
-    """SHA-256 over everything that the reference's numbers depend on."""
-    parameter = next(model.parameters())
-    digest = hashlib.sha256(f"{ENGINE_VERSION} {parameter.dtype} {parameter.device.type} ".encode())
+def model_key(model: PreTrainedModel) -> str:
+    """SHA-256 over everything but the rows and the engine that the reference's numbers depend on."""
+    digest = hashlib.sha256(json.dumps(_about(model)["computes"]).encode())
     digest.update(weights_hash(model).encode())
     config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for row in rows:
-        for part in (row.prompt, *row.responses):
-            digest.update(np.array([len(part), *part], dtype=np.int64).tobytes())
-        digest.update(b"|")
     return digest.hexdigest()
 
 
-def _read(path: Path, tokens: int) -> tuple[tuple[Tensor, Cost] | None, str]:
-    """The cached values and their cost, or None and what is wrong with the file (nothing if there is none)."""
-    if not path.is_file():
-        return None, ""
-    try:
-        values = load_file(path)["logprobs"]
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-        cost = Cost(**json.loads(facts["cost"]))
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        return None, f"the file is damaged: {error}"
-    if values.shape != (tokens,) or _checksum(values) != facts.get("sum"):
-        return None, "the file does not hold what was written"
-    return (values, cost), ""
+def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
+    """The model's folder. Values of another engine version are said to be no use, once: its own folder then exists."""
+    parent, key = cache_folder() / "reference", model_key(model)
+    folder = parent / f"{key}-v{ENGINE_VERSION}"
+    others = sorted(path.name.rpartition("-v")[2] for path in parent.glob(f"{key}-v*"))
+    if others and not folder.is_dir():
+        say(
+            f"reference: the cached values are of engine version {', '.join(others)} and this is version "
+            f"{ENGINE_VERSION}; computing them again"
+        )
+    return folder
 
 
-def _checksum(values: Tensor) -> str:
-    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
+def _about(model: PreTrainedModel) -> dict[str, str]:
+    """What a file says of the model that its values are of."""
+    parameter = next(model.parameters())
+    dtype = str(parameter.dtype).removeprefix("torch.")
+    return {"model": str(model.config.name_or_path), "computes": f"{dtype} on {parameter.device.type}"}
+
+
+def _passes(
+    model: PreTrainedModel,
+    rows: Sequence[Tokens],
+    groups: Sequence[Sequence[int]],
+    *,
+    temperature: float = 1.0,
+    progress: Callable[[int], None],
+) -> Iterator[tuple[Sequence[int], list[Tokens], Tensor]]:
+    """A pass for each group of rows: their indices, the rows, and the values of their responses end to end."""
+    for group in groups:
+        chosen = [rows[i] for i in group]
+        with torch.no_grad():
+            logprobs_R = token_logprobs(model, pack(chosen).to(model.device), temperature=temperature).cpu()
+        yield group, chosen, logprobs_R
+        progress(len(group))
+
+
+def _portions(missing: np.ndarray, lengths: np.ndarray, tokens_per_pass: int) -> Iterator[list[list[int]]]:
+    """The missing rows in groups for one pass each, and these in portions that are kept together."""
+    portion: list[list[int]] = []
+    room = TOKENS_PER_SHELF
+    for group in batches_by_length(lengths[missing], tokens_per_pass):
+        indices = missing[group]
+        portion.append(indices.tolist())
+        room -= int(lengths[indices].sum())
+        if room <= 0:
+            yield portion
+            portion, room = [], TOKENS_PER_SHELF
+    if portion:
+        yield portion
+
+
+def _recorded(shelves: Sequence[Shelf], shelf_N: np.ndarray, length_N: np.ndarray) -> Cost:
+    """What a pass over rows cost that lie on these shelves, by their number of tokens."""
+    tokens = np.bincount(shelf_N, weights=length_N, minlength=len(shelves)).tolist()
+    shares = (shelf.cost * (asked / shelf.tokens) for shelf, asked in zip(shelves, tokens, strict=True) if asked)
+    return sum(shares, Cost())

@@ -15,16 +15,12 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.models.machine import Machine
 
 EMBEDDED = "smollm2-135m"
 Tokenizer = PreTrainedTokenizerBase
-
-
-def cache_folder() -> Path:
-    """Where converted models and cached references are kept: $PAIRTUNE_CACHE, or ~/.cache/pairtune."""
-    return Path(os.environ.get("PAIRTUNE_CACHE") or Path.home() / ".cache" / "pairtune")
 
 
 def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> PreTrainedModel:

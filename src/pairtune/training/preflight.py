@@ -1,5 +1,7 @@
 """What a run checks before it spends a step. A fault stops it with one line; the rest is said and recorded."""
 
+import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,32 +93,38 @@ def check_rows(
 
     Raises InputError for a fault; says the boundary's tokens and the share of pairs in which the longer one wins.
     """
-    double = [i for i, row in enumerate(train) if bos_id is not None and row.prompt[:2] == (bos_id, bos_id)]
+    held = {_prompt_hash(row) for row in heldout}
+    double, same, shared, unended, longer = [], [], set(), 0, 0.0
+    for i, row in enumerate(train):
+        if bos_id is not None and row.prompt[:2] == (bos_id, bos_id):
+            double.append(i)
+        if len(set(row.responses)) < len(row.responses):
+            same.append(i)
+        shared |= {_prompt_hash(row)} & held
+        unended += sum(response[-1] != end_id for response in row.responses)
+        first, second = (len(row.responses[side]) for side in (0, -1))
+        longer += 0.5 if first == second else float(first > second)
     if double:
         raise InputError(
             f"{len(double)} prompts begin with two beginning-of-text tokens (first: training pair {double[0] + 1})"
         )
-    same = [i for i, row in enumerate(train) if len(set(row.responses)) < len(row.responses)]
     if same:
         raise InputError(f"{len(same)} pairs have two equal responses (the first is training pair {same[0] + 1})")
-    shared = {row.prompt for row in train} & {row.prompt for row in heldout}
     if shared:
         raise InputError(f"{len(shared)} prompts are in the training and in the held-out pairs; split by prompt")
-    unended = sum(response[-1] != end_id for row in train for response in row.responses)
     if unended:
         say(f"data: {unended} responses have no end-of-text token (cut by truncation or by the length limit)")
     if len(train[0].responses) == 2:
-        longer = sum(
-            0.5
-            if len(row.responses[0]) == len(row.responses[1])
-            else float(len(row.responses[0]) > len(row.responses[1]))
-            for row in train
-        )
         say(f"data: the longer response is the chosen one in {longer / len(train):.1%} of {len(train)} pairs")
     decode = getattr(tokenizer, "decode", repr)
     row = train[0]
     say(f"data: boundary of the first row: {decode(row.prompt[-4:])!r} | {decode(row.responses[0][:4])!r} ... "
         f"{decode(row.responses[0][-2:])!r}")  # fmt: skip
+
+
+def _prompt_hash(row: Tokens) -> bytes:
+    """A prompt in 16 bytes: as many prompts as there are rows do not have to be in memory at once."""
+    return hashlib.blake2b(array("i", row.prompt).tobytes(), digest_size=16).digest()
 
 
 def say_truncation(encoded: Encoded) -> None:

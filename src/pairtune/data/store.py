@@ -1,0 +1,125 @@
+"""Rows on disk that read like a list: they lie in a nameless file, and memory holds where each begins.
+
+So a run over 50,000 pairs needs hardly more memory than a run over 1,000. Texts are here; token rows, which are
+memory-mapped, in `data/token_rows.py`.
+"""
+
+import copy
+import dataclasses
+import json
+import mmap
+import weakref
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO, Generic, TypeVar, overload
+
+import numpy as np
+
+from pairtune.cache import scratch_file
+from pairtune.data.schema import Message, Row
+
+# A read makes up to 64 KiB of a mapped file count as this process's memory: 16 MiB are kept at most.
+READS_KEPT = 256
+
+Item = TypeVar("Item")
+Self = TypeVar("Self", bound="OnDisk[Any]")
+
+
+class OnDisk(Sequence[Item], Generic[Item]):
+    """A sequence whose items are made as they are asked for. `places[i]`, a row of integers, says where item i lies.
+
+    A slice, or the items that `take` takes, are another view of the same files. It equals any sequence of equal items.
+    """
+
+    def __init__(self, places: np.ndarray) -> None:
+        self.places = places
+
+    def item(self, place: list[int]) -> Item:
+        """The item that lies there."""
+        raise NotImplementedError
+
+    def take(self: Self, which: np.ndarray | slice) -> Self:
+        """The items at these indices, in their order."""
+        view = copy.copy(self)
+        view.places = self.places[which]
+        return view
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self: Self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return self.take(index) if isinstance(index, slice) else self.item(self.places[index].tolist())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def take(rows: Sequence[Item], which: np.ndarray) -> Sequence[Item]:
+    """The rows at these indices: a view of rows on disk, a list of others."""
+    return rows.take(which) if isinstance(rows, OnDisk) else [rows[i] for i in which.tolist()]
+
+
+class Scratch:
+    """A nameless file for as long as somebody holds this."""
+
+    def __init__(self) -> None:
+        self.file = scratch_file()
+        weakref.finalize(self, self.file.close)
+
+    def read(self, begin: int, end: int) -> bytes:
+        """The bytes from `begin` to `end`."""
+        self.file.seek(begin)
+        return self.file.read(end - begin)
+
+
+class Mapped:
+    """A file's numbers, memory-mapped. What has been read is let go of now and then, so the process does not grow."""
+
+    def __init__(self, file: BinaryIO, dtype: type[np.generic], *, offset: int = 0, count: int) -> None:
+        self.pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else None
+        self.array = np.frombuffer(self.pages or b"", dtype=dtype, offset=offset, count=count)
+        self.reads = 0
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """The numbers from `begin` to `end`."""
+        self.reads += 1
+        if self.reads % READS_KEPT == 0 and self.pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, which is nobody's memory
+        return self.array[begin:end]
+
+
+class Texts(OnDisk[Row]):
+    """Pairs, demonstrations or prompts on disk; see `store_texts`."""
+
+    def __init__(self, kind: type[Row], scratch: Scratch, places: np.ndarray) -> None:
+        super().__init__(places)
+        self.kind: Any = kind
+        self.scratch = scratch
+
+    def item(self, place: list[int]) -> Row:
+        """The row in the bytes from place[0] to place[1]."""
+        fields: list[Any] = json.loads(self.scratch.read(*place))
+        made: Row = self.kind(*(tuple(Message(*turn) for turn in f) if isinstance(f, list) else f for f in fields))
+        return made
+
+
+def store_texts(kind: type[Row], rows: Iterable[Row]) -> Texts[Row]:
+    """Write rows to a nameless file as they come."""
+    scratch, ends = Scratch(), array("q", [0])
+    names = [field.name for field in dataclasses.fields(kind)]
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        fields = [[(turn.role, turn.content) for turn in v] if isinstance(v, tuple) else v for v in values]
+        raw = json.dumps(fields).encode("ascii")
+        scratch.file.write(raw)
+        ends.append(ends[-1] + len(raw))
+    scratch.file.flush()
+    return Texts(kind, scratch, np.stack([ends[:-1], ends[1:]], axis=1))

@@ -1,0 +1,45 @@
+"""Token rows on disk: all ids in one memory-mapped file, and in memory where the parts of each row begin."""
+
+from array import array
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+
+from pairtune.data.pack import Tokens
+from pairtune.data.store import Mapped, OnDisk, Scratch
+
+
+class TokenRows(OnDisk[Tokens]):
+    """Token rows on disk, memory-mapped; see `store_tokens`."""
+
+    def __init__(self, ids: Mapped, places: np.ndarray) -> None:
+        super().__init__(places)
+        self.ids = ids
+
+    def item(self, place: list[int]) -> Tokens:
+        """The row whose parts, prompt first, lie between the places."""
+        ids = self.ids.read(place[0], place[-1]).tolist()
+        parts = [tuple(ids[begin - place[0] : end - place[0]]) for begin, end in pairwise(place)]
+        return Tokens(parts[0], tuple(parts[1:]))
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, without reading any of them."""
+        found: np.ndarray = self.places[:, -1] - self.places[:, 0]
+        return found
+
+
+def store_tokens(rows: Iterable[Tokens]) -> TokenRows:
+    """Write token rows to a nameless file as they come. Raises ValueError if their numbers of responses differ."""
+    scratch, places, at, parts = Scratch(), array("q"), 0, 0
+    for row in rows:
+        if places and len(row.responses) != parts - 1:
+            raise ValueError(f"a row has {len(row.responses)} responses where the first one has {parts - 1}")
+        parts = 1 + len(row.responses)
+        places.append(at)
+        for part in (row.prompt, *row.responses):
+            scratch.file.write(array("i", part).tobytes())
+            at += len(part)
+            places.append(at)
+    scratch.file.flush()
+    return TokenRows(Mapped(scratch.file, np.int32, count=at), np.array(places).reshape(-1, parts + 1))

@@ -1,0 +1,150 @@
+"""Log-probabilities on disk, found by content: a folder for each model, and in it files that are written once.
+
+A file holds the values of many responses: a digest of each (prompt, response), where its values end, the values
+themselves (nats, float32, one a token), and what it took to compute them. It appears whole, by renaming, under the
+SHA-256 of its own bytes: a file that is not what was written shows, and processes that write at once cannot meet.
+
+Shapes: S responses of the rows asked for, M responses in the files.
+"""
+
+import hashlib
+import json
+import uuid
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pairtune.data.pack import Tokens
+from pairtune.data.store import Mapped, OnDisk
+from pairtune.engine.cost import Cost
+
+# 128 bits; NumPy sorts and compares such bytes as they stand (all have one length, so a zero at the end is no matter).
+DIGEST = "S16"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One file: digests [M] of 16 bytes, ends [M], the values memory-mapped, and the pass that made them."""
+
+    digests: np.ndarray
+    ends: np.ndarray
+    values: Mapped
+    cost: Cost
+    tokens: int  # of the rows that the pass was over
+
+    @classmethod
+    def open(cls, path: Path) -> "Shelf":
+        """A file that is known to be sound."""
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")  # safetensors: a length, a head in JSON, the tensors
+            head = json.loads(file.read(size))
+            about = json.loads(head["__metadata__"]["about"])
+
+            def mapped(name: str, dtype: type[np.generic]) -> Mapped:
+                begin, end = head[name]["data_offsets"]
+                count = (end - begin) // np.dtype(dtype).itemsize
+                return Mapped(file, dtype, offset=8 + size + begin, count=count)
+
+            digests, ends = mapped("digests", np.uint8).array.view(DIGEST), mapped("ends", np.int64).array
+            return cls(digests, ends, mapped("logprobs", np.float32), Cost(**about["cost"]), about["tokens"])
+
+
+def open_shelves(folder: Path) -> tuple[list[Shelf], int]:
+    """The folder's sound files, and how many were damaged; those are removed."""
+    shelves, damaged = [], 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            if _checksum(path) == path.stem:
+                shelves.append(Shelf.open(path))
+                continue
+            path.unlink()
+        except FileNotFoundError:  # cleared meanwhile
+            continue
+        damaged += 1
+    return shelves, damaged
+
+
+def write_shelf(
+    folder: Path,
+    digests: np.ndarray,
+    sizes: Sequence[int],
+    values: Tensor,
+    cost: Cost,
+    *,
+    tokens: int,
+    about: dict[str, str],
+) -> Shelf:
+    """Keep the values of responses with these digests [M] and numbers of tokens, end to end in that order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"partial-{uuid.uuid4().hex}"
+    tensors = {
+        "digests": torch.from_numpy(digests.view(np.uint8).reshape(-1, 16)),
+        "ends": torch.tensor(sizes).cumsum(0),
+        "logprobs": values,
+    }
+    facts = {**about, "responses": len(digests), "tokens": tokens, "cost": cost.to_json()}
+    try:
+        save_file(tensors, partial, metadata={"about": json.dumps(facts)})
+        path = folder / f"{_checksum(partial)}.safetensors"
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Shelf.open(path)
+
+
+def response_digests(rows: Iterable[Tokens]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each (prompt, response), row after row: [S]; and the number of each row's responses: [N].
+
+    The same response finds its values in any row.
+    """
+    digests, counts = bytearray(), array("q")
+    for row in rows:
+        counts.append(len(row.responses))
+        length = array("q", [len(row.prompt)]).tobytes()  # or a token could change sides
+        prompt = hashlib.blake2b(length + array("i", row.prompt).tobytes(), digest_size=16)
+        for response in row.responses:
+            digest = prompt.copy()
+            digest.update(array("i", response).tobytes())
+            digests += digest.digest()
+    return np.frombuffer(digests, dtype=DIGEST), np.asarray(counts)
+
+
+def find(shelves: Sequence[Shelf], digests: np.ndarray) -> np.ndarray:
+    """For each response the shelf that holds it (-1: none) and where on it: [S, 3] of shelf, begin, end."""
+    places = np.full((len(digests), 3), -1)
+    if not shelves:
+        return places
+    held = np.concatenate([shelf.digests for shelf in shelves])
+    ends = np.concatenate([shelf.ends for shelf in shelves])
+    begins = np.concatenate([np.concatenate(([0], shelf.ends[:-1])) for shelf in shelves])
+    shelf_M = np.repeat(np.arange(len(shelves)), [len(shelf.digests) for shelf in shelves])
+    order = np.argsort(held, kind="stable")
+    at = order[np.searchsorted(held[order], digests).clip(max=len(order) - 1)]
+    hit = held[at] == digests
+    places[hit] = np.stack([shelf_M[at], begins[at], ends[at]], axis=1)[hit]
+    return places
+
+
+class Kept(OnDisk[Tensor]):
+    """A tensor a row: the values of its responses, end to end. `places` [N, 2]: its first response, its last + 1."""
+
+    def __init__(self, shelves: Sequence[Shelf], found: np.ndarray, places: np.ndarray) -> None:
+        super().__init__(places)
+        self.shelves, self.found = shelves, found
+
+    def item(self, place: list[int]) -> Tensor:
+        """The values of the responses from place[0] to place[1]."""
+        parts = self.found[place[0] : place[1]].tolist()
+        values = [self.shelves[shelf].values.read(begin, end) for shelf, begin, end in parts]
+        return torch.from_numpy(np.concatenate(values))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
