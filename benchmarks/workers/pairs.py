@@ -124,4 +124,6 @@ def _described(rows: list[dict[str, Any]], odd: int, pool: int, data: str | None
 
 
 def _lengths(name: str, lengths: list[int]) -> str:
+    if not lengths:
+        return f"no {name}"
     return f"{name} mean {statistics.mean(lengths):.0f} tokens, longest {max(lengths)}"
