@@ -15,7 +15,7 @@ def measure(options: Options) -> list[Row]:
     repetitions = options.repetitions or REPETITIONS
     steps = max(1, options.pairs // BATCH) if options.pairs else STEPS
     with prepared(model=options.model, data=options.data, prompts=steps * BATCH) as files:
-        shared = {"task": "ppo", "model": files["model"], "prompts": files["prompts"], "warmup": WARMUP}
+        shared = {"task": "ppo", "model": files["model"], "prompts": files["prompts"], "warmup_rows": WARMUP}
         mine = {
             "steps": steps, "batch_size": BATCH, "minibatches": 1, "epochs": EPOCHS, "learning_rate": RATE,
             "value_learning_rate": RATE, "missing_end_penalty": 0.0,

@@ -74,7 +74,7 @@ def rates(results: list[Result]) -> list[float]:
 def prepared(*, model: str, data: str | None, **counts: int) -> Iterator[Result]:
     """The files of `workers/pairs.py`, in a folder that goes when the block ends."""
     with tempfile.TemporaryDirectory(prefix="pairtune-benchmark-") as folder:
-        wanted = {"pairs": 0, "compared": 0, "prompts": 0, **counts}
+        wanted = {"pairs": 0, "warmup": 0, "compared": 0, "prompts": 0, **counts}
         job = {"task": "prepare", "model": model, "data": data, "folder": folder, **wanted}
         yield Worker(OURS, job).run()
 

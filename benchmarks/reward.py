@@ -20,8 +20,8 @@ PEER = {
 def measure(options: Options) -> list[Row]:
     """The one row: pairs a second against TRL."""
     repetitions = options.repetitions or REPETITIONS
-    with prepared(model=options.model, data=options.data, pairs=options.pairs or PAIRS) as files:
-        shared = {"model": files["model"], "pairs": files["pairs"], "warmup": WARMUP, "task": "reward"}
+    with prepared(model=options.model, data=options.data, pairs=options.pairs or PAIRS, warmup=WARMUP) as files:
+        shared = {"task": "reward", **{name: files[name] for name in ("model", "pairs", "warmup")}}
         mine = {"batch_size": BATCH, "epochs": EPOCHS, "learning_rate": RATE}
         theirs = {**PEER, "num_train_epochs": EPOCHS, "learning_rate": RATE}
         workers = {

@@ -23,7 +23,7 @@ def _batch(options: Options, size: int, name: str) -> list[Row]:
             "model": files["model"],
             "prompts": files["prompts"],
             "max_new_tokens": NEW_TOKENS,
-            "warmup": min(WARMUP, size),
+            "warmup_rows": min(WARMUP, size),
         }
         workers = {
             "ours": Worker(OURS, {**shared, "dtype": "auto"}),

@@ -38,9 +38,8 @@ def dpo(job: Job) -> dict[str, Any]:
         reference, _ = reference_logprobs(model, rows, tokens_per_pass=per_pass)
         train_preference(model, rows, reference, settings, seed=0, journal=Journal("dpo"))
 
-    rows = pairs.read_tokens(job["pairs"])
-    result = _timed(job, rows, train)
-    flops = unavoidable_flops(model, rows, epochs=job["settings"]["epochs"])
+    result = _timed(job, train)
+    flops = unavoidable_flops(model, pairs.read_tokens(job["pairs"]), epochs=job["settings"]["epochs"])
     return {**result, "flops": flops, "gemm": gemm_rate(model.device)}
 
 
@@ -52,7 +51,7 @@ def plain(job: Job) -> dict[str, Any]:
     def train(rows: Sequence[Tokens], settings: Preference) -> None:
         train_plain(model, reference, rows, settings, journal=Journal("plain"))
 
-    return _timed(job, pairs.read_tokens(job["pairs"]), train)
+    return _timed(job, train)
 
 
 def reward(job: Job) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def reward(job: Job) -> dict[str, Any]:
     def train(rows: Sequence[Tokens], settings: Reward) -> None:
         train_reward(model, rows, settings, seed=0, journal=Journal("reward"))
 
-    return _timed(job, pairs.read_tokens(job["pairs"]), train, kind=Reward)
+    return _timed(job, train, kind=Reward)
 
 
 def generate(job: Job) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def generate(job: Job) -> dict[str, Any]:
         return sum(len(answer.response) for answer in answers)
 
     clock = Clock()
-    draw(prompts[: job["warmup"]])
+    draw(prompts[: job["warmup_rows"]])
     with clock.running():
         tokens = draw(prompts)
     return {"seconds": clock.seconds, "examples": tokens}
@@ -100,7 +99,7 @@ def ppo(job: Job) -> dict[str, Any]:
         return clock.seconds
 
     still = {"learning_rate": 0.0, "value_learning_rate": 0.0}
-    train(Ppo(**{**job["settings"], **still, "steps": 1, "batch_size": job["warmup"]}))
+    train(Ppo(**{**job["settings"], **still, "steps": 1, "batch_size": job["warmup_rows"]}))
     settings = Ppo(**job["settings"])
     return {"seconds": train(settings), "examples": settings.steps * settings.batch_size}
 
@@ -142,11 +141,11 @@ def gemm_rate(device: torch.device) -> float:
     return best
 
 
-def _timed(job: Job, rows: Sequence[Tokens], train: Callable[[Sequence[Tokens], Any], None],
-           kind: type = Preference) -> dict[str, Any]:  # fmt: skip
-    """One step a pair on the first pairs at learning rate 0, not counted, then the whole training, counted."""
+def _timed(job: Job, train: Callable[[Sequence[Tokens], Any], None], kind: type = Preference) -> dict[str, Any]:
+    """One step a pair on the warm-up's pairs at learning rate 0, not counted, then the whole training, counted."""
+    rows, warmup = pairs.read_tokens(job["pairs"]), pairs.read_tokens(job["warmup"])
     settings = kind(**job["settings"])
-    train(rows[: job["warmup"]], kind(**{**job["settings"], "batch_size": 1, "epochs": 1, "learning_rate": 0.0}))
+    train(warmup, kind(**{**job["settings"], "batch_size": 1, "epochs": 1, "learning_rate": 0.0}))
     clock = Clock()
     with clock.running():
         train(rows, settings)

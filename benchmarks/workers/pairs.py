@@ -30,13 +30,15 @@ PROMPT_LENGTH, CHOSEN_LENGTH, REJECTED_LENGTH = (98, 0.7), (30, 0.75), (37, 0.75
 
 
 def prepare(job: Job) -> dict[str, Any]:
-    """Write `pairs`, `compared` and `prompts` files into the job's folder; returns their paths and what they hold."""
+    """Write `pairs`, `warmup`, `compared` and `prompts` files into the job's folder; returns their paths and facts."""
     model = resolve(job["model"])
     tokenizer = load_tokenizer(model)
     pool = list(read_pairs(job["data"]).rows) if job["data"] else list(review_pairs(POOL))
     random.Random(0).shuffle(pool)
     rows, odd = _texts_and_ids(pool, tokenizer)
-    timed = _spread(rows, job["pairs"])
+    # Warming up on pairs that are timed later could leave something of them behind, in a cache by content.
+    warmup = rows[: job["warmup"]]
+    timed = _spread(rows[len(warmup) :], job["pairs"])
     compared = [row for row in rows if _length(row) <= LONGEST_COMPARED][: job["compared"]]
     prompts = [row for row in rows if len(row["prompt_ids"]) <= LONGEST_PROMPT][: job["prompts"]]
     for name, wanted, found in (("pairs", job["pairs"], timed), ("compared", job["compared"], compared),
@@ -47,6 +49,7 @@ def prepare(job: Job) -> dict[str, Any]:
     return {
         "model": model,
         "pairs": _write(folder / "pairs.jsonl", timed),
+        "warmup": _write(folder / "warmup.jsonl", warmup),
         "compared": _write(folder / "compared.jsonl", compared),
         "prompts": _write(folder / "prompts.jsonl", [{"ids": row["prompt_ids"]} for row in prompts]),
         "described": _described(timed, odd, len(pool), job["data"]),

@@ -33,11 +33,11 @@ def measure(job: Job) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="pairtune-benchmark-") as name:
         folder = Path(name)
-        small, _ = write_pairs(folder / "small.jsonl", FIXED_PAIRS)
-        large, reference = write_pairs(folder / "large.jsonl", job["pairs"])
+        few = [write_pairs(folder / f"{seed}.jsonl", FIXED_PAIRS, seed=seed)[0] for seed in (1, 2)]
+        large, reference = write_pairs(folder / "large.jsonl", job["pairs"], seed=0)
         settings = {"model": str(make_model(folder / "model")), "heldout": 16, "batch_size": 32, "dtype": "float32"}
-        _tune(folder / "first", data=small, **settings)
-        fixed, _ = _tune(folder / "fixed", data=small, seed=1, **settings)
+        _tune(folder / "first", data=few[0], **settings)
+        fixed, _ = _tune(folder / "fixed", data=few[1], **settings)
         seconds, tokens = _tune(folder / "dpo", data=large, **settings)
         result = {"seconds": seconds - fixed, "examples": job["pairs"] - FIXED_PAIRS}
         if job["second_objective"]:
@@ -62,9 +62,9 @@ def make_model(folder: Path) -> Path:
     return folder
 
 
-def write_pairs(path: Path, count: int) -> tuple[str, int]:
+def write_pairs(path: Path, count: int, *, seed: int) -> tuple[str, int]:
     """Write random pairs that all differ; returns the file and the tokens of its rows, each prompt once."""
-    chance, tokens = random.Random(0), 0
+    chance, tokens = random.Random(seed), 0
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
             lengths = [chance.randint(*bounds) for bounds in (PROMPT_WORDS, RESPONSE_WORDS, RESPONSE_WORDS)]

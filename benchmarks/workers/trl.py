@@ -53,7 +53,7 @@ def dpo(job: Job) -> dict[str, Any]:
                 trainer.train()
         return Timed.clock.seconds
 
-    _warm_up(job, lambda batch, **changes: train(rows[:batch], **changes))
+    _warm_up(job, train)
     return {"seconds": train(rows), "examples": len(rows) * job["options"]["num_train_epochs"]}
 
 
@@ -79,7 +79,7 @@ def reward(job: Job) -> dict[str, Any]:
                 trainer.train()
         return clock.seconds
 
-    _warm_up(job, lambda batch, **changes: train(rows[:batch], **changes))
+    _warm_up(job, train)
     return {"seconds": train(rows), "examples": len(rows) * job["options"]["num_train_epochs"]}
 
 
@@ -87,7 +87,7 @@ def generate(job: Job) -> dict[str, Any]:
     """`generate` on one left-padded batch: pure sampling, exactly `max_new_tokens` tokens a row."""
     rows = read_rows(job["prompts"])
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    model = _model(AutoModelForCausalLM, job)
+    model: Any = _model(AutoModelForCausalLM, job)
     config = GenerationConfig(
         do_sample=True,
         top_k=0,
@@ -105,7 +105,7 @@ def generate(job: Job) -> dict[str, Any]:
 
     torch.manual_seed(0)
     clock = Clock()
-    draw(rows[: job["warmup"]])
+    draw(rows[: job["warmup_rows"]])
     with clock.running():
         tokens = draw(rows)
     return {"seconds": clock.seconds, "examples": tokens}
@@ -137,7 +137,7 @@ def ppo(job: Job) -> dict[str, Any]:
                 trainer.train()
         return clock.seconds
 
-    warm = job["warmup"]
+    warm = job["warmup_rows"]
     train(rows[:warm], total_episodes=warm, per_device_train_batch_size=warm, learning_rate=0.0)
     gc.collect()
     return {"seconds": train(rows), "examples": job["options"]["total_episodes"]}
@@ -151,8 +151,8 @@ def versions(job: Job) -> dict[str, Any]:
 
 
 def _warm_up(job: Job, train: Callable[..., float]) -> None:
-    """One step a pair on the first pairs, at learning rate 0, by a trainer and a model that are then thrown away."""
-    train(job["warmup"], num_train_epochs=1, per_device_train_batch_size=1, gradient_accumulation_steps=1,
+    """One step a pair on the warm-up's pairs, at learning rate 0; trainer and model are then thrown away."""
+    train(read_rows(job["warmup"]), num_train_epochs=1, per_device_train_batch_size=1, gradient_accumulation_steps=1,
           learning_rate=0.0)  # fmt: skip
     gc.collect()
 

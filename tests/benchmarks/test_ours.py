@@ -30,12 +30,12 @@ def files(tiny_folder, tmp_path):
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     job = {"model": str(tiny_folder(tmp_path)), "data": str(data), "folder": str(tmp_path)}
-    return pairs.prepare({**job, "pairs": 4, "compared": 6, "prompts": 3})
+    return pairs.prepare({**job, "pairs": 4, "warmup": 2, "compared": 6, "prompts": 3})
 
 
 @pytest.fixture
 def job(files):
-    return {**files, "dtype": "float32", "warmup": 1, "settings": SETTINGS, "max_new_tokens": 3}
+    return {**files, "dtype": "float32", "warmup_rows": 1, "settings": SETTINGS, "max_new_tokens": 3}
 
 
 def test_prepared_texts_and_ids_are_the_same_thing(files, tiny_tokenizer):
@@ -49,6 +49,7 @@ def test_prepared_texts_and_ids_are_the_same_thing(files, tiny_tokenizer):
             assert ids[-1] == tokenizer.eos_token_id
     assert "4 pairs of " in files["described"]
     assert len(pairs.read_rows(files["prompts"])) == 3
+    assert not {row["prompt"] for row in rows} & {row["prompt"] for row in pairs.read_rows(files["warmup"])}
 
 
 def test_a_few_rows_have_the_lengths_of_all():
@@ -85,12 +86,12 @@ def test_ppo_counts_episodes(job):
 
 
 def test_warm_up_moves_no_weight(job, monkeypatch):
-    """A training that follows a warm-up of any length ends where it would have without."""
+    """A training ends where it would have without a warm-up, whatever that was made on."""
     ends = []
     real = ours.load_model
     monkeypatch.setattr(ours, "load_model", lambda *given: ends.append(real(*given)) or ends[-1])
-    for warmup in (1, 4):
-        ours.dpo({**job, "warmup": warmup})
+    for warmup in ("warmup", "compared"):
+        ours.dpo({**job, "warmup": job[warmup]})
     first, second = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in ends)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
