@@ -7,7 +7,7 @@ from benchmarks.peers import TRL, WORKER
 from benchmarks.processes import OURS, Worker, prepared, rates, take_turns
 from benchmarks.results import Row, versus
 
-PAIRS, REPETITIONS, EPOCHS, BATCH, RATE, WARMUP = 16, 3, 2, 8, 5e-5, 2
+PAIRS, REPETITIONS, EPOCHS, BATCH, RATE, WARMUP = 16, 2, 2, 8, 5e-5, 2
 # A pair at a time was TRL's fastest: a batch of 8 is padded to its longest row.
 PEER = {
     "bf16": True,

@@ -7,7 +7,7 @@ from benchmarks.peers import TRL, WORKER
 from benchmarks.processes import OURS, Worker, prepared, rates, take_turns
 from benchmarks.results import Row, versus
 
-BATCHES, REPETITIONS, NEW_TOKENS, WARMUP = (64, 256), 3, 32, 8
+BATCHES, REPETITIONS, NEW_TOKENS, WARMUP = (64, 256), 2, 32, 8
 
 
 def measure(options: Options) -> list[Row]:
