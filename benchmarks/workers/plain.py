@@ -1,0 +1,36 @@
+"""The plain padded loop that results and speed are compared with: the oracle, `engine/naive.py`, as a trainer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens
+from pairtune.engine import naive
+from pairtune.objectives.pairwise import dpo
+from pairtune.settings import Preference
+from pairtune.training.checkpoint import Journal
+from pairtune.training.loop import fit
+from pairtune.training.step import Optimizer
+
+
+def train_plain(
+    model: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[Tokens], settings: Preference, *,
+    journal: Journal,
+) -> None:  # fmt: skip
+    """`naive.py` as a trainer: the same order, schedule and optimiser as `train_preference`, seed 0."""
+
+    def gradients(indices: Sequence[int]) -> dict[str, float]:
+        batch = [rows[i] for i in indices]
+        with torch.no_grad():
+            before = naive.pair_logprobs(reference, batch)
+        after = naive.pair_logprobs(model, batch)
+        chosen_B, rejected_B = (new - old for new, old in zip(after, before, strict=True))
+        loss: Tensor = dpo(chosen_B, rejected_B, beta=settings.beta).mean()
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    fit(gradients, optimizer, settings, examples=len(rows), epochs=settings.epochs, seed=0, journal=journal)
+    optimizer.release()
