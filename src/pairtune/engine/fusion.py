@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from pairtune.engine import kernels
 from pairtune.engine.cost import body_parameters
 
 # Parameters in matrix products from which compiling repays its seconds.
@@ -28,10 +29,11 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 
 def describe(model: PreTrainedModel) -> str:
-    """The compile state in a few words, for the start of a run."""
-    if not is_large(model):
-        return "blocks not compiled: the model is small"
-    return f"blocks not compiled: {obstacle()}" if obstacle() else "blocks compiled"
+    """The attention's backend and the compile state in a few words, for the start of a run."""
+    library, trouble = kernels.library()
+    backend = "torch's attention" if model.device.type != "cpu" else "C++ kernels" if library else f"no C++: {trouble}"
+    reason = obstacle() if is_large(model) else "the model is small"
+    return f"{backend}, " + (f"blocks not compiled: {reason}" if reason else "blocks compiled")
 
 
 @cache

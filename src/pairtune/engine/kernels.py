@@ -23,8 +23,10 @@ from torch import Tensor
 from pairtune.models.load import cache_folder
 
 FLAGS = (
-    *("-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fopenmp"),
-    *("-shared", "-fPIC", "-std=c++17"),
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC", "-std=c++17"),
+    # -ffast-math by its parts: as one flag, gcc below 13 makes the whole process flush small numbers to zero.
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffinite-math-only"),
+    *("-fassociative-math", "-freciprocal-math"),
 )
 SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
 # Rows of logits whose float32 softmax stays in the processor's cache, for the torch versions.

@@ -14,6 +14,7 @@ from pairtune.data.tokenize import Encoded
 from pairtune.engine import naive
 from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import uncounted
+from pairtune.engine.fusion import describe
 from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import plain_head, token_logprobs
 from pairtune.errors import InputError
@@ -82,7 +83,7 @@ def check_engine(
         alone = _difference([part for row in rows for part in _together(model, [row], device)], together)
     rounding = Rounding(packed, alone)
     if not quiet:
-        say(f"engine: {rounding}")
+        say(f"engine: {describe(model)}; {rounding}")
     return rounding
 
 

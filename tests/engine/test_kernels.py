@@ -1,0 +1,147 @@
+"""Each C++ pass gives what its torch version gives, and that what float64 gives."""
+
+import pytest
+import torch
+
+from pairtune.data.pack import Tokens, pack
+from pairtune.engine import kernels
+
+DTYPES = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
+"""Relative error of the whole: float32's sums in another order, bfloat16's rounding of what comes out."""
+ROWS = [Tokens((5, 6, 7), ((8, 9), (10, 11, 12, 13))), Tokens((5,), ((8,), (9, 10))), Tokens((4,) * 20, ((7,) * 30,))]
+
+built = pytest.mark.skipif(kernels.library()[0] is None, reason=f"no C++ kernels here: {kernels.library()[1]}")
+
+
+def plainly(function, *arguments, **named):
+    """The torch version."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "library", lambda: (None, "turned off"))
+        return function(*arguments, **named)
+
+
+def far(one, other):
+    return float((one.double() - other.double()).norm() / other.double().norm())
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def dtype(request):
+    return request.param
+
+
+def numbers(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@built
+class TestAttention:
+    def test_rows_by_head_and_back(self, dtype):
+        batch = pack(ROWS)
+        x_THD = numbers(6, len(batch.tokens_T), 8, dtype=dtype).transpose(0, 1)  # strided, as models hand them over
+        back = torch.full_like(x_THD.contiguous(), torch.nan)
+        for block in batch.blocks:
+            found = kernels.heads_first(x_THD, block.index_NL)
+            assert torch.equal(found, plainly(kernels.heads_first, x_THD, block.index_NL))
+            kernels.tokens_first(found, block.index_NL, back)
+        assert torch.equal(back, x_THD)
+
+    @pytest.mark.parametrize("window", [None, 4])
+    def test_softmax_over_what_is_seen_and_its_gradient(self, dtype, window):
+        for block in pack(ROWS).blocks:
+            rows, length = block.index_NL.shape
+            seen = block.seen(window)
+            scores, grad = (numbers(rows, 3, length, length, seed=s, dtype=dtype) * 5 for s in range(2))
+            exact = (scores.double() * 0.3).requires_grad_()
+            weights = exact.masked_fill(~kernels.visible(seen)[:, None], -torch.inf).softmax(-1)
+            (slope,) = torch.autograd.grad(weights, exact, grad.double())
+            expected = plainly(kernels.softmax_seen, scores, seen, 0.3)
+            found = kernels.softmax_seen(scores.clone(), seen, 0.3)
+            assert far(found, weights) < DTYPES[dtype]
+            assert far(expected, weights) < DTYPES[dtype]
+            assert torch.equal(found == 0, expected == 0), "nothing leaks to what is not seen"
+            for gradient in (
+                kernels.softmax_seen_gradient(grad.clone(), found, seen, 0.3),
+                plainly(kernels.softmax_seen_gradient, grad.clone(), found, seen, 0.3),
+            ):
+                assert far(gradient, slope * 0.3) < DTYPES[dtype]
+
+    @pytest.mark.parametrize("window", [None, 3])
+    def test_one_new_token_a_row(self, dtype, window):
+        query, key, value = (numbers(4, heads, 16, seed=heads, dtype=dtype) for heads in (6, 2, 2))
+        length, slot = torch.tensor([0, 5, 2, 7]), torch.tensor([3, 0, 4, 1])
+        buffers = [numbers(5, 2, 9, 16, seed=seed, dtype=dtype) for seed in range(2)]
+        ours, theirs = ([b.clone() for b in buffers] for _ in range(2))
+        arguments = (slot, length, 0.25)
+        found = kernels.attend_one(query, key, value, *ours, *arguments, window=window, softcap=None)
+        expected = plainly(kernels.attend_one, query, key, value, *theirs, *arguments, window=window, softcap=None)
+        assert far(found, expected) < DTYPES[dtype]
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert not torch.equal(ours[0], buffers[0]), "the new key is kept"
+
+
+@built
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_heads_logprobs_and_their_gradient(dtype, temperature):
+    logits, target, grad = 4 * numbers(7, 300, dtype=dtype), torch.arange(7) * 40, numbers(7, seed=3)
+    exact = logits.double().requires_grad_()
+    values = torch.log_softmax(exact / temperature, -1).gather(-1, target[:, None])[:, 0]
+    (slope,) = torch.autograd.grad(values, exact, grad.double())
+    for run in (lambda f, *a: f(*a), plainly):
+        found, normaliser = run(kernels.logprobs, logits, target, temperature)
+        assert far(found, values) < 2e-6  # the inputs are exact: what is summed is float32 for both dtypes
+        written = logits.clone()
+        run(kernels.logprobs_gradient, written, target, normaliser, grad, temperature)
+        assert far(written, slope) < DTYPES[dtype]
+
+
+@built
+def test_what_is_drawn_is_the_same_token(dtype):
+    logits = 3 * numbers(64, 1000, dtype=dtype)
+    uniform = torch.rand(64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    token, logprob = kernels.draw(logits, uniform, 0.8)
+    expected, values = plainly(kernels.draw, logits, uniform, 0.8)
+    assert torch.equal(token, expected)
+    assert torch.allclose(logprob, values, atol=1e-5)
+
+
+@built
+@pytest.mark.parametrize("weights", DTYPES, ids=str)
+def test_adamw_is_torchs(dtype, weights):
+    """Three steps against torch's own in float64; the weight is the master's rounding."""
+    if (dtype, weights) == (torch.bfloat16, torch.float32):
+        pytest.skip("a float32 parameter has float32 gradients")
+    master, mean, square = numbers(5000), torch.zeros(5000), torch.zeros(5000)
+    weight = master if weights == torch.float32 else master.to(weights)
+    exact = torch.nn.Parameter(master.double())
+    adam = torch.optim.AdamW([exact], lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
+    start = exact.detach().clone()
+    for step in (1, 2, 3):
+        grad = numbers(5000, seed=step, dtype=dtype)
+        kernels.adamw(master, mean, square, grad, weight, step=step, learning_rate=1e-2, clip=0.5, betas=(0.9, 0.999),
+                      eps=1e-8, weight_decay=0.1)  # fmt: skip
+        exact.grad = grad.double() * 0.5
+        adam.step()
+    assert far(master - start, exact.detach() - start) < 1e-5
+    assert torch.equal(weight, master.to(weights))
+
+
+@built
+def test_the_sum_of_squares(dtype):
+    values = numbers(100_003, dtype=dtype)
+    assert kernels.square_sum(values) == pytest.approx(float((values.double() ** 2).sum()), rel=1e-6)
+
+
+def test_a_machine_without_a_compiler_does_without(monkeypatch):
+    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
+    kernels.library.cache_clear()
+    try:
+        assert kernels.library() == (None, "there is no C++ compiler")
+        assert not kernels.serves(torch.ones(1))
+    finally:
+        kernels.library.cache_clear()
+
+
+def test_small_numbers_are_not_flushed_to_zero():
+    """gcc's -ffast-math would do that to the whole process that loads the library."""
+    kernels.library()
+    assert float(torch.tensor([1e-40]) * 0.5) > 0
