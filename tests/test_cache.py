@@ -44,7 +44,7 @@ def test_it_lists_kind_size_time_and_origin(cache, capsys):
     assert model.startswith("model            2.0 MB  20")
     assert model.endswith(f"  {MODEL}")
     assert reference.split()[:3] == ["reference", "0.0", "MB"]
-    assert reference.endswith(r"  3 responses of runs/\u001b[31mred, float32 on cpu, engine version 1")
+    assert reference.endswith(r"  3 responses of runs/\u001b[31mred, float32 on cpu, engine version 2")
     assert total == f"2 entries, 2.0 MB in {cache}; `pairtune cache --clear` removes them"
     assert len(entries()) == 2, "listing removes nothing"
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pairtune.models.load import cache_folder
+from pairtune.cache import cache_folder
 
 FLAGS = (
     *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC", "-std=c++17"),

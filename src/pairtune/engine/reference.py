@@ -19,12 +19,13 @@ from transformers import PreTrainedModel
 from pairtune.cache import cache_folder
 from pairtune.data.pack import Tokens, batches_by_length, batches_by_tokens, pack, row_lengths
 from pairtune.engine.cost import Cost, measured
+from pairtune.engine.fusion import describe
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
 from pairtune.models.load import weights_hash
 
 # Raise it whenever the engine's numbers change.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 # Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
 TOKENS_PER_SHELF = 1 << 20
 
@@ -103,7 +104,7 @@ def reference_logprobs(
 
 def model_key(model: PreTrainedModel) -> str:
     """SHA-256 over everything but the rows and the engine that the reference's numbers depend on."""
-    digest = hashlib.sha256(json.dumps(_about(model)["computes"]).encode())
+    digest = hashlib.sha256(json.dumps([_about(model)["computes"], describe(model)]).encode())
     digest.update(weights_hash(model).encode())
     config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
