@@ -37,11 +37,12 @@ SETTINGS: dict[str, type] = {
 HELP = {
     "compare": "train every method on the same pairs and report which one won",
     "sft": "fine-tune a model on demonstrations",
-    "tune": "tune a model on preference pairs (DPO)",
+    "tune": "tune a model on preference pairs (DPO and the other objectives)",
     "reward": "train a reward model on preference pairs",
     "ppo": "train a model against a reward model with PPO",
     "generate": "answer prompts",
     "evaluate": "measure a tuned model on held-out pairs",
+    "objectives": "list the preference objectives: what each needs, its parameters, its source",
     "derive": "walk through the derivation of DPO, each step checked in numbers",
 }
 
@@ -102,6 +103,8 @@ def _run(arguments: list[str]) -> int:
     del values["command"], values["debug"]
     if command == "derive":
         return _derive(**values)
+    if command == "objectives":
+        return _objectives(**values)
     config = values.pop("config")
     settings: Any = settings_from(SETTINGS[command], values, config=config)
     _quieten()
@@ -142,6 +145,9 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     for name, text in HELP.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == "objectives":
+            command.add_argument("--json", action="store_true", help="print them as JSON")
+            continue
         if name == "derive":
             command.add_argument("--json", action="store_true", help="print the steps as JSON")
             command.add_argument(
@@ -170,6 +176,13 @@ def _derive(*, json: bool, seed: int, worlds: int) -> int:
     else:
         show(steps, Console())
     return 0 if all(step.residual <= step.tolerance for step in steps) else 1
+
+
+def _objectives(*, json: bool) -> int:
+    from pairtune.objectives import listing
+
+    print(listing.as_json() if json else listing.as_text())
+    return 0
 
 
 def _as_json(steps: Sequence[Any]) -> str:

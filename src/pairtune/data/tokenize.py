@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.pack import Tokens
-from pairtune.data.schema import Demonstration, Pair, PromptText
+from pairtune.data.schema import Demonstration, Labelled, Pair, PromptText
 from pairtune.errors import InputError
 
 
@@ -53,9 +53,9 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, m
 
 
 def encode_demonstrations(
-    demonstrations: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    demonstrations: Sequence[Demonstration] | Sequence[Labelled], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
-    """One-response token rows. Raises InputError if none is left."""
+    """One-response token rows, one for each demonstration or labelled response. Raises InputError if none is left."""
     return _encode([(d.row, d.prompt, (d.response,)) for d in demonstrations], tokenizer, max_tokens=max_tokens)
 
 
