@@ -158,7 +158,7 @@ class TuneRun(Run):
     """`pairtune tune`."""
 
     model: str = _setting("smollm2-135m", "model to tune: smollm2-135m, a folder, a .gguf file or a hub name")
-    data: str = _setting("", "pairs: a JSONL, CSV or Parquet file, or a hub dataset")
+    data: str = _setting("", "pairs, or responses with labels: a JSONL, CSV or Parquet file, or a hub dataset")
     heldout: float = _setting(0.1, "pairs kept for measuring: a share below 1, or a number of pairs", above=0)
     out: str = _setting("", "folder for the result; default runs/tune")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)

@@ -93,13 +93,7 @@ def test_labels_matter(name: str, batch: Callable[..., Any]) -> None:
 def test_discopop_begins_upwards_from_a_tau_of_0_11_on(batch: Callable[..., Any]) -> None:
     """And with its own τ there is a minimum at z = −0.1186, where the paper's figure has it (−2.3714 at β = 0.05)."""
     loss = OBJECTIVES["discopop"].loss
-    for tau, margin, sign in (
-        (0.10, 0.0, 1),
-        (0.11, 0.0, -1),
-        (0.05, -2.371, -1),
-        (0.05, -2.372, -1),
-        (0.05, -2.37, 1),
-    ):
+    for tau, margin, sign in ((0.10, 0.0, 1), (0.11, 0.0, -1), (0.05, -2.372, -1), (0.05, -2.371, 1)):
         margin_B = torch.tensor([margin], dtype=torch.float64, requires_grad=True)
         loss(margin_B, torch.zeros_like(margin_B), beta=0.05, tau=tau).backward()
         assert margin_B.grad is not None
@@ -110,7 +104,7 @@ def test_no_parameter_is_ignored(name: str, batch: Callable[..., Any]) -> None:
     pairs = batch()
     usual = pairs.loss(name)
     for key, parameter in OBJECTIVES[name].parameters.items():
-        other = 0.4 * parameter.default + 0.03
+        other = 0.4 * parameter.default + 0.02
         assert not torch.allclose(pairs.loss(name, **{key: other}), usual), key
 
 

@@ -20,8 +20,11 @@ from pairtune.objectives.mixture import loss_of
 from pairtune.objectives.objective import QUANTITY, STEP_NUMBERS
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
-ISSUE = """dpo cdpo robust-dpo ipo slic hinge kto bco apo-zero apo-down sppo nca exo aot-paired aot-unpaired discopop
-dpo-norm r-dpo dpop fdpo-forward-kl fdpo-js fdpo-alpha ld-dpo wpo rpo cal-dpo beta-dpo simpo cpo orpo sft unlikelihood"""
+ISSUE = """
+dpo cdpo robust-dpo ipo slic hinge kto bco apo-zero apo-down sppo nca exo aot-paired aot-unpaired
+discopop dpo-norm r-dpo dpop fdpo-forward-kl fdpo-js fdpo-alpha ld-dpo wpo rpo cal-dpo beta-dpo
+simpo cpo orpo sft unlikelihood
+"""
 REFERENCE_FREE = {"simpo", "cpo", "orpo", "slic", "sft", "unlikelihood"}
 
 

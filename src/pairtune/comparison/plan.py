@@ -67,13 +67,14 @@ def check_disk(out: Path, model_bytes: int) -> None:
 
 
 def write_environment(out: Path, settings: CompareRun, machine: Machine, hashes: dict[str, str]) -> None:
-    """environment.json: versions, machine, and hashes of data and weights."""
+    """environment.json: versions, machine, hashes of data and weights, each objective with all its parameters."""
     packages = ("pairtune", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn")
     facts = {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "machine": describe_machine() | {"computes": str(machine)},
         "hashes": hashes,
         "seed": settings.seed,
+        "objectives": {name: loss.to_json() for name, loss in losses_of(settings).items()},
     }
     (out / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

@@ -170,7 +170,7 @@ def _label(value: object) -> bool:
     known = {"true": True, "1": True, "false": False, "0": False}
     name = str(value).strip().lower()
     if not isinstance(value, bool | int | str) or name not in known:
-        shown = quoted(value) if isinstance(value, str) else _kind(value) if value is None else str(value)
+        shown = quoted(value) if isinstance(value, str) else str(value) if isinstance(value, int) else _kind(value)
         raise MalformedError(f'"label" is {shown}; it must be true (desirable) or false')
     return known[name]
 

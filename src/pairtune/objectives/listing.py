@@ -30,12 +30,12 @@ the reward and holds nothing back. Each objective has its own default, which is 
 parameter that an objective does not have is an error that names those it has; in a sum or a comparison a parameter goes
 to every objective that has it.
 
-**What is computed** is what the loss's arguments name, and nothing else: no reference is loaded or run for an
-objective that needs none. Two need more than their pairs' log-probabilities: `kto` runs each prompt with
-responses to another prompt, forward only; `wpo` reads the whole distribution at each token.
+**What is computed** is what the loss's arguments name, and nothing else: no reference is loaded or run for a loss that
+needs none. Two need more than the log-probabilities of their pairs: `kto` runs each prompt with responses to another
+one, forward only; `wpo` reads the whole distribution at each token.
 
-**TRL** means version 1.16, read in its source. The optional test `tests/objectives/test_trl.py` compares values where it
-is installed.
+**TRL** means version 1.16, read in its source. The optional test `tests/objectives/test_trl.py` compares values where
+it is installed.
 
 **To add one**: a function whose argument names say what it needs (`src/pairtune/objectives/objective.py` lists them), a
 docstring like those below, an entry in `catalog.py`. Every test of the catalogue then runs on it.
