@@ -204,6 +204,14 @@ def test_what_is_said_to_have_no_minimiser_runs_away(name: str, two: World) -> N
     assert all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
+@pytest.mark.parametrize(("beta", "finite"), [(0.1, False), (3.0, True)])
+def test_apo_down_has_a_finite_minimiser_for_large_beta_only(beta: float, finite: bool) -> None:
+    weight_XWL = np.array([[[0.0, 0.95], [0.05, 0.0]]])
+    problem = population.catalogued("apo-down", weight_XWL, np.array([[0.5, 0.5]]), beta=beta)
+    near, far = (problem.value(np.array([[u, 0.0]])) for u in (1.0, 60.0))
+    assert (near < far) == finite
+
+
 def test_certain_labels_leave_dpo_none(two: World) -> None:
     weight_XWL = np.array([[[0.0, 1.0], [0.0, 0.0]]])
     for name, bounded in (("dpo", False), ("cdpo", True), ("ipo", True), ("exo", True), ("sppo", True)):

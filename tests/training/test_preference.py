@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,9 +14,10 @@ from pairtune.data.pack import Tokens, pack
 from pairtune.engine import examples as examples_module
 from pairtune.engine import hidden, naive
 from pairtune.engine.collision import logprobs_and_collisions
-from pairtune.engine.examples import Examples, kl_baseline, prepare, run_pass, unrelated_rows
+from pairtune.engine.examples import Examples, prepare, run_pass
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.unrelated import kl_baseline, unrelated_rows
 from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.objective import judge
 from pairtune.objectives.catalog import OBJECTIVES
@@ -189,10 +190,10 @@ def test_the_kl_baseline_is_the_mean_log_ratio_of_mismatched_responses(tiny_mode
                 )
             ratios += [float((a - b).sum()) for a, b in zip(own, reference, strict=True)]
         expected = max(0.0, sum(ratios) / len(ratios))
-        assert float(kl_baseline(model, examples, indices)) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert float(kl_baseline(frozen, examples, range(6))) == pytest.approx(0, abs=1e-5)
+        assert baseline_of(model, examples, indices) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert baseline_of(frozen, examples, range(6)) == pytest.approx(0, abs=1e-5)
     turned = ready(model, "kto", token_pairs(6))  # the same log-ratios with the other sign
-    both = [float(kl_baseline(model, examples, range(6))), float(kl_baseline(frozen, turned, range(6)))]
+    both = [baseline_of(model, examples, range(6)), baseline_of(frozen, turned, range(6))]
     assert min(both) == 0 < max(both), "an estimate below 0 counts as 0"
 
 
@@ -205,7 +206,7 @@ def test_no_gradient_flows_through_the_baseline(
     gathered = gradients_of(tiny_model(seed=2), "kto", examples, monkeypatch)
 
     model = tiny_model(seed=2)
-    baseline = float(kl_baseline(model, examples, range(6)))
+    baseline = baseline_of(model, examples, range(6))
     chosen, rejected = naive.pair_logprobs(model, rows)
     with torch.no_grad():
         frozen_chosen, frozen_rejected = naive.pair_logprobs(frozen, rows)
@@ -213,6 +214,12 @@ def test_no_gradient_flows_through_the_baseline(
     ((1 - torch.sigmoid(0.1 * gain)) / 2 + (1 - torch.sigmoid(0.1 * pain)) / 2).mean().backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert ((gathered - expected).norm() / expected.norm()).item() < 1e-4
+
+
+def baseline_of(model: PreTrainedModel, examples: Examples, indices: Sequence[int]) -> float:
+    assert examples.unrelated is not None
+    assert examples.unrelated_reference is not None
+    return float(kl_baseline(model, examples.unrelated, examples.unrelated_reference, indices))
 
 
 def gradients_of(model: PreTrainedModel, name: str, examples: Examples, monkeypatch: pytest.MonkeyPatch) -> Tensor:

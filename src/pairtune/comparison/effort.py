@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from pairtune.engine import examples, reference
+from pairtune.engine import collision, examples, reference, unrelated
 from pairtune.models import heads
 from pairtune.objectives import policy_gradient
 from pairtune.objectives import reward as reward_objective
@@ -38,8 +38,9 @@ def effort(method: str) -> Effort:
     loss = loss_of(method)
     names = [name for name in _fields(Tuning) if name != "parameters"]
     names += dict.fromkeys(name for term in loss.terms for name in term.parameters)
-    shared = [preference, examples, *([reference] if loss.needs_reference else [])]
-    lines = sum(code_lines(module) for module in shared)
+    needed = {preference: True, examples: True, reference: loss.needs_reference}
+    needed |= {unrelated: "kl_baseline" in loss.arguments, collision: any("collision" in n for n in loss.arguments)}
+    lines = sum(code_lines(module) for module, is_needed in needed.items() if is_needed)
     lines += sum(code_lines(term.objective.loss) for term in loss.terms)
     return Effort(1, [f"preference.{name}" for name in names], lines)
 

@@ -18,10 +18,11 @@ from pairtune.configure import losses_of
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost, uncounted
-from pairtune.engine.examples import prepare, unrelated_rows
+from pairtune.engine.examples import prepare
 from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.engine.unrelated import unrelated_rows
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import reward_margins, wins
 from pairtune.evaluation.policy import Answer

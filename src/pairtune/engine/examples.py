@@ -1,6 +1,5 @@
 """What preference objectives are computed on: rows, the reference's part of them, and one pass over some of them."""
 
-import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,9 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.collision import logprobs_and_collisions
 from pairtune.engine.cost import Cost
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.logprob import token_logprobs
-from pairtune.engine.reference import compute_logprobs, reference_logprobs
+from pairtune.engine.reference import reference_logprobs
+from pairtune.engine.unrelated import unrelated_rows
 
 
 @dataclass(frozen=True)
@@ -64,26 +63,6 @@ def prepare(
     return Examples(rows, labels, reference, unrelated, unrelated_reference), cost + more
 
 
-def unrelated_rows(rows: Sequence[Tokens], *, seed: int) -> list[Tokens]:
-    """Each row's prompt with the responses of a row that has another prompt; a function of the rows and the seed alone.
-
-    The rows are laid in a circle, shuffled but those of one prompt together, and each takes the responses of the one a
-    whole group further, the length of the longest group. Only if one prompt has more than half of all rows do some
-    keep a response of their own prompt. Raises ValueError if there is one prompt only.
-    """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault(row.prompt, []).append(i)
-    if len(groups) < 2:
-        raise ValueError("the KL baseline needs responses to other prompts, and all rows have the same prompt")
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
-    circle = [i for group in order for i in group]
-    shift = max(map(len, order))
-    other = {i: circle[(place + shift) % len(circle)] for place, i in enumerate(circle)}
-    return [Tokens(row.prompt, rows[other[i]].responses) for i, row in enumerate(rows)]
-
-
 @dataclass(frozen=True)
 class Passed:
     """One pass over some rows: values per response token [R], and each response's length and label [S]."""
@@ -115,13 +94,3 @@ def join(parts: Sequence[Passed]) -> Passed:
     """Several passes as one, in their order."""
     tokens = {name: torch.cat([part.tokens[name] for part in parts]) for name in parts[0].tokens}
     return Passed(tokens, torch.cat([part.length_S for part in parts]), torch.cat([part.label_S for part in parts]))
-
-
-def kl_baseline(model: PreTrainedModel, examples: Examples, indices: Sequence[int]) -> Tensor:
-    """max(0, mean log-ratio of these rows' prompts with responses to other prompts): a number in nats, no gradient."""
-    assert examples.unrelated is not None
-    assert examples.unrelated_reference is not None
-    rows = [examples.unrelated[i] for i in indices]
-    logprobs = compute_logprobs(model, rows, tokens_per_pass=TOKENS_PER_PASS[model.device.type])
-    total = sum(float((own - examples.unrelated_reference[i]).sum()) for i, own in zip(indices, logprobs, strict=True))
-    return torch.tensor(max(0.0, total / sum(len(row.responses) for row in rows)), device=model.device)

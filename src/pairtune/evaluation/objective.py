@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import batches_by_tokens
-from pairtune.engine.examples import Examples, Passed, join, kl_baseline, run_pass
+from pairtune.engine.examples import Examples, Passed, join, run_pass
 from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.unrelated import kl_baseline
 from pairtune.objectives.mixture import Loss
 from pairtune.objectives.quantities import quantities
 
@@ -36,7 +37,7 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
         passes.append(run_pass(model, examples, group, loss.arguments))
         order += group
     passed, paired = join(passes), examples.labels is None
-    numbers = _numbers(model, loss, examples, passed)
+    numbers = _numbers(model, examples, passed)
     loss_B = _loss(loss, passed, numbers, paired=paired)
     losses = loss_B if loss.whole_step else _in_order(loss_B, order)
     if not paired:
@@ -52,11 +53,12 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
     return Judged(losses.tolist(), own.tolist(), None if margins is None else margins.tolist())
 
 
-def _numbers(model: PreTrainedModel, loss: Loss, examples: Examples, passed: Passed) -> dict[str, Tensor]:
+def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict[str, Tensor]:
     """The numbers of a step; moving averages are the means of these examples, to which they would converge."""
     numbers: dict[str, Tensor] = {}
-    if "kl_baseline" in loss.arguments:
-        numbers["kl_baseline"] = kl_baseline(model, examples, range(len(examples.rows)))
+    if examples.unrelated is not None and examples.unrelated_reference is not None:
+        every = range(len(examples.rows))
+        numbers["kl_baseline"] = kl_baseline(model, examples.unrelated, examples.unrelated_reference, every)
     if "reference" in passed.tokens:
         names = ["chosen_logratio_B", "rejected_logratio_B"]
         chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()

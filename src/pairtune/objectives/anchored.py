@@ -61,7 +61,8 @@ def apo_down(chosen_logratio_B: Tensor, rejected_logratio_B: Tensor, *, beta: fl
 
     σ(β·Δ_w) + 1 − σ(β·(Δ_w − Δ_l)): D'Oosterlinck et al. 2024, arXiv 2408.06266, eq. 8. At π = π_ref every loss is 1.
 
-    Minimiser: none that is finite.
+    Minimiser: not known in closed form. With two responses to a prompt there is none that is finite at β = 0.1, and a
+    finite one at β = 3.
 
     TRL: the same (`apo_down`).
     """

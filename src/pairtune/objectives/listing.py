@@ -75,9 +75,9 @@ def as_page() -> str:
     ]
     table = "\n".join(["| objective | reference | data | parameters |", "|---|---|---|---|", *rows])
     sections = [
-        f"## {family}\n\n" + "\n".join(_section(entry) for entry in entries) for family, entries in FAMILIES.items()
+        f"## {family}\n\n" + "".join(_section(entry) for entry in entries) for family, entries in FAMILIES.items()
     ]
-    return HEAD + table + "\n\n" + "\n".join(sections) + "\n" + TAIL
+    return HEAD + table + "\n\n" + "".join(sections) + TAIL
 
 
 def summary(entry: Objective) -> str:
@@ -104,11 +104,20 @@ def _lines(entry: Objective) -> str:
 
 
 def _section(entry: Objective) -> str:
+    """What it is for, the equation with its source, parameters, what it needs, where it ends, where TRL departs."""
+    what, equation, *rest = _paragraphs(entry)
     needs = f"{entry.data}; {'needs the reference' if entry.needs_reference else 'no reference'}"
-    lines = [f"### {entry.name}\n", f"`{entry.equation}`\n", f"{entry.source}. Data: {needs}.\n"]
-    lines += [f"- `{name}` (default {p.default:g}{_bounds(p)}): {p.meaning}" for name, p in entry.parameters.items()]
-    lines += [""] * bool(entry.parameters)
-    return "\n".join([*lines, *(f"{_marked(paragraph)}\n" for paragraph in _paragraphs(entry))])
+    lines = [f"- `{name}` (default {p.default:g}{_bounds(p)}): {p.meaning}" for name, p in entry.parameters.items()]
+    return "\n\n".join(
+        [
+            f"### {entry.name}",
+            what,
+            equation,
+            "\n".join([*lines, f"- data: {needs}"]),
+            *(_marked(paragraph) for paragraph in rest),
+            "",
+        ]
+    )
 
 
 def _bounds(parameter: Parameter) -> str:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.engine.examples import Examples, Passed, join, kl_baseline, run_pass
+from pairtune.engine.examples import Examples, Passed, join, run_pass
+from pairtune.engine.unrelated import kl_baseline
 from pairtune.objectives.mixture import Loss
 from pairtune.objectives.quantities import quantities
 from pairtune.settings import Tuning
@@ -37,8 +38,9 @@ def train_preference(
 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
         numbers = dict(averages)
-        if "kl_baseline" in loss.arguments:
-            numbers["kl_baseline"] = kl_baseline(model, examples, indices)
+        if examples.unrelated is not None and examples.unrelated_reference is not None:
+            baseline = kl_baseline(model, examples.unrelated, examples.unrelated_reference, indices)
+            numbers["kl_baseline"] = baseline
         groups = micro_batches(examples.rows, indices, model.device)
         if loss.whole_step and len(groups) > 1:
             passed, loss_B = _in_two_passes(model, loss, examples, groups, numbers)
