@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pairtune
 from pairtune import commands, disk
 from pairtune.cli import HELP, PLAIN, SETTINGS, main
 from pairtune.errors import InputError
-from pairtune.models.load import load_model
+from pairtune.models.load import cache_folder, load_model
 from pairtune.settings import settings_of
 from pairtune.training import checkpoint
 
@@ -107,7 +108,7 @@ def test_models_that_cannot_be_used(command: str, model: str, write: Write, fail
 @pytest.mark.parametrize("command", ["tune", "compare"])
 @pytest.mark.parametrize("beta", ["0", "-0.1", "nan", "inf", "small"])
 def test_beta_must_be_above_0(command: str, beta: str, fails: Callable[..., str]) -> None:
-    assert "preference.beta is" in fails(command, "--beta", beta)
+    assert "beta is" in fails(command, "--beta", beta)
 
 
 def test_nothing_left_to_train_on(model: str, write: Write, fails: Callable[..., str]) -> None:
@@ -212,9 +213,12 @@ def test_a_disk_that_is_too_small_is_told_before_training(
         ("derive --seed -1", "seed is -1; it must be at least 0"),
         ("derive --worlds 0", "worlds is 0; it must be at least 1"),
         ("tune --config none.yaml", 'settings file "none.yaml" does not exist'),
-        ("tune --objective dop --data x.jsonl", 'there is no objective "dop"; did you mean "dpo"?'),
-        ("compare --methods dpo pppo", 'there is no method "pppo"; did you mean "ppo"?'),
+        ("tune --objective dop --data x.jsonl", 'there is no objective "dop"; did you mean "dpop"?'),
+        ("compare --methods dpo pppo", 'there is no objective "pppo"; did you mean "ppo"?'),
         ("compare --methods dpo,dpo", "a method is named twice"),
+        ("tune --objective orpo --beta 1", 'objective: orpo has no parameter "beta"; its parameters are odds_weight'),
+        ("tune --gamma 0.5", 'objective: dpo has no parameter "gamma"; its parameters are beta'),
+        ("objectives --jsn", '--jsn; did you mean "--json"?'),
         ("compare --preset quik", 'there is no preset "quik"'),
         ("tune", "data is missing; give --data"),
         ("ppo --data x.jsonl", "reward_model is missing; give --reward-model"),
@@ -347,7 +351,7 @@ def test_functions_and_flags_make_the_same_settings(monkeypatch: pytest.MonkeyPa
     pairtune.compare(beta=0.2, ppo_steps=4, methods=["dpo"], config=str(tmp_path / "run.yaml"))
     pairtune.compare(**{"preference.beta": 0.2, "ppo.steps": 4, "methods": "dpo", "seed": 5})
     assert seen[0] == seen[1] == seen[2]
-    assert (seen[0].seed, seen[0].ppo.steps, seen[0].preference.beta) == (5, 4, 0.2)
+    assert (seen[0].seed, seen[0].ppo.steps, seen[0].preference.parameters) == (5, 4, {"beta": 0.2})
 
 
 # ---- every step, end to end ---------------------------------------------------------------------------------------
@@ -456,3 +460,57 @@ def test_a_chat_models_template_is_kept(tiny_folder: Any, write: Write) -> None:
     out = pairtune.tune(model=folder, data=write(rows), dtype="float32", out="out")
     assert out == Path("out")
     assert AutoTokenizer.from_pretrained("out").chat_template == AutoTokenizer.from_pretrained(folder).chat_template
+
+
+# ---- objectives that need less, or other data, than DPO -----------------------------------------------------------
+
+
+def test_a_reference_free_objective_computes_no_reference(
+    model: str, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--model", model, "--data", write(pairs()), "--dtype", "float32", "--learning-rate", "1e-3"]
+    assert main(["tune", *given, "--objective", "simpo", "--beta", "2", "--gamma", "0.5", "--epochs", "3"]) == 0
+    assert not (cache_folder() / "reference").exists()
+    result = json.loads(Path("runs/tune/result.json").read_text())
+    assert "heldout_accuracy" not in result
+    assert result["heldout_own_accuracy"]["mean"] == 1
+    assert json.loads(Path("runs/tune/settings.json").read_text())["preference"]["gamma"] == 0.5
+    said = capsys.readouterr().err
+    assert "the first DPO loss" not in said
+    assert "by the objective's own criterion: 100.0%" in said
+
+
+def labelled(count: int = 24) -> list[dict[str, Any]]:
+    """All desirable rows, then all undesirable ones."""
+    return [
+        {"prompt": f"Film {i} was", "response": pair[side], "label": side == "chosen"}
+        for side in ("chosen", "rejected")
+        for i, pair in enumerate(pairs(count))
+    ]
+
+
+def test_kto_on_single_responses_with_labels(model: str, write: Write, fails: Callable[..., str]) -> None:
+    given = ["--model", model, "--data", write(labelled()), "--dtype", "float32", "--learning-rate", "1e-3"]
+    assert main(["tune", *given, "--objective", "kto+0.5*bco", "--epochs", "3"]) == 0
+    result = json.loads(Path("runs/tune/result.json").read_text())
+    assert result["responses"] + result["heldout_loss"]["n"] == 48
+    assert result["heldout_loss"]["mean"] < 0.5 + 0.5 * math.log(2)  # where it began
+    last = json_lines("runs/tune/records.jsonl")[-1]
+    assert last["desirable_logratio"] > last["undesirable_logratio"]
+
+    said = fails("tune", *given, "--out", "other")
+    assert "holds single responses with labels, and dpo takes pairs; objectives that take labels are kto, bco" in said
+    one_sided = write([row for row in labelled() if row["label"]], "good.jsonl")
+    assert "every row has the same label" in fails(
+        "tune", "--objective", "kto", "--data", one_sided, "--out", "other", only=False
+    )
+    wrong = write([{"prompt": "x", "response": "y", "label": "good"}], "wrong.jsonl")
+    assert '"label" is "good"; it must be true (desirable) or false' in fails(
+        "tune", "--objective", "kto", "--data", wrong, "--out", "other"
+    )
+
+
+def test_one_prompt_is_too_little_for_kto(model: str, write: Write, fails: Callable[..., str]) -> None:
+    """Its baseline needs responses to other prompts, on the held-out side too."""
+    given = ["tune", "--model", model, "--data", write(pairs(6)), "--dtype", "float32", "--objective", "kto"]
+    assert "all rows have the same prompt; hold out more" in fails(*given, "--heldout", "1", only=False)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pairtune.cli import SETTINGS
-from pairtune.configure import add_flags, flag, read_preset, settings_from, settings_from_keywords
+from pairtune.configure import add_flags, flag, losses_of, read_preset, settings_from, settings_from_keywords
 from pairtune.errors import InputError
 from pairtune.settings import CompareRun, PpoRun, TuneRun, settings_of, to_mapping
 
@@ -89,9 +89,11 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("preference.beta", 0, "preference.beta is 0.0; it must be above 0"),
+        ("preference.beta", 0, "objective: beta is 0; for dpo it must be above 0"),
         ("preference.beta", "0", "must be above 0"),
-        ("preference.beta", -0.1, "preference.beta is -0.1; it must be above 0"),
+        ("preference.beta", -0.1, "beta is -0.1; for dpo it must be above 0"),
+        ("preference.gamma", 0.5, 'objective: dpo has no parameter "gamma"; its parameters are beta'),
+        ("preference.learning_rate", 0, "preference.learning_rate is 0.0; it must be above 0"),
         ("preference.beta", "nan", 'preference.beta is "nan"; it must be a number'),
         ("preference.beta", math.nan, "must be a number"),
         ("preference.beta", "inf", "must be a number"),
@@ -143,7 +145,8 @@ def test_every_setting_has_a_meaning_and_a_default_within_its_bounds(command: ty
         assert len(setting.meaning) > 10, setting.key
         assert setting.meaning[0].islower() or setting.meaning.split()[0].isupper() or setting.meaning[0] in "γλA"
         assert setting.default is not dataclasses.MISSING
-        settings_from(command, {setting.key: setting.default})
+        if setting.default is not None:
+            settings_from(command, {setting.key: setting.default})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -154,6 +157,8 @@ def test_flags_and_keywords_are_one_mapping_without_collisions(command: type) ->
     add_flags(parser, command)
     for setting in settings_of(command):
         assert flag(setting) == "--" + setting.name.replace("_", "-")
+        if setting.default is None:
+            continue  # a parameter of some objectives only: the tests below
         value: Any = {bool: True, str: "dpo", int: "9", float: "0.5"}.get(setting.kind, ["dpo"])
         words = [flag(setting)] + ([] if value is True else [value] if isinstance(value, str) else value)
         by_flag = settings_from(
@@ -173,7 +178,7 @@ def test_the_main_section_stands_alone_and_others_carry_their_name() -> None:
 
 def test_keywords_take_paths_and_refuse_what_they_do_not_know(tmp_path: Path) -> None:
     settings = settings_from_keywords(TuneRun, {"out": tmp_path, "beta": 0.3})
-    assert (settings.out, settings.preference.beta) == (str(tmp_path), 0.3)
+    assert (settings.out, settings.preference.parameters) == (str(tmp_path), {"beta": 0.3})
     with pytest.raises(InputError, match=r'no setting "bta"; did you mean "beta"\?'):
         settings_from_keywords(TuneRun, {"bta": 0.3})
 
@@ -182,3 +187,44 @@ def test_shipped_presets_are_sound() -> None:
     settings = settings_from(CompareRun, {"preset": "quick"})
     assert settings.methods
     assert settings.pairs > 0
+
+
+# ---- the parameters of objectives ---------------------------------------------------------------------------------
+
+
+def test_each_objective_has_its_own_defaults_and_takes_its_own_parameters(tmp_path: Path) -> None:
+    plain = losses_of(settings_from_keywords(TuneRun, {"objective": "simpo"}))
+    assert plain["simpo"].to_json() == {"simpo": {"weight": 1.0, "beta": 2.0, "gamma": 1.0}}
+    config = written(tmp_path, "preference: {objective: simpo, beta: 3, gamma: 0.25}\n")
+    mixed = losses_of(settings_from(TuneRun, {"preference.gamma": "0.5"}, config=config))
+    assert mixed["simpo"].to_json() == {"simpo": {"weight": 1.0, "beta": 3.0, "gamma": 0.5}}
+
+
+def test_parameters_survive_yaml(tmp_path: Path) -> None:
+    settings = settings_from_keywords(TuneRun, {"objective": "simpo", "gamma": 0.5})
+    assert to_mapping(settings)["preference"]["gamma"] == 0.5
+    assert settings_from(TuneRun, {}, config=written(tmp_path, yaml.safe_dump(to_mapping(settings)))) == settings
+
+
+def test_flags_and_keywords_of_parameters_are_the_same() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, TuneRun)
+    given = ["--objective", "kto", "--desirable-weight", "2", "--beta", "0.3"]
+    by_flag = settings_from(TuneRun, vars(parser.parse_args(given)))
+    assert by_flag == settings_from_keywords(TuneRun, {"objective": "kto", "desirable_weight": 2, "beta": 0.3})
+    assert by_flag.preference.parameters == {"beta": 0.3, "desirable_weight": 2.0}
+
+
+def test_in_a_comparison_a_parameter_goes_to_every_method_that_has_it() -> None:
+    methods = ["dpo", "ipo", "kto", "simpo", "orpo", "ppo"]
+    assert {
+        name: next(iter(loss.to_json().values())).get("beta")
+        for name, loss in losses_of(settings_from_keywords(CompareRun, {"methods": methods})).items()
+    } == {"dpo": 0.1, "ipo": 0.1, "kto": 0.1, "simpo": 2.0, "orpo": None}
+    given = losses_of(settings_from_keywords(CompareRun, {"methods": methods, "beta": 0.3, "gamma": 0.2}))
+    assert given["simpo"].to_json()["simpo"] == {"weight": 1.0, "beta": 0.3, "gamma": 0.2}
+    assert given["orpo"].to_json()["orpo"] == {"weight": 1.0, "odds_weight": 0.1}
+    said = 'methods: no method has a parameter "gamma": dpo has beta; orpo has odds_weight'
+    assert said in complaint(CompareRun, methods=["dpo", "orpo", "ppo"], preference__gamma=1)
+    said = "methods: label_smoothing is 0; for exo it must be above 0"
+    assert said in complaint(CompareRun, methods=["cdpo", "exo"], preference__label_smoothing=0)

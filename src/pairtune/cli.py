@@ -37,12 +37,13 @@ SETTINGS: dict[str, type] = {
 HELP = {
     "compare": "train every method on the same pairs and report which one won",
     "sft": "fine-tune a model on demonstrations",
-    "tune": "tune a model on preference pairs (DPO)",
+    "tune": "tune a model on preference pairs (DPO and the other objectives)",
     "reward": "train a reward model on preference pairs",
     "ppo": "train a model against a reward model with PPO",
     "generate": "answer prompts",
     "evaluate": "measure a tuned model on held-out pairs",
     "cache": "list the converted models and reference log-probabilities that are kept, or clear them",
+    "objectives": "list the preference objectives: what each needs, its parameters, its source",
     "derive": "walk through the derivation of DPO, each step checked in numbers",
 }
 
@@ -145,6 +146,9 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     for name, text in HELP.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == "objectives":
+            command.add_argument("--json", action="store_true", help="print them as JSON")
+            continue
         if name == "derive":
             command.add_argument("--json", action="store_true", help="print the steps as JSON")
             command.add_argument(
@@ -192,6 +196,13 @@ def _cache(*, clear: bool) -> int:
     return 0
 
 
+def _objectives(*, json: bool) -> int:
+    from pairtune.objectives import listing
+
+    print(listing.as_json() if json else listing.as_text())
+    return 0
+
+
 def _as_json(steps: Sequence[Any]) -> str:
     from dataclasses import asdict
 
@@ -199,8 +210,8 @@ def _as_json(steps: Sequence[Any]) -> str:
 
 
 # Commands without settings, and their flags.
-PLAIN: dict[str, Callable[..., int]] = {"cache": _cache, "derive": _derive}
-PLAIN_FLAGS = {"cache": ["--clear"], "derive": ["--json", "--seed", "--worlds"]}
+PLAIN: dict[str, Callable[..., int]] = {"cache": _cache, "objectives": _objectives, "derive": _derive}
+PLAIN_FLAGS = {"cache": ["--clear"], "objectives": ["--json"], "derive": ["--json", "--seed", "--worlds"]}
 
 
 def _quieten() -> None:

@@ -10,25 +10,28 @@ from transformers import PreTrainedModel
 
 from pairtune.comparison.plan import data_hash, model_hash
 from pairtune.comparison.run import compare
-from pairtune.configure import suggestion
+from pairtune.configure import losses_of
 from pairtune.data.check import check_pairs, check_skipped
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Skipped
-from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
+from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt
 from pairtune.engine.cost import Cost, measured
+from pairtune.engine.examples import Examples, prepare
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import margins, reward_margins, wins
+from pairtune.evaluation.objective import judge
 from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
 from pairtune.evaluation.statistics import Estimate, estimate
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import Tokenizer, frozen_copy, load_model, load_tokenizer, save_model
 from pairtune.models.machine import choose_machine
 from pairtune.objectives.catalog import OBJECTIVES
+from pairtune.objectives.mixture import Loss
 from pairtune.progress import duration, printable, say, task
 from pairtune.report import page, terminal
 from pairtune.sampling.sampler import sample
@@ -99,28 +102,29 @@ def run_reward(settings: RewardRun) -> Path:
 
 
 def run_tune(settings: TuneRun) -> Path:
-    """Tune on preference pairs and measure on held-out pairs. Returns the folder of the result."""
-    known_objective(settings.preference.objective)
+    """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
+    loss = losses_of(settings)[settings.preference.objective]
     out = _result_folder(settings.out, "tune")
-    train, heldout, tokenizer = _split_pairs(settings)
+    train_rows, held_rows, tokenizer = _split_examples(settings, loss)
     model = _load(settings)
-    check_engine(model, train)
+    check_engine(model, train_rows.rows)
     _begin(out, settings, "tune")
-    tokens_per_pass = TOKENS_PER_PASS[model.device.type]
-    with task("reference", len(train) + len(heldout)) as progress:
-        train_reference, before = reference_logprobs(
-            model, train, tokens_per_pass=tokens_per_pass, say=say, progress=progress.advance
-        )
-        held_reference, _ = reference_logprobs(
-            model, heldout, tokens_per_pass=tokens_per_pass, progress=progress.advance
-        )
-    check_first_loss(model, train, train_reference)
+    train, before = _prepare(model, train_rows, loss, settings)
+    held, _ = _prepare(model, held_rows, loss, settings)
+    if train.reference is not None:
+        check_first_loss(model, train.rows, train.reference)
     with measured() as cost:
         journal = Journal(settings.preference.objective, out, cost=cost)
-        train_preference(model, train, train_reference, settings.preference, seed=settings.seed, journal=journal)
+        train_preference(model, train, loss, settings.preference, seed=settings.seed, journal=journal)
     save_model(model, tokenizer, out)
-    accuracy = _accuracy(margins(model, heldout, held_reference), heldout)
-    return _finish(out, {"pairs": len(train), "heldout_accuracy": accuracy.to_json()}, before + cost)
+    judged = judge(model, loss, held)
+    prompts = [row.prompt for row in held.rows]
+    facts = {"heldout_loss": estimate(judged.losses, prompts).to_json()}
+    if judged.own_wins is not None:
+        facts["heldout_own_accuracy"] = estimate(judged.own_wins, prompts).to_json()
+    if judged.margins is not None:
+        facts["heldout_accuracy"] = _accuracy(judged.margins, held.rows).to_json()
+    return _finish(out, {"pairs" if train.labels is None else "responses": len(train.rows), **facts}, before + cost)
 
 
 def run_ppo(settings: PpoRun) -> Path:
@@ -232,13 +236,6 @@ def run_evaluate(settings: EvaluateRun) -> dict[str, Any]:
     return result
 
 
-def known_objective(name: str) -> None:
-    """Raises InputError if the catalogue has no objective of that name."""
-    if name not in OBJECTIVES:
-        hint = suggestion(name, OBJECTIVES) or f"; the catalogue has {', '.join(OBJECTIVES)}"
-        raise InputError(f'objective: there is no objective "{name}"{hint}')
-
-
 # ---- shared by the commands --------------------------------------------------------------------------------------
 
 
@@ -277,11 +274,7 @@ def _read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], 
 
 def _split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequence[Tokens], Tokenizer]:
     """Pairs read, checked, split by prompt and tokenised: (training, held-out, the tokenizer)."""
-    heldout: int | float = settings.heldout
-    if heldout >= 1:
-        if not float(heldout).is_integer():
-            raise InputError(f"heldout is {heldout:g}; it must be a share below 1 or a whole number of pairs")
-        heldout = int(heldout)
+    heldout = _heldout(settings.heldout)
     pairs, tokenizer = _read(settings)
     train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
     encoded = [encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens) for pairs in (train, held)]
@@ -291,6 +284,59 @@ def _split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Seque
     check_rows(train_rows, held_rows, tokenizer, end_id=tokenizer.eos_token_id, bos_id=tokenizer.bos_token_id)
     say(f"data: {len(train_rows)} training and {len(held_rows)} held-out pairs")
     return train_rows, held_rows, tokenizer
+
+
+def _heldout(heldout: float) -> int | float:
+    """A share below 1, or a number of pairs."""
+    if heldout >= 1 and not float(heldout).is_integer():
+        raise InputError(f"heldout is {heldout:g}; it must be a share below 1 or a whole number of pairs")
+    return int(heldout) if heldout >= 1 else heldout
+
+
+def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer]:
+    """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer)."""
+    if not has_labels(_given(settings.data, "data")):
+        train_pairs, held_pairs, tokenizer = _split_pairs(settings)
+        return Examples(train_pairs), Examples(held_pairs), tokenizer
+    if not loss.takes_labels:
+        takers = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.unpaired)
+        raise InputError(
+            f"data: holds single responses with labels, and {settings.preference.objective} takes pairs; "
+            f"objectives that take labels are {takers}"
+        )
+    data = read_labelled(settings.data)
+    _say_skipped(data.skipped)
+    if len({row.label for row in data.rows}) < 2:
+        raise InputError("data: every row has the same label; there is nothing to tell apart")
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    halves = []
+    for rows in split_by_prompt(data.rows, heldout=_heldout(settings.heldout), seed=settings.seed):
+        encoded = encode_demonstrations(rows, tokenizer, max_tokens=settings.max_tokens)
+        say_truncation(encoded)
+        halves.append(Examples(encoded.rows, [row.label for row in rows]))
+    train, held = halves
+    check_rows(train.rows, held.rows, tokenizer, end_id=tokenizer.eos_token_id, bos_id=tokenizer.bos_token_id)
+    say(f"data: {len(train.rows)} training and {len(held.rows)} held-out responses")
+    return train, held, tokenizer
+
+
+def _prepare(model: PreTrainedModel, examples: Examples, loss: Loss, settings: TuneRun) -> tuple[Examples, Cost]:
+    """What the objective needs of the reference, which `model` still is."""
+    with task("reference", len(examples.rows)) as progress:
+        try:
+            return prepare(
+                model,
+                examples.rows,
+                loss.arguments,
+                needs_reference=loss.needs_reference,
+                labels=examples.labels,
+                seed=settings.seed,
+                tokens_per_pass=TOKENS_PER_PASS[model.device.type],
+                say=say,
+                progress=progress.advance,
+            )
+        except ValueError as error:
+            raise InputError(f"data: {error}; hold out more, or take another objective") from error
 
 
 def _prompts(source: str, max_tokens: int, tokenizer: Tokenizer) -> list[list[int]]:
@@ -346,11 +392,12 @@ def _write(path: Path, text: str) -> None:
 def _finish(out: Path, facts: dict[str, Any], cost: Cost) -> Path:
     (out / "result.json").write_text(json.dumps(facts | {"cost": cost.to_json()}, indent=2) + "\n", encoding="utf-8")
     forget_checkpoint(out)
-    accuracy = facts.get("heldout_accuracy")
-    if accuracy:
-        found = Estimate.from_json(accuracy)
-        low, high = found.ci95
-        say(f"held-out accuracy: {found.mean:.1%} (95% interval {low:.1%} to {high:.1%}, n = {found.n})")
+    shares = {"heldout_accuracy": "held-out accuracy", "heldout_own_accuracy": "by the objective's own criterion"}
+    for name, words in shares.items():
+        if name in facts:
+            found = Estimate.from_json(facts[name])
+            low, high = found.ci95
+            say(f"{words}: {found.mean:.1%} (95% interval {low:.1%} to {high:.1%}, n = {found.n})")
     say(f"done in {duration(cost.seconds)}, peak memory {cost.peak_memory_bytes / 1e9:.1f} GB: {out}")
     return out
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import yaml
 
 from pairtune.errors import InputError
-from pairtune.settings import MAIN_SECTION, CompareRun, Setting, settings_of
+from pairtune.objectives.mixture import Loss, loss_of
+from pairtune.settings import MAIN_SECTION, CompareRun, Setting, TuneRun, is_parameters, parameters, settings_of
 
 T = TypeVar("T")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -35,7 +36,31 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
     values: dict[str, Any] = {}
     for layer in layers:
         values.update(layer)
-    return _build(command, {s.key: _checked(s, values[s.key]) for s in settings_of(command) if s.key in values})
+    settings = _build(command, {s.key: _checked(s, values[s.key]) for s in settings_of(command) if s.key in values})
+    if isinstance(settings, TuneRun | CompareRun):
+        losses_of(settings)
+    return settings
+
+
+def losses_of(settings: TuneRun | CompareRun) -> dict[str, Loss]:
+    """The loss of each preference method of a run, by the method's name, its parameters settled.
+
+    In a comparison a parameter goes to every method that has it. Raises InputError for a method that is not known, a
+    parameter that none has, or one out of bounds.
+    """
+    given = settings.preference.parameters
+    try:
+        if isinstance(settings, TuneRun):
+            return {settings.preference.objective: loss_of(settings.preference.objective, given)}
+        losses = {name: loss_of(name, others=["ppo"]) for name in settings.methods if name != "ppo"}
+        has = {name: [key for term in loss.terms for key in term.parameters] for name, loss in losses.items()}
+        for key in given:
+            if not any(key in names for names in has.values()):
+                known = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in has.items())
+                raise ValueError(f'no method has a parameter "{key}": {known or "ppo has its own settings"}')
+        return {name: loss_of(name, {key: given[key] for key in given if key in has[name]}) for name in losses}
+    except ValueError as error:
+        raise InputError(f"{'objective' if isinstance(settings, TuneRun) else 'methods'}: {error}") from error
 
 
 def settings_from_keywords(command: type[T], keywords: Mapping[str, Any], *, config: str | None = None) -> T:
@@ -93,7 +118,7 @@ def add_flags(parser: argparse.ArgumentParser, command: type) -> None:
         options: dict[str, Any] = {
             "dest": setting.key,
             "default": argparse.SUPPRESS,
-            "help": f"{setting.meaning} (default {_shown(default)})".replace("%", "%%"),
+            "help": f"{setting.meaning} (default {_default(default)})".replace("%", "%%"),
         }
         if setting.kind is bool:
             options["action"] = argparse.BooleanOptionalAction
@@ -106,6 +131,10 @@ def add_flags(parser: argparse.ArgumentParser, command: type) -> None:
 def flag(setting: Setting) -> str:
     """The setting's flag: `--ppo-steps`."""
     return f"--{setting.name.replace('_', '-')}"
+
+
+def _default(value: Any) -> str:
+    return "the objective's own" if value is None else _shown(value)
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
@@ -144,6 +173,8 @@ def _build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         key = prefix + entry.name
         if dataclasses.is_dataclass(hints[entry.name]):
             made[entry.name] = _build(hints[entry.name], values, f"{key}.")
+        elif is_parameters(hints[entry.name]):
+            made[entry.name] = {name: values[prefix + name] for name in parameters() if prefix + name in values}
         elif key in values:
             made[entry.name] = values[key]
     return kind(**made)

@@ -1,14 +1,17 @@
 """What a run is: frozen dataclasses, one for each command; `pairtune.configure` reads them from what a person gives.
 
 A section's settings are named with the section before them (`ppo_steps`, `--ppo-steps`), except those of the
-command's main section, which stand alone (`beta`, `--beta`).
+command's main section, which stand alone (`beta`, `--beta`). The parameters of the objectives in the catalogue are
+settings too: each objective has its own, with its own defaults.
 """
 
 import dataclasses
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from pairtune.objectives.catalog import OBJECTIVES
 
 # The largest seed: whatever a stage multiplies it by still fits a generator's 64 bits.
 LARGEST_SEED = 2**31 - 1
@@ -52,15 +55,15 @@ class WarmStart(Sft):
 class Tuning(Optimisation):
     """Preference tuning on pairs, whatever the objective."""
 
-    beta: float = _setting(0.1, "weight of the KL to the reference; larger stays closer to it", above=0)
     epochs: int = _setting(1, "passes over the pairs", least=1)
+    parameters: Mapping[str, float] = field(default_factory=dict)  # of the objective, by name: those not its default
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preference(Tuning):
     """Preference tuning on pairs with one objective."""
 
-    objective: str = _setting("dpo", "the preference objective, by its name in the catalogue")
+    objective: str = _setting("dpo", "an objective of `pairtune objectives`, or a sum such as dpo+0.2*sft")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,7 @@ class TuneRun(Run):
     """`pairtune tune`."""
 
     model: str = _setting("smollm2-135m", "model to tune: smollm2-135m, a folder, a .gguf file or a hub name")
-    data: str = _setting("", "pairs: a JSONL, CSV or Parquet file, or a hub dataset")
+    data: str = _setting("", "pairs, or responses with labels: a JSONL, CSV or Parquet file, or a hub dataset")
     heldout: float = _setting(0.1, "pairs kept for measuring: a share below 1, or a number of pairs", above=0)
     out: str = _setting("", "folder for the result; default runs/tune")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
@@ -234,7 +237,10 @@ MAIN_SECTION: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a command: where it lies (`ppo.steps`), what people call it (`ppo_steps`), its type and bounds."""
+    """One setting of a command: where it lies (`ppo.steps`), what people call it (`ppo_steps`), its type and bounds.
+
+    A parameter of objectives has no default and no bounds here: each objective has its own.
+    """
 
     key: str
     name: str
@@ -256,11 +262,34 @@ def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]
         kind = typing.get_type_hints(section)[entry.name]
         if dataclasses.is_dataclass(kind):
             yield from _settings_of(command, typing.cast(type, kind), f"{prefix}{entry.name}.")
+        elif is_parameters(kind):
+            for name, meaning in parameters().items():
+                yield Setting(prefix + name, _name(command, prefix + name), float, meaning, None, None, None, None)
         else:
             key = prefix + entry.name
-            name = key.removeprefix(f"{MAIN_SECTION[command]}.").replace(".", "_")
             bounds = {bound: entry.metadata[bound] for bound in ("above", "least", "most")}
-            yield Setting(key, name, kind, entry.metadata["help"], entry.default, **bounds)
+            yield Setting(key, _name(command, key), kind, entry.metadata["help"], entry.default, **bounds)
+
+
+def is_parameters(kind: Any) -> bool:
+    """Whether a field of this type holds an objective's parameters."""
+    return typing.get_origin(kind) is Mapping
+
+
+def _name(command: type, key: str) -> str:
+    return key.removeprefix(f"{MAIN_SECTION[command]}.").replace(".", "_")
+
+
+def parameters() -> dict[str, str]:
+    """Every parameter that an objective of the catalogue has, and which have it."""
+    having: dict[str, list[str]] = {}
+    for objective in OBJECTIVES.values():
+        for name in objective.parameters:
+            having.setdefault(name, []).append(objective.name)
+    return {
+        name: f"parameter of {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for name, names in having.items()
+    }
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
@@ -270,6 +299,8 @@ def to_mapping(settings: Any) -> dict[str, Any]:
         value = getattr(settings, entry.name)
         if dataclasses.is_dataclass(value):
             mapping[entry.name] = to_mapping(value)
+        elif isinstance(value, Mapping):
+            mapping |= value
         else:
             mapping[entry.name] = list(value) if isinstance(value, tuple) else value
     return mapping

@@ -34,7 +34,7 @@ def test_ppo_asks_for_four_models_and_dpo_for_one() -> None:
 def test_ppo_has_more_to_tune_and_more_code(method: str) -> None:
     ppo, other = effort("ppo"), effort(method)
     assert {f"ppo.{field.name}" for field in dataclasses.fields(Ppo)} <= set(ppo.settings_to_tune)
-    assert "preference.beta" in other.settings_to_tune
-    assert "preference.objective" not in other.settings_to_tune
+    assert {f"preference.{name}" for name in OBJECTIVES[method].parameters} < set(other.settings_to_tune)
+    assert not {"preference.objective", "preference.parameters"} & set(other.settings_to_tune)
     assert len(ppo.settings_to_tune) > len(other.settings_to_tune)
     assert ppo.lines_of_code > other.lines_of_code > 20

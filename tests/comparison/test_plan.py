@@ -59,7 +59,8 @@ def test_environment(tiny_run: Tiny, cpu: Any) -> None:
     out = open_run(tiny_run())
     write_environment(out, tiny_run(), cpu, {"model": "abc"})
     found = json.loads((out / "environment.json").read_text())
-    assert set(found) == {"versions", "machine", "hashes", "seed"}
+    assert set(found) == {"versions", "machine", "hashes", "seed", "objectives"}
+    assert found["objectives"]["ipo"] == {"ipo": {"weight": 1.0, "beta": 0.1}}
     assert found["versions"]["torch"] != "not installed"
     assert found["hashes"] == {"model": "abc"}
 

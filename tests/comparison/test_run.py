@@ -231,3 +231,38 @@ def test_the_built_in_task_on_synthetic_reviews(
     assert summary["pairs"] == {"train": 12, "heldout": 10}
     assert worked[0] == "gold"
     assert "judge" not in worked
+
+
+def test_every_method_bears_the_cost_of_what_it_needs_and_no_more(tiny_run: Tiny, worked: list[str]) -> None:
+    out = compare(tiny_run(methods=["dpo", "kto", "simpo", "dpo+0.2*sft"], evaluation_curve_points=0))
+    summary = read(out)
+    check_schema(summary, {"reference", "dpo", "kto", "simpo", "dpo+0.2*sft"})
+    assert summary["failed"] == {}
+    assert {arm: set(figures["seconds"]) for arm, figures in summary["arms"].items()} == {
+        "reference": set(),
+        "dpo": {"reference", "dpo"},
+        "kto": {"reference", "unrelated", "kto"},
+        "simpo": {"simpo"},
+        "dpo+0.2*sft": {"reference", "dpo+0.2*sft"},
+    }
+    tokens = {arm: figures["tokens_processed"] for arm, figures in summary["arms"].items()}
+    assert tokens["simpo"] < tokens["dpo"] < tokens["kto"]
+
+    worked.clear()
+    compare(tiny_run(methods=["dpo", "kto", "simpo", "dpo+0.2*sft"], evaluation_curve_points=0, gamma=0.3))
+    assert worked == ["simpo", "measure_simpo"], "a parameter of one objective does not touch the others"
+
+
+def test_methods_without_a_reference_leave_the_training_pairs_alone(
+    tiny_run: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = run.reference_logprobs, []
+
+    def watched(model: Any, rows: Any, **others: Any) -> Any:
+        asked.append(len(rows))
+        return real(model, rows, **others)
+
+    monkeypatch.setattr(run, "reference_logprobs", watched)
+    monkeypatch.setattr("pairtune.engine.examples.reference_logprobs", watched)
+    summary = read(compare(tiny_run(methods=["simpo", "orpo"], evaluation_curve_points=0)))
+    assert set(asked) == {summary["pairs"]["heldout"]}

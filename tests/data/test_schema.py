@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pairtune.data.schema import Demonstration, Message, Pair, Prompt, Rows, Skipped
+from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, Rows, Skipped
 
 DIALOGUE = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Bye"))
 
@@ -17,6 +17,7 @@ DIALOGUE = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user"
         Message("user", "Hi"),
         Pair(DIALOGUE, "a", "b", 1),
         Demonstration("x", "a", 1),
+        Labelled("x", "a", True, 1),
         Prompt(DIALOGUE, 1),
         Skipped(1, "why"),
         Rows((Prompt("x", 1),), ()),

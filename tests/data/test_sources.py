@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from pairtune.data.formats import quoted
-from pairtune.data.schema import Demonstration, Message, Pair, Prompt, Rows, Skipped
-from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
+from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, Rows, Skipped
+from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.errors import InputError
 
 TEXT = {"prompt": "The film", "chosen": " was good.", "rejected": " was bad.\u2028Very."}
@@ -97,6 +97,44 @@ def test_formats_of_pairs(row, pair):
 )
 def test_formats_of_demonstrations(row, demonstration):
     assert read_demonstrations(write_lines("d.jsonl", row)) == Rows((demonstration,), ())
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ({"prompt": "Hi", "response": "Hello!", "label": True}, True),
+        ({"prompt": "Hi", "completion": "Hello!", "label": 0}, False),
+        ({"prompt": [USER], "completion": [GOOD], "label": False}, False),
+        ({"prompt": "Hi", "response": "Hello!", "label": "True"}, True),
+        ({"prompt": "Hi", "response": "Hello!", "label": "0"}, False),
+    ],
+)
+def test_formats_of_labelled_responses(row, label):
+    source = write_lines("d.jsonl", row)
+    prompt = HI if isinstance(row["prompt"], list) else "Hi"
+    assert read_labelled(source) == Rows((Labelled(prompt, "Hello!", label, 1),), ())
+    assert has_labels(source)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "p", "response": "r"}, 'no column "label"; the columns are "prompt", "response"'),
+        ({"prompt": "p", "answer": "r", "label": True}, 'no column "response" or "completion"'),
+        ({"prompt": "p", "response": "r", "label": "good"}, '"label" is "good"; it must be true (desirable) or false'),
+        ({"prompt": "p", "response": "r", "label": 2}, '"label" is 2; it must be true'),
+        ({"prompt": "p", "response": "r", "label": None}, '"label" is null; it must be true'),
+        ({"prompt": "p", "response": "r", "label": [True]}, '"label" is a list; it must be true'),
+        ({"prompt": "p", "response": " ", "label": True}, '"response" is empty'),
+    ],
+)
+def test_what_is_wrong_with_a_labelled_row(row, message):
+    assert message in message_of(read_labelled, write_lines("d.jsonl", row))
+
+
+def test_pairs_are_not_taken_for_labelled_responses():
+    assert not has_labels(write_lines("d.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b", "label": True}))
+    assert not has_labels(write_lines("e.jsonl", {"prompt": "p", "response": "a"}))
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,11 @@ def test_catalogued_ipo_minimiser_is_closed_form(world: World, rng: np.random.Ge
     np.testing.assert_allclose(tilt(world.reference_XY, found.logratio_XY), expected_XY, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+# Not for Newton: two that have kinks, one whose weight has no gradient, those that mix the pairs of a step.
+SMOOTH = [name for name, entry in OBJECTIVES.items() if not entry.whole_step and name not in ("hinge", "slic", "wpo")]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
 def test_every_catalogued_objective_can_be_minimised(name: str, world: World, rng: np.random.Generator) -> None:
     world = replace(world, prompt_X=np.ones(1), reference_XY=world.reference_XY[:1], reward_XY=world.reward_XY[:1])
     problem = population.catalogued(name, labelled(world), world.reference_XY)
@@ -189,9 +193,9 @@ def test_every_catalogued_objective_can_be_minimised(name: str, world: World, rn
 
 
 def test_unknown_objectives_and_parameters_are_refused(world: World) -> None:
-    with pytest.raises(ValueError, match="no objective is called 'dpp'"):
+    with pytest.raises(ValueError, match='there is no objective "dpp"; did you mean "dpop"'):
         population.catalogued("dpp", labelled(world), world.reference_XY)
-    with pytest.raises(ValueError, match="dpo has no parameter 'gamma'"):
+    with pytest.raises(ValueError, match='dpo has no parameter "gamma"; its parameters are beta'):
         population.catalogued("dpo", labelled(world), world.reference_XY, gamma=1.0)
 
 

@@ -15,9 +15,11 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
+from pairtune.engine.examples import Examples
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy
-from pairtune.settings import Ppo, Preference, Reward, Sampling, Sft
+from pairtune.objectives.mixture import loss_of
+from pairtune.settings import Ppo, Reward, Sampling, Sft, Tuning
 from pairtune.training.checkpoint import Journal, interruptible
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
@@ -46,9 +48,9 @@ class Job:
 
     def preference(self, journal: Journal) -> nn.Module:
         model, rows = self.model(), self.pairs(10)
-        reference = self.reference_of(model, rows)
-        settings = Preference(epochs=2, batch_size=4, weight_decay=0.1)
-        train_preference(model, rows, reference, settings, seed=1, journal=journal)
+        examples = Examples(rows, reference=self.reference_of(model, rows))
+        settings = Tuning(epochs=2, batch_size=4, weight_decay=0.1)
+        train_preference(model, examples, loss_of("beta-dpo+bco"), settings, seed=1, journal=journal)
         return model
 
     def ppo(self, journal: Journal) -> nn.Module:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from pairtune.data.pack import Block, Pack, Tokens
 from pairtune.engine import hidden, naive
+from pairtune.engine.examples import Examples
 from pairtune.engine.hidden import is_padded
 from pairtune.errors import InputError
 from pairtune.models.load import frozen_copy
-from pairtune.settings import Preference
+from pairtune.objectives.mixture import loss_of
+from pairtune.settings import Tuning
 from pairtune.training import preflight
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference
@@ -72,7 +74,8 @@ def test_the_padded_path_trains_like_the_packed_one(
             monkeypatch.setattr(Block, "seen", blind_to_branches)
             check_engine(model, rows)
         reference = reference_of(model, rows)
-        train_preference(model, rows, reference, Preference(batch_size=4, epochs=2), seed=0, journal=journal)
+        examples = Examples(rows, reference=reference)
+        train_preference(model, examples, loss_of("dpo"), Tuning(batch_size=4, epochs=2), seed=0, journal=journal)
         losses.append([row["loss"] for row in journal.rows])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 

@@ -5,13 +5,15 @@ import dataclasses
 import inspect
 import io
 import tokenize
-from types import FunctionType, ModuleType
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
-from pairtune.engine import reference
+from pairtune.engine import collision, examples, reference, unrelated
 from pairtune.models import heads
 from pairtune.objectives import policy_gradient
 from pairtune.objectives import reward as reward_objective
-from pairtune.objectives.catalog import OBJECTIVES
+from pairtune.objectives.mixture import loss_of
 from pairtune.sampling import sampler
 from pairtune.settings import Ppo, Reward, Tuning
 from pairtune.training import ppo, preference
@@ -33,13 +35,17 @@ def effort(method: str) -> Effort:
         modules = (ppo, policy_gradient, sampler, reward_training, reward_objective, heads)
         names = [f"reward.{name}" for name in _fields(Reward)] + [f"ppo.{name}" for name in _fields(Ppo)]
         return Effort(4, names, sum(code_lines(module) for module in modules))
-    function = OBJECTIVES[method].loss
-    assert isinstance(function, FunctionType)
-    names = [f"preference.{name}" for name in _fields(Tuning)]
-    return Effort(1, names, code_lines(function) + code_lines(preference) + code_lines(reference))
+    loss = loss_of(method)
+    names = [name for name in _fields(Tuning) if name != "parameters"]
+    names += dict.fromkeys(name for term in loss.terms for name in term.parameters)
+    needed = {preference: True, examples: True, reference: loss.needs_reference}
+    needed |= {unrelated: "kl_baseline" in loss.arguments, collision: any("collision" in n for n in loss.arguments)}
+    lines = sum(code_lines(module) for module, is_needed in needed.items() if is_needed)
+    lines += sum(code_lines(term.objective.loss) for term in loss.terms)
+    return Effort(1, [f"preference.{name}" for name in names], lines)
 
 
-def code_lines(source: ModuleType | FunctionType) -> int:
+def code_lines(source: ModuleType | Callable[..., Any]) -> int:
     """Lines that hold code: not blank, not a comment, not a docstring."""
     text = inspect.getsource(source)
     skipped: set[int] = set()

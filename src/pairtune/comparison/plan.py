@@ -10,11 +10,10 @@ from typing import Any
 
 import yaml
 
-from pairtune.configure import read_yaml, suggestion
+from pairtune.configure import losses_of, read_yaml
 from pairtune.errors import InputError
 from pairtune.models.load import resolve
 from pairtune.models.machine import Machine, describe_machine
-from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.progress import say
 from pairtune.settings import CompareRun, to_mapping
 
@@ -28,11 +27,7 @@ DISK_PER_MODEL_BYTE = 18
 
 def open_run(settings: CompareRun) -> Path:
     """The run's folder, with plan.yaml in it. Raises InputError if it holds another plan or something else."""
-    known = [*OBJECTIVES, "ppo"]
-    for method in settings.methods:
-        if method not in known:
-            hint = suggestion(method, known) or f"; the methods are {', '.join(known)}"
-            raise InputError(f'methods: there is no method "{method}"{hint}')
+    losses_of(settings)
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
     out = Path(settings.out or f"runs/{settings.preset}")
@@ -72,13 +67,14 @@ def check_disk(out: Path, model_bytes: int) -> None:
 
 
 def write_environment(out: Path, settings: CompareRun, machine: Machine, hashes: dict[str, str]) -> None:
-    """environment.json: versions, machine, and hashes of data and weights."""
+    """environment.json: versions, machine, hashes of data and weights, each objective with all its parameters."""
     packages = ("pairtune", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn")
     facts = {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "machine": describe_machine() | {"computes": str(machine)},
         "hashes": hashes,
         "seed": settings.seed,
+        "objectives": {name: loss.to_json() for name, loss in losses_of(settings).items()},
     }
     (out / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """The comparison from start to end: each stage a method here, in the order in which they run."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,15 @@ from pairtune.comparison.pairs import SharedPairs, gold_text, read_own_pairs, sa
 from pairtune.comparison.plan import STAGES, check_disk, data_hash, model_hash, open_run, write_environment
 from pairtune.comparison.stages import Done, Stages
 from pairtune.comparison.summary import summarise
+from pairtune.configure import losses_of
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost, uncounted
+from pairtune.engine.examples import prepare
 from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.engine.unrelated import unrelated_rows
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import reward_margins, wins
 from pairtune.evaluation.policy import Answer
@@ -27,7 +31,7 @@ from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import frozen_copy, load_model, load_tokenizer, save_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import say
-from pairtune.settings import CompareRun, Preference, to_mapping
+from pairtune.settings import CompareRun, to_mapping
 from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
@@ -50,6 +54,7 @@ class Comparison:
 
     def __init__(self, settings: CompareRun, out: Path) -> None:
         self.settings, self.out = settings, out
+        self.losses = losses_of(settings)
         self.machine = choose_machine(settings.dtype)
         self.stages = Stages(out / STAGES)
         self.tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
@@ -72,7 +77,7 @@ class Comparison:
         gold = None if self.own_data else self.fit_gold(root)
         warm = self.warm_start(root, gold)
         pairs = self.make_pairs(warm, gold)
-        logprobs = self.reference_pass(pairs)
+        logprobs, unrelated = self.reference_pass(pairs), self.unrelated_pass(pairs)
         judge = self.train_judge(pairs) if self.own_data else None
         reward = self.reward_model(pairs)
         arms: dict[str, Done | None] = {"reference": None}
@@ -97,6 +102,7 @@ class Comparison:
                 "warm_start": warm,
                 "pairs": pairs,
                 "reference": logprobs,
+                "unrelated": unrelated,
                 "reward": reward,
                 **{arm: done for arm, done in arms.items() if done},
             },
@@ -242,34 +248,60 @@ class Comparison:
         return done
 
     def reference_pass(self, pairs: Done) -> Done:
-        """The reference's log-probabilities of every response, once. Its cost is that of the training pairs."""
+        """The reference's log-probabilities of every response, once. Its cost is that of the training pairs.
+
+        Methods without a reference need none of the training pairs; measuring always needs the held-out ones.
+        """
+        wanted = any(loss.needs_reference for loss in self.losses.values())
 
         def work(folder: Path) -> dict[str, Any]:
             model = self.load("reference")
             cost = Cost()
-            for rows in (self.pairs.train, self.pairs.heldout):
-                _, spent = reference_logprobs(model, rows, tokens_per_pass=self.tokens_per_pass, say=say)
-                cost = cost if cost.tokens else spent
+            if wanted:
+                _, cost = reference_logprobs(model, self.pairs.train, tokens_per_pass=self.tokens_per_pass, say=say)
+            reference_logprobs(model, self.pairs.heldout, tokens_per_pass=self.tokens_per_pass, say=say)
             return {"cost": cost.to_json()}
 
-        return self.stages.run("reference", {"pairs": pairs.key}, work, title="reference: its log-probabilities, once")
+        inputs = {"pairs": pairs.key, "training": wanted}
+        return self.stages.run("reference", inputs, work, title="reference: its log-probabilities, once")
+
+    def unrelated_pass(self, pairs: Done) -> Done | None:
+        """The reference's log-probabilities of responses to other prompts, for methods that estimate a KL by them."""
+        if not any("kl_baseline" in loss.arguments for loss in self.losses.values()):
+            return None
+
+        def work(folder: Path) -> dict[str, Any]:
+            rows = unrelated_rows(self.pairs.train, seed=self.settings.seed)
+            _, cost = reference_logprobs(self.load("reference"), rows, tokens_per_pass=self.tokens_per_pass, say=say)
+            return {"cost": cost.to_json()}
+
+        inputs = {"pairs": pairs.key, "seed": self.settings.seed}
+        return self.stages.run("unrelated", inputs, work, title="reference: of responses to other prompts, once")
 
     def tune(self, objective: str, pairs: Done) -> Done:
         """One preference objective on the pairs."""
-        settings = self.settings
-        chosen = Preference(**to_mapping(settings.preference), objective=objective)
+        settings, loss = self.settings, self.losses[objective]
 
         def work(folder: Path) -> dict[str, Any]:
             model = self.load("reference")
-            train, _ = reference_logprobs(model, self.pairs.train, tokens_per_pass=self.tokens_per_pass)
+            with uncounted():  # the reference's log-probabilities have stages of their own
+                examples, _ = prepare(
+                    model,
+                    self.pairs.train,
+                    loss.arguments,
+                    needs_reference=loss.needs_reference,
+                    seed=settings.seed,
+                    tokens_per_pass=self.tokens_per_pass,
+                )
             held, _ = reference_logprobs(model, self.pairs.heldout, tokens_per_pass=self.tokens_per_pass)
-            check_first_loss(model, self.pairs.train, train)
+            if examples.reference is not None:
+                check_first_loss(model, examples.rows, examples.reference)
             snapshots = Snapshots(folder, model, self.pairs.heldout, held, settings, self.tokenizer)
             train_preference(
                 model,
-                self.pairs.train,
-                train,
-                chosen,
+                examples,
+                loss,
+                settings.preference,
                 seed=settings.seed,
                 journal=Journal(objective, folder, cost=self.stages.cost),
                 measure=snapshots.take,
@@ -278,7 +310,13 @@ class Comparison:
             save_model(model, self.tokenizer, self.out / "models" / objective)
             return {}
 
-        inputs = {"pairs": pairs.key, "preference": to_mapping(chosen), **self.curve_inputs}
+        shared = dataclasses.replace(settings.preference, parameters={})  # the loss has those that are its own
+        inputs = {
+            "pairs": pairs.key,
+            "preference": to_mapping(shared),
+            "loss": loss.to_json(),
+            **self.curve_inputs,
+        }
         leaves = self.out / "models" / objective
         return self.stages.run(objective, inputs, work, title=f"{objective}: preference tuning", leaves=leaves)
 

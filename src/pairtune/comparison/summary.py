@@ -16,10 +16,9 @@ from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.policy import Answer
 from pairtune.evaluation.statistics import estimate, paired_difference
 from pairtune.models.load import Tokenizer
+from pairtune.objectives.mixture import loss_of
 from pairtune.settings import CompareRun
 
-# The stages whose cost an arm bears, in the order in which they ran.
-ARM_STAGES = {"ppo": ("reward", "ppo")}
 DIFFERENCES = ("gold_score", "reward_model_score", "heldout_accuracy", "response_tokens")
 
 
@@ -106,8 +105,7 @@ def _arm(
     stages: Mapping[str, Done | None],
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {name: estimate(value, prompts.get(name)).to_json() for name, value in values.items()}
-    names = () if arm == "reference" else ARM_STAGES.get(arm, ("reference", arm))
-    spent = {name: done.cost for name in names if (done := stages.get(name))}
+    spent = {name: done.cost for name in _stages_of(arm) if (done := stages.get(name))}
     total = sum(spent.values(), Cost())
     asked = effort(arm) if arm != "reference" else None
     return figures | {
@@ -119,6 +117,15 @@ def _arm(
         "settings_to_tune": asked.settings_to_tune if asked else [],
         "lines_of_code": asked.lines_of_code if asked else 0,
     }
+
+
+def _stages_of(arm: str) -> list[str]:
+    """The stages whose cost an arm bears, in the order in which they ran."""
+    if arm in ("reference", "ppo"):
+        return [] if arm == "reference" else ["reward", "ppo"]
+    loss = loss_of(arm)
+    before = {"reference": loss.needs_reference, "unrelated": "kl_baseline" in loss.arguments}
+    return [*(name for name, needed in before.items() if needed), arm]
 
 
 def _step_rows(stages: Mapping[str, Done | None]) -> list[dict[str, Any]]:

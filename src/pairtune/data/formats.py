@@ -1,4 +1,4 @@
-"""One row's columns in, one pair, demonstration or prompt out: the formats people have.
+"""One row's columns in, one pair, labelled response, demonstration or prompt out: the formats people have.
 
 A *side* is a column that holds a response: ``chosen``, ``rejected``, ``response``, ``completion`` or
 ``messages``. Its shape, and whether there is a ``prompt`` column, say what it means:
@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from pairtune.data.schema import Demonstration, Message, Pair, Prompt, PromptText
+from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText
 
 Columns: TypeAlias = Mapping[str, object]
 
@@ -66,6 +66,15 @@ def to_demonstration(columns: Columns, row: int) -> Demonstration:
         raise AssertionError("unreachable: _require raised")
     prompt, response = _side(columns, side)
     return Demonstration(prompt, response, row)
+
+
+def to_labelled(columns: Columns, row: int) -> Labelled:
+    """The response of ``response`` or ``completion`` and its ``label``. Raises MalformedError or UnusableError."""
+    side = "response" if "response" in columns else "completion"
+    _require(columns, "response", "completion")
+    _require(columns, "label")
+    prompt, response = _side(columns, side)
+    return Labelled(prompt, response, _label(columns["label"]), row)
 
 
 def to_prompt(columns: Columns, row: int) -> Prompt:
@@ -154,6 +163,16 @@ def _prompt(columns: Columns) -> PromptText:
     if not any(text.strip() for text in texts):
         raise UnusableError('"prompt" is empty', "every row needs a prompt")
     return prompt
+
+
+def _label(value: object) -> bool:
+    """True or false; 1 or 0, and both as text, mean the same."""
+    known = {"true": True, "1": True, "false": False, "0": False}
+    name = str(value).strip().lower()
+    if not isinstance(value, bool | int | str) or name not in known:
+        shown = quoted(value) if isinstance(value, str) else str(value) if isinstance(value, int) else _kind(value)
+        raise MalformedError(f'"label" is {shown}; it must be true (desirable) or false')
+    return known[name]
 
 
 def _response(text: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""What a row of data is once it has been read: a pair, a demonstration or a prompt."""
+"""What a row of data is once it has been read: a pair, a labelled response, a demonstration or a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +28,16 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """A prompt, a response to it, and whether that response is desirable."""
+
+    prompt: PromptText
+    response: str
+    label: bool
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class Demonstration:
     """A prompt and a response worth imitating."""
 
@@ -52,7 +62,7 @@ class Skipped:
     reason: str
 
 
-Row = TypeVar("Row", Pair, Demonstration, Prompt)
+Row = TypeVar("Row", Pair, Labelled, Demonstration, Prompt)
 
 
 @dataclass(frozen=True, slots=True)

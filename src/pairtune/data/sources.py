@@ -27,10 +27,11 @@ from pairtune.data.formats import (
     listed,
     quoted,
     to_demonstration,
+    to_labelled,
     to_pair,
     to_prompt,
 )
-from pairtune.data.schema import Demonstration, Pair, Prompt, Row, Rows, Skipped
+from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
 from pairtune.data.store import store_texts
 from pairtune.errors import InputError
 
@@ -60,6 +61,26 @@ def read_pairs(source: str, *, split: str = "train") -> Rows[Pair]:
     read, a row has none of the formats, or no row is left.
     """
     return _read(source, split, Pair, to_pair)
+
+
+def has_labels(source: str, *, split: str = "train") -> bool:
+    """Whether the source holds single responses with labels and no pairs, by the columns of its first row.
+
+    Raises InputError if the source cannot be read.
+    """
+    path = _local(source)
+    name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
+    first = next(_open(path, name) if path else _hub(source, name, split), None)
+    return first is not None and "label" in first.columns and "chosen" not in first.columns
+
+
+def read_labelled(source: str, *, split: str = "train") -> Rows[Labelled]:
+    """The labelled responses of a file, a folder that holds one file, or a hub dataset.
+
+    Each row has a ``response`` (or ``completion``) and a ``label``, true where the response is desirable. Formats and
+    errors are otherwise those of :func:`read_pairs`.
+    """
+    return _read(source, split, Labelled, to_labelled)
 
 
 def read_demonstrations(source: str, *, split: str = "train") -> Rows[Demonstration]:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from pairtune.data.schema import Pair, PromptText
+from pairtune.data.schema import Labelled, Pair, PromptText
 from pairtune.data.store import take
 from pairtune.errors import InputError
 
@@ -16,8 +17,13 @@ def shared_prompts(train: Iterable[PromptText], heldout: Iterable[PromptText]) -
     return len(set(train) & set(heldout))
 
 
-def split_by_prompt(pairs: Sequence[Pair], *, heldout: int | float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Training and held-out pairs; all pairs of one prompt land on the same side, each side in its old order.
+Prompted = TypeVar("Prompted", Pair, Labelled)
+
+
+def split_by_prompt(
+    pairs: Sequence[Prompted], *, heldout: int | float, seed: int
+) -> tuple[Sequence[Prompted], Sequence[Prompted]]:
+    """Training and held-out pairs (or labelled responses); those of one prompt stay together, in their old order.
 
     ``heldout`` is a number of pairs (int) or a share of them (float between 0 and 1). Prompts are taken in
     the order of a hash of the seed and their content, whatever the order of the rows, as long as they fit:

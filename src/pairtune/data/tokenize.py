@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.pack import Tokens
-from pairtune.data.schema import Demonstration, Pair, PromptText
+from pairtune.data.schema import Demonstration, Labelled, Pair, PromptText
 from pairtune.data.token_rows import TokenRows, store_tokens
 from pairtune.errors import InputError
 
@@ -54,9 +54,9 @@ def encode_pairs(pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, *, m
 
 
 def encode_demonstrations(
-    demonstrations: Iterable[Demonstration], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    demonstrations: Iterable[Demonstration] | Iterable[Labelled], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
-    """One-response token rows. Raises InputError if none is left."""
+    """One-response token rows, one for each demonstration or labelled response. Raises InputError if none is left."""
     return _encode(((d.row, d.prompt, (d.response,)) for d in demonstrations), tokenizer, max_tokens=max_tokens)
 
 

@@ -112,31 +112,48 @@ def on_rlhf(world: World) -> Problem:
     return Problem(value=value, gradient=gradient, hessian=hessian)
 
 
-def catalogued(name: str, weight_XWL: Array, reference_XY: Array, **parameters: float) -> Problem:
-    """The expected loss of any entry of the objectives' catalogue, differentiated by torch in float64.
+def catalogued(
+    name: str,
+    weight_XWL: Array,
+    reference_XY: Array,
+    *,
+    length_XY: Array | None = None,
+    kl_baseline: float = 0.0,
+    past_logratio: float = 0.0,
+    **parameters: float,
+) -> Problem:
+    """The expected loss of any objective of the catalogue, or of a sum of them, differentiated by torch in float64.
 
-    `parameters` replace the catalogue's defaults. An objective that needs no reference is given log π instead of the
-    log-ratio, each response counting as one token. Raises ValueError on a name or a parameter not in the catalogue.
+    `parameters` replace the catalogue's defaults. A response has `length_XY` tokens (one if that is not given), all as
+    likely as each other. The numbers of a step are held fixed. Raises ValueError on a name or a parameter not in the
+    catalogue, and on an objective that mixes the pairs of a step, which no sum over a pair law can express.
     """
     import torch  # heavy, and needed only for a loss that is written in torch
 
-    from pairtune.objectives.catalog import OBJECTIVES
+    from pairtune.objectives.mixture import loss_of
+    from pairtune.objectives.quantities import quantities
 
-    if name not in OBJECTIVES:
-        raise ValueError(f"no objective is called {name!r}; the catalogue has {', '.join(sorted(OBJECTIVES))}")
-    entry = OBJECTIVES[name]
-    if unknown := sorted(parameters.keys() - entry.parameters.keys()):
-        raise ValueError(f"{name} has no parameter {unknown[0]!r}; it takes {', '.join(entry.parameters)}")
-    settings = {key: parameter.default for key, parameter in entry.parameters.items()} | parameters
-    prompt_B, chosen_B, rejected_B = np.nonzero(weight_XWL)
-    weight_B = torch.from_numpy(weight_XWL[prompt_B, chosen_B, rejected_B])
+    loss = loss_of(name, parameters)
+    if loss.whole_step:
+        raise ValueError(f"{name} mixes the pairs of a step; its expected loss is no sum over pairs")
+    sides = np.stack(np.nonzero(weight_XWL))  # [3, B]: prompt, chosen, rejected
+    weight_B = torch.from_numpy(weight_XWL[tuple(sides)])
+    prompt_S, response_S = np.repeat(sides[0], 2), sides[1:].T.ravel()
+    ones_XY = np.ones(reference_XY.shape, dtype=int)
+    length_S = torch.from_numpy((ones_XY if length_XY is None else length_XY)[prompt_S, response_S])
+    label_S = torch.tensor([True, False]).repeat(len(weight_B))
     log_reference_XY = torch.from_numpy(np.log(reference_XY))
+    numbers = {"kl_baseline": torch.tensor(kl_baseline), "past_logratio": torch.tensor(past_logratio)}
+
+    def tokens(table_XY: torch.Tensor) -> torch.Tensor:
+        return (table_XY[prompt_S, response_S] / length_S).repeat_interleave(length_S)
 
     def mean_loss(u_XY: torch.Tensor) -> torch.Tensor:
-        score_XY = torch.log_softmax(log_reference_XY + u_XY, dim=-1)
-        if entry.needs_reference:
-            score_XY = score_XY - log_reference_XY
-        return (weight_B * entry.loss(score_XY[prompt_B, chosen_B], score_XY[prompt_B, rejected_B], **settings)).sum()
+        policy_XY = torch.log_softmax(log_reference_XY + u_XY, dim=-1)
+        collision_XY = (2 * policy_XY.detach()).logsumexp(-1, keepdim=True).expand_as(policy_XY)
+        tables = {"logprob": policy_XY, "reference": log_reference_XY, "collision": collision_XY}
+        values = {name: tokens(table_XY) for name, table_XY in tables.items()}
+        return (weight_B * loss(quantities(loss.arguments, values, length_S, label_S, numbers))).sum()
 
     def gradient(u_XY: Array) -> Array:
         leaf_XY = torch.tensor(u_XY, dtype=torch.float64, requires_grad=True)

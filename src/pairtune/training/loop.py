@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from pairtune.engine.cost import uncounted
 from pairtune.progress import task
 from pairtune.settings import Optimisation
 from pairtune.training.checkpoint import Journal, interruptible
-from pairtune.training.step import Optimizer, learning_rate, step_batches
+from pairtune.training.step import Optimizer, learning_rate
 
 # gradients(indices): run the step's examples forward and backward, normalised by their number; its figures come back.
 Gradients = Callable[[Sequence[int]], dict[str, float]]
@@ -20,19 +22,23 @@ def fit(
     optimizer: Optimizer,
     settings: Optimisation,
     *,
-    examples: int,
-    epochs: int,
-    seed: int,
+    batches: Sequence[Sequence[int]],
     journal: Journal,
+    state: dict[str, Tensor] | None = None,
     measure: Measure | None = None,
     measurements: int = 0,
 ) -> None:
-    """Train for `epochs` passes over the examples. The order depends on `seed` alone; a checkpoint is gone on from."""
-    batches = step_batches(examples, batch_size=settings.batch_size, epochs=epochs, seed=seed)
+    """Train on each step's examples in turn; a checkpoint is gone on from.
+
+    `state` is what the gradients remember from step to step: kept in checkpoints, and put back in place.
+    """
+    state = state or {}
     points = measuring_points(len(batches), measurements) if measure else set()
     done, seconds, tensors = journal.resume()
     if tensors:
         optimizer.load_state(tensors)
+        for name, value in state.items():
+            value.copy_(tensors[name])
     with task(journal.stage, len(batches), done) as progress, interruptible() as interruption:
         for step, indices in enumerate(batches, 1):
             if step <= done:
@@ -59,7 +65,7 @@ def fit(
             if measure and step in points:
                 with uncounted():
                     measure(step, seconds)
-            journal.checkpoint(step, seconds, optimizer.state(), stopping=interruption.asked)
+            journal.checkpoint(step, seconds, optimizer.state() | state, stopping=interruption.asked)
 
 
 def measuring_points(steps: int, measurements: int) -> set[int]:

@@ -1,55 +1,54 @@
-"""Preference tuning: any pairwise objective of the catalogue on the policy's log-ratios to the reference."""
+"""Preference tuning: any objective of the catalogue, or a sum of them, on exactly what it needs."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Tokens, pack
-from pairtune.engine.logprob import token_logprobs
-from pairtune.objectives.catalog import OBJECTIVES
-from pairtune.settings import Preference
+from pairtune.engine.examples import Examples, Passed, join, run_pass
+from pairtune.engine.unrelated import kl_baseline
+from pairtune.objectives.mixture import Loss
+from pairtune.objectives.quantities import quantities
+from pairtune.settings import Tuning
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure, fit
-from pairtune.training.step import Optimizer, micro_batches
+from pairtune.training.step import Optimizer, epoch_order, micro_batches, step_batches
+
+# Share of its old value that a moving average over steps keeps at each step.
+KEPT = 0.9
 
 
 def train_preference(
     model: PreTrainedModel,
-    rows: Sequence[Tokens],
-    reference: Sequence[Tensor],
-    settings: Preference,
+    examples: Examples,
+    loss: Loss,
+    settings: Tuning,
     *,
     seed: int,
     journal: Journal,
     measure: Measure | None = None,
     measurements: int = 0,
 ) -> None:
-    """Tune `model` in place on (chosen, rejected) rows.
-
-    `reference[i]` holds the frozen reference's log-probabilities of row i's response tokens, in nats, end to end.
-    """
-    objective = OBJECTIVES[settings.objective]
+    """Tune `model` in place on pairs, or on single responses with labels if the objective takes those."""
+    averages = {
+        n: torch.zeros((), device=model.device) for n in loss.arguments if n in ("past_logratio", "past_margin")
+    }
 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
-        figures = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "chosen_logratio": 0.0, "rejected_logratio": 0.0}
-        for group in micro_batches(rows, indices, model.device):
-            batch = pack([rows[i] for i in group]).to(model.device)
-            reference_R = torch.cat([reference[i] for i in group]).to(model.device)
-            logratio_S = batch.sums(token_logprobs(model, batch) - reference_R)
-            chosen_B, rejected_B = logratio_S.view(-1, 2).unbind(1)
-            loss_B = objective.loss(chosen_B, rejected_B, beta=settings.beta)
-            (loss_B.sum() / len(indices)).backward()
-            margin_B = (chosen_B - rejected_B).detach()
-            for name, value_B in (
-                ("loss", loss_B),
-                ("accuracy", (margin_B > 0).float() + 0.5 * (margin_B == 0).float()),
-                ("margin", margin_B),
-                ("chosen_logratio", chosen_B),
-                ("rejected_logratio", rejected_B),
-            ):
-                figures[name] += float(value_B.detach().sum()) / len(indices)
+        numbers = dict(averages)
+        if examples.unrelated is not None and examples.unrelated_reference is not None:
+            baseline = kl_baseline(model, examples.unrelated, examples.unrelated_reference, indices)
+            numbers["kl_baseline"] = baseline
+        groups = micro_batches(examples.rows, indices, model.device)
+        if loss.whole_step and len(groups) > 1:
+            passed, loss_B = _in_two_passes(model, loss, examples, groups, numbers)
+        else:
+            passed, loss_B = _in_one_pass(model, loss, examples, groups, numbers, count=len(indices))
+        figures = {"loss": float(loss_B.mean())} | _figures(passed, paired=examples.labels is None)
+        figures |= {name: float(number) for name, number in numbers.items()}
+        _update(averages, passed)
         return figures
 
     optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
@@ -57,11 +56,104 @@ def train_preference(
         gradients,
         optimizer,
         settings,
-        examples=len(rows),
-        epochs=settings.epochs,
-        seed=seed,
+        batches=_batches(examples, settings, seed=seed),
         journal=journal,
+        state=averages,
         measure=measure,
         measurements=measurements,
     )
     optimizer.release()
+
+
+def _in_one_pass(
+    model: PreTrainedModel,
+    loss: Loss,
+    examples: Examples,
+    groups: Sequence[Sequence[int]],
+    numbers: Mapping[str, Tensor],
+    *,
+    count: int,
+) -> tuple[Passed, Tensor]:
+    """Gradients of the mean loss over `count` examples, group by group: for a loss of each example by itself."""
+    passes, losses = [], []
+    for group in groups:
+        passed = run_pass(model, examples, group, loss.arguments)
+        loss_B = _loss(loss, examples, passed, numbers)
+        (loss_B.sum() / count).backward()
+        passes.append(passed.detach())
+        losses.append(loss_B.detach())
+    return join(passes), torch.cat(losses)
+
+
+def _in_two_passes(
+    model: PreTrainedModel,
+    loss: Loss,
+    examples: Examples,
+    groups: Sequence[Sequence[int]],
+    numbers: Mapping[str, Tensor],
+) -> tuple[Passed, Tensor]:
+    """The same for a loss that mixes the examples of a step which does not fit into one pass.
+
+    The first passes give the log-probabilities, the loss its gradient to them, the second passes carry it on.
+    """
+    with torch.no_grad():
+        passes = [run_pass(model, examples, group, loss.arguments) for group in groups]
+    passed = join(passes)
+    logprob_R = passed.tokens["logprob"].requires_grad_()
+    loss_B = _loss(loss, examples, passed, numbers)
+    loss_B.mean().backward()
+    assert logprob_R.grad is not None
+    parts = logprob_R.grad.split([len(each.tokens["logprob"]) for each in passes])
+    for group, gradient_R in zip(groups, parts, strict=True):
+        run_pass(model, examples, group, ()).tokens["logprob"].backward(gradient_R)
+    return passed.detach(), loss_B.detach()
+
+
+def _loss(loss: Loss, examples: Examples, passed: Passed, numbers: Mapping[str, Tensor]) -> Tensor:
+    values = quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, numbers)
+    return loss(values, paired=examples.labels is None)
+
+
+def _figures(passed: Passed, *, paired: bool) -> dict[str, float]:
+    """What a step records of its examples: sums over tokens in nats, of log-ratios where there is a reference."""
+    kind = "logratio" if "reference" in passed.tokens else "logprob"
+    names = [f"chosen_{kind}_B", f"rejected_{kind}_B"]
+    chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()
+    if not paired:
+        sides = (("desirable", chosen_B), ("undesirable", rejected_B))
+        return {f"{side}_{kind}": float(value_B.mean()) for side, value_B in sides if len(value_B)}
+    figures = {f"chosen_{kind}": float(chosen_B.mean()), f"rejected_{kind}": float(rejected_B.mean())}
+    if kind == "logprob":
+        return figures
+    margin_B = chosen_B - rejected_B
+    accuracy = float(((margin_B > 0).float() + 0.5 * (margin_B == 0).float()).mean())
+    return {"accuracy": accuracy, "margin": float(margin_B.mean())} | figures
+
+
+def _update(averages: Mapping[str, Tensor], passed: Passed) -> None:
+    """Take a step's mean log-ratios into the moving averages."""
+    if not averages:
+        return
+    names = ["chosen_logratio_B", "rejected_logratio_B"]
+    chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()
+    if len(chosen_B) and len(rejected_B):
+        chosen, rejected = chosen_B.mean(), rejected_B.mean()
+        for name, now in (("past_logratio", (chosen + rejected) / 2), ("past_margin", chosen - rejected)):
+            if name in averages:
+                averages[name].lerp_(now, 1 - KEPT)
+
+
+def _batches(examples: Examples, settings: Tuning, *, seed: int) -> list[list[int]]:
+    """Every step's examples, in an order of seed and epoch alone; of single responses, its share of either label."""
+    size, labels = settings.batch_size, examples.labels
+    if labels is None:
+        return step_batches(len(examples.rows), batch_size=size, epochs=settings.epochs, seed=seed)
+    total, steps = Counter(labels), []
+    for epoch in range(settings.epochs):
+        order, seen, place = epoch_order(len(labels), seed=seed, epoch=epoch), Counter[bool](), {}
+        for i in order:
+            place[i] = (seen[labels[i]] + 0.5) / total[labels[i]]
+            seen[labels[i]] += 1
+        order.sort(key=place.__getitem__)
+        steps += [order[at : at + size] for at in range(0, len(order), size)]
+    return steps

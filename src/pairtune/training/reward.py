@@ -12,7 +12,7 @@ from pairtune.objectives.reward import bradley_terry
 from pairtune.settings import Reward
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import fit
-from pairtune.training.step import Optimizer, micro_batches
+from pairtune.training.step import Optimizer, micro_batches, step_batches
 
 
 def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *, seed: int, journal: Journal) -> None:
@@ -32,7 +32,8 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
         return figures
 
     optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
-    fit(gradients, optimizer, settings, examples=len(rows), epochs=settings.epochs, seed=seed, journal=journal)
+    batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)
+    fit(gradients, optimizer, settings, batches=batches, journal=journal)
     optimizer.release()
 
 

@@ -9,7 +9,7 @@ from pairtune.engine.logprob import token_logprobs
 from pairtune.settings import Sft
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import fit
-from pairtune.training.step import Optimizer, micro_batches
+from pairtune.training.step import Optimizer, micro_batches, step_batches
 
 
 def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, seed: int, journal: Journal) -> None:
@@ -26,5 +26,6 @@ def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, 
         return {"loss": total}
 
     optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
-    fit(gradients, optimizer, settings, examples=len(rows), epochs=settings.epochs, seed=seed, journal=journal)
+    batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)
+    fit(gradients, optimizer, settings, batches=batches, journal=journal)
     optimizer.release()

@@ -1,0 +1,76 @@
+"""Held-out examples as an objective itself sees them: its loss, and whether it prefers the labels to their opposite."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import batches_by_tokens
+from pairtune.engine.examples import Examples, Passed, join, run_pass
+from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.unrelated import kl_baseline
+from pairtune.objectives.mixture import Loss
+from pairtune.objectives.quantities import quantities
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One value per example, in their order; what pairs or the reference would be needed for is None without them.
+
+    `own_wins`: 1 where the loss is lower than it would be with the labels exchanged, ½ where it is the same, else 0:
+    the objective's own criterion of right and wrong. For an objective on the margin that is a margin above 0.
+    """
+
+    losses: list[float]
+    own_wins: list[float] | None
+    margins: list[float] | None
+
+
+@torch.no_grad()
+def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
+    """The objective's own loss of held-out examples, all taken as one step, and its own verdict on each pair."""
+    order: list[int] = []
+    passes: list[Passed] = []
+    for group in batches_by_tokens(examples.rows, TOKENS_PER_PASS[model.device.type]):
+        passes.append(run_pass(model, examples, group, loss.arguments))
+        order += group
+    passed, paired = join(passes), examples.labels is None
+    numbers = _numbers(model, examples, passed)
+    loss_B = _loss(loss, passed, numbers, paired=paired)
+    losses = loss_B if loss.whole_step else _in_order(loss_B, order)
+    if not paired:
+        return Judged(losses.tolist(), None, None)
+    opposite_B = _loss(loss, Passed(passed.tokens, passed.length_S, ~passed.label_S), numbers, paired=True)
+    own_B = (opposite_B > loss_B).double() + 0.5 * (opposite_B == loss_B).double()
+    margins = None
+    if "reference" in passed.tokens:
+        names = ["chosen_logratio_B", "rejected_logratio_B"]
+        chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()
+        margins = _in_order(chosen_B - rejected_B, order)
+    own = margins.sign() / 2 + 0.5 if loss.whole_step and margins is not None else _in_order(own_B, order)
+    return Judged(losses.tolist(), own.tolist(), None if margins is None else margins.tolist())
+
+
+def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict[str, Tensor]:
+    """The numbers of a step; moving averages are the means of these examples, to which they would converge."""
+    numbers: dict[str, Tensor] = {}
+    if examples.unrelated is not None and examples.unrelated_reference is not None:
+        every = range(len(examples.rows))
+        numbers["kl_baseline"] = kl_baseline(model, examples.unrelated, examples.unrelated_reference, every)
+    if "reference" in passed.tokens:
+        names = ["chosen_logratio_B", "rejected_logratio_B"]
+        chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()
+        numbers["past_logratio"] = (chosen_B.mean() + rejected_B.mean()) / 2
+        numbers["past_margin"] = chosen_B.mean() - rejected_B.mean()
+    return numbers
+
+
+def _loss(loss: Loss, passed: Passed, numbers: Mapping[str, Tensor], *, paired: bool) -> Tensor:
+    return loss(quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, numbers), paired=paired)
+
+
+def _in_order(value_B: Tensor, order: Sequence[int]) -> Tensor:
+    """Values of examples in the order of the passes, laid in the order of the examples."""
+    return torch.empty_like(value_B).index_copy_(0, torch.tensor(order, device=value_B.device), value_B)

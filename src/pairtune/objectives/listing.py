@@ -1,0 +1,139 @@
+"""The catalogue as people read it: on a terminal, as JSON, as a page of the docs."""
+
+import inspect
+import json
+import textwrap
+
+from pairtune.objectives.catalog import FAMILIES, OBJECTIVES
+from pairtune.objectives.objective import Objective, Parameter
+
+HEAD = """# The objectives
+
+Generated from the catalogue (`src/pairtune/objectives/`) by `docs/make_objectives.py`; a test keeps it in step.
+`pairtune objectives` prints the short form, `pairtune objectives --json` the same for programs.
+
+```
+pairtune tune --objective simpo --beta 2 --gamma 0.5 --data pairs.jsonl
+pairtune tune --objective "dpo+0.2*sft" --data pairs.jsonl          # a weighted sum of any of them
+pairtune compare --methods dpo ipo kto simpo ppo                    # each with its own defaults
+```
+
+**How to read an equation.** x is the prompt, w the chosen response, l the rejected one, y any response, |y| its number
+of tokens with the end of text. Δ_y = log π(y|x) − log π_ref(y|x) is the log-ratio, in nats, summed over the response's
+tokens. σ is the logistic function. The loss of a step is the mean over its pairs (over its responses, for data with
+labels). "The minimiser" is the policy with the least expected loss over all policies and unlimited pairs, where that is
+known; those that say so in closed form are checked in an exact world (`tests/objectives/test_minimisers.py`).
+
+**β is not one thing.** Where the equation is a likelihood of β·Δ, it is the weight of KL(π‖π_ref), and a larger β stays
+closer to the reference. In `ipo`, `sppo` and `cal-dpo` it sets the target 1/(2β). In `simpo` and `cpo` it is a scale of
+the reward and holds nothing back. Each objective has its own default, which is used unless you give another. A
+parameter that an objective does not have is an error that names those it has; in a sum or a comparison a parameter goes
+to every objective that has it.
+
+**What is computed** is what the loss's arguments name, and nothing else: no reference is loaded or run for a loss that
+needs none. Two need more than the log-probabilities of their pairs: `kto` runs each prompt with responses to another
+one, forward only; `wpo` reads the whole distribution at each token.
+
+**TRL** means version 1.16, read in its source. The optional test `tests/objectives/test_trl.py` compares values where
+it is installed.
+
+**To add one**: a function whose argument names say what it needs (`src/pairtune/objectives/objective.py` lists them), a
+docstring like those below, an entry in `catalog.py`. Every test of the catalogue then runs on it.
+
+"""
+
+TAIL = """## Left out
+
+- **TDPO** (Zeng et al. 2024, arXiv 2404.11999) adds Σ_t KL(π_ref(·|x, y_<t)‖π(·|x, y_<t)) for each response, through
+  whose π its gradient flows. That needs the reference's whole distribution at every token, where the cache keeps one
+  number per token: for a vocabulary of 50,000 it would be 50,000 times as large, or the reference would have to run
+  beside the policy at every step. Either breaks what the engine is built on, so it is not here.
+- **The data filter of β-DPO** draws which pairs of a batch to train on: it is a sampler, not a loss.
+- **BCO's weighting** for desirable and undesirable responses with different prompts needs a classifier of prompts.
+"""
+
+
+def as_json() -> str:
+    """A list of objects: name, needs_reference, data, parameters, source, equation."""
+    return json.dumps([_fields(entry) for entry in OBJECTIVES.values()], indent=2, ensure_ascii=False)
+
+
+def as_text() -> str:
+    """A block a family, some lines an objective."""
+    blocks = []
+    for family, entries in FAMILIES.items():
+        blocks.append(f"{family}\n" + "\n".join(_lines(entry) for entry in entries))
+    return "\n\n".join(blocks)
+
+
+def as_page() -> str:
+    """docs/objectives.md."""
+    rows = [
+        f"| [{entry.name}](#{entry.name}) | {'yes' if entry.needs_reference else 'no'} | {entry.data} "
+        f"| {', '.join(f'{name} {p.default:g}' for name, p in entry.parameters.items()) or '—'} |"
+        for entry in OBJECTIVES.values()
+    ]
+    table = "\n".join(["| objective | reference | data | parameters |", "|---|---|---|---|", *rows])
+    sections = [
+        f"## {family}\n\n" + "".join(_section(entry) for entry in entries) for family, entries in FAMILIES.items()
+    ]
+    return HEAD + table + "\n\n" + "".join(sections) + TAIL
+
+
+def summary(entry: Objective) -> str:
+    """What the objective is for, in a sentence: the first of its docstring."""
+    return _paragraphs(entry)[0]
+
+
+def _fields(entry: Objective) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "needs_reference": entry.needs_reference,
+        "data": entry.data,
+        "parameters": {n: {"default": p.default, "meaning": p.meaning} for n, p in entry.parameters.items()},
+        "source": entry.source,
+        "equation": entry.equation,
+    }
+
+
+def _lines(entry: Objective) -> str:
+    needs = f"{entry.data}, {'with a' if entry.needs_reference else 'no'} reference"
+    lines = [f"  {entry.name}  ({needs})", *textwrap.wrap(summary(entry), 108), entry.equation]
+    lines += [f"--{n.replace('_', '-')} {p.default:g}  {p.meaning}" for n, p in entry.parameters.items()]
+    return "\n      ".join([*lines, entry.source])
+
+
+def _section(entry: Objective) -> str:
+    """What it is for, the equation with its source, parameters, what it needs, where it ends, where TRL departs."""
+    what, equation, *rest = _paragraphs(entry)
+    needs = f"{entry.data}; {'needs the reference' if entry.needs_reference else 'no reference'}"
+    lines = [f"- `{name}` (default {p.default:g}{_bounds(p)}): {p.meaning}" for name, p in entry.parameters.items()]
+    return "\n\n".join(
+        [
+            f"### {entry.name}",
+            what,
+            equation,
+            "\n".join([*lines, f"- data: {needs}"]),
+            *(_marked(paragraph) for paragraph in rest),
+            "",
+        ]
+    )
+
+
+def _bounds(parameter: Parameter) -> str:
+    bounds = {"above": parameter.above, "least": parameter.least, "below": parameter.below, "most": parameter.most}
+    words = {"above": "above", "least": "at least", "below": "below", "most": "at most"}
+    return "".join(f", {words[name]} {bound:g}" for name, bound in bounds.items() if bound is not None)
+
+
+def _marked(paragraph: str) -> str:
+    """A paragraph with its label, if it has one, in bold."""
+    for label in ("Minimiser:", "TRL:"):
+        if paragraph.startswith(label):
+            return f"**{label}**{paragraph.removeprefix(label)}"
+    return paragraph
+
+
+def _paragraphs(entry: Objective) -> list[str]:
+    text = inspect.getdoc(entry.loss) or ""
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]

@@ -1,0 +1,116 @@
+"""The loss that is trained: one objective, or a weighted sum of several, with its parameters settled.
+
+A single objective is a sum of one, so nobody who computes a loss has two cases to tell apart.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pairtune.objectives.catalog import OBJECTIVES
+from pairtune.objectives.objective import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TERM = re.compile(r"(?:(\d+\.?\d*|\.\d+)\*)?([A-Za-z][\w-]*)\Z")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One objective of a loss, its weight, and a value for each of its parameters."""
+
+    weight: float
+    objective: Objective
+    parameters: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Σ weight·objective: called with the tensors that `arguments` names, it returns [B]."""
+
+    terms: tuple[Term, ...]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Every tensor that any term takes, once."""
+        return tuple(dict.fromkeys(name for term in self.terms for name in term.objective.arguments))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any term needs the reference."""
+        return any(term.objective.needs_reference for term in self.terms)
+
+    @property
+    def whole_step(self) -> bool:
+        """Whether any term mixes the examples of a step."""
+        return any(term.objective.whole_step for term in self.terms)
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether single responses with labels are enough for every term."""
+        return all(term.objective.unpaired for term in self.terms)
+
+    def __call__(self, quantities: Mapping[str, Tensor], *, paired: bool = True) -> Tensor:
+        """One loss per pair [B]; per response where the data are single ones (`paired` False)."""
+        total: Tensor | None = None
+        for term in self.terms:
+            loss = term.objective.loss(*(quantities[name] for name in term.objective.arguments), **term.parameters)
+            if paired and term.objective.unpaired:
+                loss = loss.view(-1, 2).mean(1)
+            total = term.weight * loss if total is None else total + term.weight * loss
+        assert total is not None
+        return total
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """Each objective's weight and parameters, by its name."""
+        return {term.objective.name: {"weight": term.weight, **term.parameters} for term in self.terms}
+
+
+def loss_of(name: str, given: Mapping[str, float] | None = None, *, others: Iterable[str] = ()) -> Loss:
+    """The loss called `name`: an objective of the catalogue, or a sum such as "dpo+0.2*sft".
+
+    A parameter goes to each objective of the sum that has it; those not given have the objective's own default.
+    `others` are names that may have been meant. Raises ValueError, one line, for an unknown objective, one named twice,
+    a parameter that none has or one out of bounds.
+    """
+    given = given or {}
+    parts = [_TERM.match(part.strip()) for part in name.split("+")]
+    named = [(float(part[1] or 1), find(part[2], others)) for part in parts if part]
+    if len(named) < len(parts):
+        raise ValueError(f'"{name}" is no objective and no sum such as dpo+0.2*sft')
+    objectives = [objective for _, objective in named]
+    if len({objective.name for objective in objectives}) < len(objectives):
+        raise ValueError(f'"{name}" names an objective twice; add up its weights')
+    for key, value in given.items():
+        _check(key, value, name, objectives)
+    return Loss(tuple(Term(weight, objective, _settled(objective, given)) for weight, objective in named))
+
+
+def find(name: str, others: Iterable[str] = ()) -> Objective:
+    """One objective of the catalogue. Raises ValueError with the nearest name, or all of them if none is near."""
+    if name not in OBJECTIVES:
+        near = difflib.get_close_matches(name, [*others, *OBJECTIVES], 1)
+        hint = f'did you mean "{near[0]}"?' if near else f"the catalogue has {', '.join(OBJECTIVES)}"
+        raise ValueError(f'there is no objective "{name}"; {hint}')
+    return OBJECTIVES[name]
+
+
+def _settled(objective: Objective, given: Mapping[str, float]) -> dict[str, float]:
+    return {key: given.get(key, parameter.default) for key, parameter in objective.parameters.items()}
+
+
+def _check(key: str, value: float, name: str, objectives: Iterable[Objective]) -> None:
+    known = {each: parameter for objective in objectives for each, parameter in objective.parameters.items()}
+    if key not in known:
+        has = f"its parameters are {', '.join(known)}" if known else "it has none"
+        raise ValueError(f'{name} has no parameter "{key}"; {has}')
+    for objective in objectives:
+        trouble = objective.parameters[key].trouble(value) if key in objective.parameters else None
+        if trouble:
+            raise ValueError(f"{key} is {value:g}; for {objective.name} it must be {trouble}")
