@@ -11,10 +11,12 @@ from benchmarks.workers.pairs import read_tokens
 from benchmarks.workers.plain import train_plain
 from pairtune.data.pack import Tokens
 from pairtune.engine import naive
+from pairtune.engine.examples import Examples
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
 from pairtune.models.load import frozen_copy, load_model
 from pairtune.models.machine import choose_machine
+from pairtune.objectives.mixture import loss_of
 from pairtune.settings import Preference
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference
@@ -49,7 +51,7 @@ def _ours(folder: str, dtype: str, rows: Sequence[Tokens], settings: Preference)
     reference = compute_logprobs(model, rows, tokens_per_pass=TOKENS_PER_PASS[model.device.type])
     before = torch.cat([values.clone() for values in reference])
     journal = Journal("ours")
-    train_preference(model, rows, reference, settings, seed=0, journal=journal)
+    train_preference(model, Examples(rows, reference=reference), loss_of("dpo"), settings, seed=0, journal=journal)
     return torch.tensor([row["loss"] for row in journal.rows], dtype=torch.float64), before
 
 

@@ -13,11 +13,12 @@ from benchmarks.workers.common import Clock, Job, read_rows, serve
 from benchmarks.workers.plain import train_plain
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.cost import body_parameters
+from pairtune.engine.examples import prepare
 from pairtune.engine.hidden import TOKENS_PER_PASS
-from pairtune.engine.reference import reference_logprobs
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy, load_model
 from pairtune.models.machine import choose_machine, describe_machine
+from pairtune.objectives.mixture import loss_of
 from pairtune.sampling.sampler import sample
 from pairtune.settings import Ppo, Preference, Reward, Sampling
 from pairtune.training.checkpoint import Journal
@@ -34,9 +35,9 @@ def dpo(job: Job) -> dict[str, Any]:
     model = load_model(job["model"], choose_machine(job["dtype"]))
 
     def train(rows: Sequence[Tokens], settings: Preference) -> None:
-        per_pass = TOKENS_PER_PASS[model.device.type]
-        reference, _ = reference_logprobs(model, rows, tokens_per_pass=per_pass)
-        train_preference(model, rows, reference, settings, seed=0, journal=Journal("dpo"))
+        loss, per_pass = loss_of("dpo"), TOKENS_PER_PASS[model.device.type]
+        examples, _ = prepare(model, rows, loss.arguments, needs_reference=True, seed=0, tokens_per_pass=per_pass)
+        train_preference(model, examples, loss, settings, seed=0, journal=Journal("dpo"))
 
     result = _timed(job, train)
     flops = unavoidable_flops(model, pairs.read_tokens(job["pairs"]), epochs=job["settings"]["epochs"])

@@ -8,11 +8,12 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
 from pairtune.engine import naive
+from pairtune.objectives.mixture import loss_of
 from pairtune.objectives.pairwise import dpo
 from pairtune.settings import Preference
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import fit
-from pairtune.training.step import Optimizer
+from pairtune.training.step import Optimizer, step_batches
 
 
 def train_plain(
@@ -20,6 +21,7 @@ def train_plain(
     journal: Journal,
 ) -> None:  # fmt: skip
     """`naive.py` as a trainer: the same order, schedule and optimiser as `train_preference`, seed 0."""
+    (parameters,) = (term.parameters for term in loss_of("dpo", settings.parameters).terms)
 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
         batch = [rows[i] for i in indices]
@@ -27,10 +29,11 @@ def train_plain(
             before = naive.pair_logprobs(reference, batch)
         after = naive.pair_logprobs(model, batch)
         chosen_B, rejected_B = (new - old for new, old in zip(after, before, strict=True))
-        loss: Tensor = dpo(chosen_B, rejected_B, beta=settings.beta).mean()
+        loss: Tensor = dpo(chosen_B, rejected_B, **parameters).mean()
         loss.backward()
         return {"loss": float(loss.detach())}
 
     optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
-    fit(gradients, optimizer, settings, examples=len(rows), epochs=settings.epochs, seed=0, journal=journal)
+    batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=0)
+    fit(gradients, optimizer, settings, batches=batches, journal=journal)
     optimizer.release()
