@@ -193,7 +193,7 @@ class TestHead:
     @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
     @pytest.mark.parametrize(("chunk", "cache"), [(1024, 16), (7, 3), (5, 8), (1, 1), (23, 23)])
     def test_values_and_gradients(self, tiny_model, monkeypatch, temperature, chunk, cache):
-        monkeypatch.setattr(logprob, "CHUNK_ROWS", chunk)
+        monkeypatch.setitem(logprob.CHUNK_ROWS, "cpu", chunk)
         monkeypatch.setattr(kernels, "CACHE_ROWS", cache)
         generator = torch.Generator().manual_seed(0)
         hidden_RE = torch.randn(23, 32, generator=generator).requires_grad_()

@@ -3,7 +3,8 @@
     tokens     p p p c c c | p p r r r r ...       positions restart for every response where the prompt ended
     branch     0 0 0 1 1 1 | 0 0 1 1 1 1 ...       0 is the prompt; a token sees its prompt and its own branch
 
-Shape suffixes: T tokens of the pack, R response tokens, S responses, N rows of a block, L the block's length.
+Shape suffixes: T tokens of the pack, R response tokens, S responses, N rows of a block, L the block's length, X keys of
+all segments.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,21 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """A pack cut where positions jump: a prompt with its first response, then every further response by itself.
+
+    A segment's queries are its own tokens, as they lie in the pack; its keys are what came before them in the row
+    (nothing, or the prompt) and then its own, so token i of the last n keys sees all keys up to its own.
+    """
+
+    queries: Tensor  # where each segment's queries begin, and the end of the last: [segments + 1] int32
+    keys: Tensor  # the same of its keys, [segments + 1] int32
+    index_X: Tensor | None  # the token that each key is, int32; None where the keys are the pack's tokens as they lie
+    longest_queries: int
+    longest_keys: int
+
+
+@dataclass(frozen=True)
 class Pack:
     """Token rows laid end to end, and where their responses' log-probabilities are read."""
 
@@ -72,6 +88,7 @@ class Pack:
     rows: int
     responses: int
     attended: int  # pairs of (token, token it sees): what attention cannot avoid
+    cut: list[Segments] = field(default_factory=list, compare=False)  # what `segments` found, once it was asked
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on another device."""
@@ -81,7 +98,18 @@ class Pack:
         values["blocks"] = tuple(
             Block(b.index_NL.to(device), b.prompt_NL.to(device), b.branch_NL.to(device)) for b in self.blocks
         )
-        return Pack(**values)
+        return Pack(**values | {"cut": []})
+
+    def segments(self) -> Segments:
+        """What each run of tokens sees, for attention that takes segments instead of padded blocks."""
+        if not self.cut:
+            self.cut.append(_segments(self.positions_T))
+        return self.cut[0]
+
+    @property
+    def asked(self) -> bool:
+        """Whether some attention has asked what may see what."""
+        return bool(self.cut) or all(block.asked for block in self.blocks)
 
     def sums(self, values_R: Tensor) -> Tensor:
         """Sum a value per response token over each response: [R] -> [S]."""
@@ -196,6 +224,30 @@ def _block(group: list[int], starts: np.ndarray, prompt_T: np.ndarray, branch_T:
         index_NL=torch.from_numpy(np.where(real, index, -1)),
         prompt_NL=torch.from_numpy(np.where(real, prompt_T[index], 0)),
         branch_NL=torch.from_numpy(np.where(real, branch_T[index], offset)),
+    )
+
+
+def _segments(positions_T: Tensor) -> Segments:
+    position = positions_T.cpu().numpy()
+    begin = np.flatnonzero(np.diff(position, prepend=-2) != 1)
+    before, own = position[begin], np.diff(begin, append=len(position))
+    row = np.maximum.accumulate(np.where(before == 0, begin, 0))  # where the segment's row begins
+    count = before + own
+    after = count.cumsum()
+    offset = np.arange(after[-1]) - np.repeat(after - count, count)
+    index = offset + np.where(
+        offset < np.repeat(before, count), np.repeat(row, count), np.repeat(begin - before, count)
+    )
+
+    def on_device(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.int32)).to(positions_T.device)
+
+    return Segments(
+        queries=on_device(np.append(begin, len(position))),
+        keys=on_device(np.append(0, after)),
+        index_X=on_device(index) if before.any() else None,
+        longest_queries=int(own.max()),
+        longest_keys=int(count.max()),
     )
 
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from pairtune.data.pack import Pack
-from pairtune.engine import kernels
+from pairtune.engine import kernels, varlen
 
 NAME = "pairtune"
 
@@ -47,7 +47,10 @@ def attend(
         raise NotPackableError("the model's attention uses dropout, sinks or biases")
     scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
     query_THD, key_TKD, value_TKD = (x[0].transpose(0, 1) for x in (query_1HTD, key_1KTD, value_1KTD))
-    if query_THD.is_cuda or softcap is not None:
+    kernel = varlen.kernel_for(query_THD, key_TKD, sliding_window) if softcap is None else None
+    if kernel is not None:
+        out_THD = varlen.attend(kernel, query_THD, key_TKD, value_TKD, pack.segments(), scale, sliding_window)
+    elif query_THD.is_cuda or softcap is not None:
         out_THD = _by_autograd(query_THD, key_TKD, value_TKD, pack, scale, sliding_window, softcap)
     else:
         out_THD = _Explicit.apply(query_THD, key_TKD, value_TKD, pack, scale, sliding_window)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from pairtune.engine import kernels
+from pairtune.engine import kernels, varlen
 from pairtune.engine.cost import body_parameters
 
 # Parameters in matrix products from which compiling repays its seconds.
@@ -30,8 +30,11 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 def describe(model: PreTrainedModel) -> str:
     """The attention's backend and the compile state in a few words, for the start of a run."""
-    library, trouble = kernels.library()
-    backend = "torch's attention" if model.device.type != "cpu" else "C++ kernels" if library else f"no C++: {trouble}"
+    if model.device.type == "cuda":
+        backend = varlen.describe(model)
+    else:
+        library, trouble = kernels.library()
+        backend = "C++ kernels" if library else f"no C++: {trouble}"
     reason = obstacle() if is_large(model) else "the model is small"
     return f"{backend}, " + (f"blocks not compiled: {reason}" if reason else "blocks compiled")
 
@@ -41,12 +44,13 @@ def obstacle() -> str:
     """Why nothing is compiled on this machine; empty where it is."""
     if os.environ.get("TORCH_COMPILE_DISABLE") == "1":
         return "turned off by TORCH_COMPILE_DISABLE"
-    if not torch.cuda.is_available() and not any(shutil.which(name) for name in ("g++", "clang++")):
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # each has a compiler of its own
+    if device == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
         return "there is no C++ compiler"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own modules use what torch deprecates
-            torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(64))
+            torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(64, device=device))
     except Exception as error:  # whatever a compiler raises, the answer is the same: do without
         return f"the compiler does not work ({type(error).__name__})"
     torch._dynamo.config.recompile_limit = VARIANTS

@@ -40,7 +40,7 @@ def hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:
         raise NotPackableError(f"the model's forward takes no further keyword arguments ({error})") from error
     finally:
         model.config._attn_implementation = implementation
-    if not all(block.asked for block in pack.blocks):  # nobody asked what may see what
+    if not pack.asked:
         raise NotPackableError("the model's attention does not go through transformers' attention interface")
     return output.last_hidden_state[0]  # type: ignore[no-any-return]
 

@@ -31,6 +31,8 @@ FLAGS = (
 SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
 # Rows of logits whose float32 softmax stays in the processor's cache, for the torch versions.
 CACHE_ROWS = 16
+# Logits whose float32 softmax is in memory at once on a GPU (256 MiB, and as much again for what comes between).
+GPU_LOGITS = 2**26
 # Tokens of the vocabulary in one block of the two-level cumulative sum.
 DRAW_BLOCK = 256
 
@@ -165,7 +167,8 @@ def attend_one(
         _call("attend_one", out.dtype, *new, *strides, *places, float(scale), window or longest, *shape)
         return out
     keys[slot_B, :, length_B], values[slot_B, :, length_B] = key_BKD, value_BKD
-    seen = int(length_B.max()) + 1
+    # To ask a GPU for the longest row would be to wait for it, in every layer of every token.
+    seen = longest if length_B.is_cuda else int(length_B.max()) + 1
     place = torch.arange(seen, device=length_B.device)
     hidden = place > length_B[:, None]
     if window is not None:
@@ -175,7 +178,8 @@ def attend_one(
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     weights = scores.masked_fill_(hidden[:, None, None], -torch.inf).softmax(-1)
-    mixed_BHD: Tensor = (weights @ values[slot_B, :, :seen].float()).flatten(1, 2)
+    seen_values = values[slot_B, :, :seen].masked_fill_(hidden[:, None, :, None], 0)  # unwritten: 0·NaN would be NaN
+    mixed_BHD: Tensor = (weights @ seen_values.float()).flatten(1, 2)
     return mixed_BHD.to(query_BHD.dtype)
 
 
@@ -213,7 +217,7 @@ def logprobs_gradient(
 
 
 def _cached_rows(logits_RV: Tensor) -> list[slice]:
-    rows = CACHE_ROWS if logits_RV.device.type == "cpu" else max(1, len(logits_RV))
+    rows = CACHE_ROWS if logits_RV.device.type == "cpu" else max(1, GPU_LOGITS // logits_RV.shape[1])
     return [slice(at, at + rows) for at in range(0, len(logits_RV), rows)]
 
 

@@ -16,8 +16,9 @@ from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import count_pass
 from pairtune.engine.hidden import hidden_states
 
-# Rows of logits computed at a time.
-CHUNK_ROWS = 1024
+# Rows of logits computed at a time. Every chunk goes once over a gradient of the head's size, which a GPU, whose
+# products are quick, would feel.
+CHUNK_ROWS = {"cpu": 1024, "cuda": 4096}
 
 # Fields by which configurations say that logits are capped or scaled after the head.
 LOGIT_CHANGES = (
@@ -63,7 +64,8 @@ class _HeadLogprobs(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         logprobs, normalisers = [], []
         kept: list[Tensor] = []
-        for rows_CE, target_C in zip(hidden_RE.split(CHUNK_ROWS), target_R.split(CHUNK_ROWS), strict=True):
+        chunk = CHUNK_ROWS[hidden_RE.device.type]
+        for rows_CE, target_C in zip(hidden_RE.split(chunk), target_R.split(chunk), strict=True):
             logits_CV = rows_CE @ weight_VE.T
             logprob_C, normaliser_C = kernels.logprobs(logits_CV, target_C, temperature)
             logprobs.append(logprob_C)
@@ -85,7 +87,7 @@ class _HeadLogprobs(torch.autograd.Function):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden: list[Tensor] = []
         grad_weight_VE: Tensor | None = None
-        parts = (x.split(CHUNK_ROWS) for x in (hidden_RE, target_R, normaliser_R, grad_R))
+        parts = (x.split(CHUNK_ROWS[x.device.type]) for x in (hidden_RE, target_R, normaliser_R, grad_R))
         for logits_CV, rows_CE, target_C, normaliser_C, grad_C in zip(kept, *parts, strict=True):
             kernels.logprobs_gradient(logits_CV, target_C, normaliser_C, grad_C, ctx.temperature)
             if need_hidden:

@@ -1,0 +1,198 @@
+"""Attention on packed rows by a flash kernel for segments of any lengths, for CUDA.
+
+The queries are the pack's tokens as they lie; keys and values are gathered once, so that every response after the first
+has its prompt's before its own (`data.pack.Segments`). With a causal mask aligned to the bottom right, that is all a
+response's tokens should see. No kernel's word is taken for it: each one is tried on the device it will run on, against
+`plainly`, before its first use.
+
+Shape suffixes: T tokens of the pack, X keys of all segments, H heads, K key-value heads, D head size.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Segments, Tokens, pack
+
+# (query_THD, key_XKD, value_XKD, segments, scale, window) -> [T, H, D]
+Kernel = Callable[[Tensor, Tensor, Tensor, Segments, float, int | None], Tensor]
+
+# What the flash kernels multiply.
+DTYPES = (torch.bfloat16, torch.float16)
+# Lengths on either side of the kernels' tiles (64 to 128 tokens), with responses of one token and of several tiles.
+TRIAL_ROWS = tuple(
+    Tokens((0,) * prompt, tuple((0,) * length for length in lengths))
+    for prompt, lengths in ((5, (3,)), (130, (70, 2, 65)), (2, (140, 1)), (64, (64, 64)))
+)
+TRIAL_WINDOW = 40
+# Error allowed in the trial, of the whole. bfloat16 rounds the weights, their gradients and what comes out by up to
+# 2^-9 each; a mask that is wrong by one token is wrong by a tenth.
+TRIAL_ERROR = 0.02
+
+
+def attend(
+    kernel: Kernel,
+    query_THD: Tensor,
+    key_TKD: Tensor,
+    value_TKD: Tensor,
+    cut: Segments,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """Softmax attention of each segment's queries over its keys, the last `window` of them at most: [T, H, D]."""
+    query_THD, key_TKD, value_TKD = (
+        x if x.stride(-1) == 1 else x.contiguous() for x in (query_THD, key_TKD, value_TKD)
+    )
+    if cut.index_X is not None:
+        key_TKD, value_TKD = (_Gather.apply(x, cut.index_X) for x in (key_TKD, value_TKD))
+    return kernel(query_THD, key_TKD, value_TKD, cut, scale, window)
+
+
+class _Gather(torch.autograd.Function):
+    """Tokens by index, some of them several times; their gradients are added up in float32 and rounded once."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TKD: Tensor, index_X: Tensor) -> Tensor:
+        ctx.save_for_backward(index_X)
+        ctx.tokens = len(x_TKD)
+        return x_TKD.index_select(0, index_X)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad_XKD,) = grads
+        (index_X,) = ctx.saved_tensors
+        total_TKD = grad_XKD.new_zeros((ctx.tokens, *grad_XKD.shape[1:]), dtype=torch.float32)
+        return total_TKD.index_add_(0, index_X, grad_XKD.float()).to(grad_XKD.dtype), None
+
+
+def plainly(
+    query_THD: Tensor, key_XKD: Tensor, value_XKD: Tensor, cut: Segments, scale: float, window: int | None
+) -> Tensor:
+    """What a kernel must give, segment by segment with a mask that can be read off: [T, H, D]. Slow."""
+    shared = query_THD.shape[1] // key_XKD.shape[1]
+    out = []
+    for (begin, end), (first, last) in zip(pairwise(cut.queries.tolist()), pairwise(cut.keys.tolist()), strict=True):
+        query = query_THD[begin:end].transpose(0, 1)
+        key, value = (x[first:last].repeat_interleave(shared, dim=1).transpose(0, 1) for x in (key_XKD, value_XKD))
+        place = torch.arange(last - first, device=query.device)
+        behind = place[begin - end :, None] - place  # how far each key lies behind each query
+        hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
+        scores = (query @ key.transpose(1, 2) * scale).masked_fill(hidden, -torch.inf)
+        out.append((scores.softmax(-1) @ value).transpose(0, 1))
+    return torch.cat(out)
+
+
+# ---- which kernel ------------------------------------------------------------------------------------------------
+
+
+def kernel_for(query_THD: Tensor, key_TKD: Tensor, window: int | None) -> Kernel | None:
+    """The kernel that serves these tensors; None where none does."""
+    if not query_THD.is_cuda:
+        return None
+    _, heads, size = query_THD.shape
+    return choose(query_THD.device, query_THD.dtype, heads, key_TKD.shape[1], size, window is not None)[0]
+
+
+def describe(model: PreTrainedModel) -> str:
+    """Which attention serves this model on CUDA, and why if it is the slow one."""
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "torch's products: the attention's scores are capped"
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    windowed = getattr(config, "sliding_window", None) is not None
+    kernel, words = choose(model.device, model.dtype, heads, groups, size, windowed)
+    return words if kernel else f"torch's attention: {words}"
+
+
+@cache
+def choose(
+    device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int, windowed: bool
+) -> tuple[Kernel | None, str]:
+    """The first kernel that passes its trial for attention of this kind, and its name; or None and why none does."""
+    if dtype not in DTYPES:
+        return None, f"flash kernels do not take {str(dtype).removeprefix('torch.')}"
+    troubles = []
+    for name, load in KERNELS.items():
+        try:
+            kernel = load()
+            error = trial(kernel, device, dtype, heads, groups, size, TRIAL_WINDOW if windowed else None)
+        except Exception as problem:  # missing, or it refuses this card or shape: whatever it says, do without
+            troubles.append(f"{name}: {(str(problem) or type(problem).__name__).splitlines()[0][:120]}")
+            continue
+        if error <= TRIAL_ERROR:
+            return kernel, name
+        troubles.append(f"{name}: wrong by {error:.2g} in its trial")
+    return None, "; ".join(troubles)
+
+
+def trial(
+    kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int, window: int | None
+) -> float:
+    """The largest relative error of values and gradients, on a small random pack, against `plainly` in float32."""
+    batch = pack(TRIAL_ROWS).to(device)
+    generator = torch.Generator(device).manual_seed(0)  # its own: a run's random numbers stay what they are
+    query, key, value, grad = (
+        torch.randn(len(batch.tokens_T), count, size, generator=generator, device=device).to(dtype)
+        for count in (heads, groups, groups, heads)
+    )
+    results = []
+    with torch.enable_grad():
+        for run, kind in ((kernel, dtype), (plainly, torch.float32)):
+            inputs = [x.to(kind, copy=True).requires_grad_() for x in (query, key, value)]
+            out = attend(run, *inputs, batch.segments(), size**-0.5, window)
+            results.append((out.detach(), *torch.autograd.grad(out, inputs, grad.to(kind))))
+    found, exact = results
+    errors = [(one.float() - other).norm() / other.norm() for one, other in zip(found, exact, strict=True)]
+    return float(torch.stack(errors).max())  # NaN if one is: no comparison holds for it
+
+
+def _torch() -> Kernel:
+    """torch's own: this signature from 2.11 on, grouped heads by name from 2.12 on."""
+    function = import_module("torch.nn.attention.varlen").varlen_attn
+    named = {"enable_gqa": True} if "enable_gqa" in inspect.signature(function).parameters else {}
+
+    def kernel(
+        query_THD: Tensor, key_XKD: Tensor, value_XKD: Tensor, cut: Segments, scale: float, window: int | None
+    ) -> Tensor:
+        places = (cut.queries, cut.keys, cut.longest_queries, cut.longest_keys)
+        out: Tensor = function(
+            query_THD, key_XKD, value_XKD, *places, scale=scale, window_size=_window_size(window), **named
+        )
+        return out
+
+    return kernel
+
+
+def _flash_attn() -> Kernel:
+    """Dao's package, whose causal mask is aligned to the bottom right from 2.1 on."""
+    function = import_module("flash_attn").flash_attn_varlen_func
+
+    def kernel(
+        query_THD: Tensor, key_XKD: Tensor, value_XKD: Tensor, cut: Segments, scale: float, window: int | None
+    ) -> Tensor:
+        places = (cut.queries, cut.keys, cut.longest_queries, cut.longest_keys)
+        out: Tensor = function(
+            query_THD, key_XKD, value_XKD, *places, softmax_scale=scale, causal=True, window_size=_window_size(window)
+        )
+        return out
+
+    return kernel
+
+
+def _window_size(window: int | None) -> tuple[int, int]:
+    """Keys to the left and to the right of a query's own; ours counts its own too. (-1, 0) is plainly causal."""
+    return (-1 if window is None else window - 1, 0)
+
+
+KERNELS = {"varlen attention": _torch, "flash-attn": _flash_attn}

@@ -1,0 +1,220 @@
+"""Attention by segments gives what attention by padded blocks gives, and a kernel that does not is not used."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pairtune.data.pack import Tokens, pack, pack_prompts
+from pairtune.engine import attention, fusion, naive, varlen
+from pairtune.engine.logprob import token_logprobs
+
+CPU = torch.device("cpu")
+ROWS = [
+    Tokens((5, 6), ((7,), (8, 9))),
+    Tokens((10, 11, 12, 13, 14, 15, 16), ((17, 18, 19),)),
+    Tokens((20,), ((21,), (22,))),
+    Tokens((23, 24, 25, 26), ((27, 28, 29, 30, 31), (32, 33), (34, 35, 36, 37, 38, 39, 40, 41, 42))),
+]
+
+
+def results(run, inputs):
+    out = run(*inputs)
+    weight = torch.linspace(-1, 2, out.numel()).view_as(out)
+    return [out.detach(), *torch.autograd.grad(out, inputs, weight)]
+
+
+def flash(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
+    """A flash kernel as its documentation has it: query i sees keys i + k − q − left to i + k − q + right."""
+    left, right = window_size
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+    parts = []
+    for n in range(len(cu_q) - 1):
+        q = query[cu_q[n] : cu_q[n + 1]].float()
+        k, v = (x[cu_k[n] : cu_k[n + 1]].float().repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (key, value))
+        keys, own = torch.arange(len(k)), torch.arange(len(q))[:, None] + len(k) - len(q)
+        seen = (keys <= own + right) & ((keys >= own - left) | (left < 0))
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        parts.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v))
+    return torch.cat(parts).to(query.dtype)
+
+
+def before_grouped_heads(query, key, value, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+    """torch 2.11's signature."""
+    return flash(query, key, value, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size)
+
+
+def with_grouped_heads(query, key, value, cu_q, cu_k, max_q, max_k, *, enable_gqa=False, **named):
+    """torch 2.12's and 2.13's."""
+    if not enable_gqa and query.shape[1] != key.shape[1]:
+        raise ValueError("Expect query and key/value to have the same number of heads")
+    return flash(query, key, value, cu_q, cu_k, max_q, max_k, **named)
+
+
+def top_left(query, key, value, cut, scale, window):
+    """The other alignment: as if a response's first token stood where its prompt's first token stands."""
+    firsts, sizes = cut.keys[:-1].tolist(), cut.queries.diff().tolist()
+    seen = torch.cat([torch.arange(first, first + size) for first, size in zip(firsts, sizes, strict=True)])
+    square = SimpleNamespace(queries=cut.queries, keys=cut.queries)
+    return varlen.plainly(query, key[seen], value[seen], square, scale, window)
+
+
+def one_token_more(query, key, value, cut, scale, window):
+    return varlen.plainly(query, key, value, cut, scale, window + 1)
+
+
+def half_a_gradient(query, key, value, cut, scale, window):
+    return varlen.plainly(query, (key + key.detach()) / 2, value, cut, scale, window)
+
+
+def nan(query, key, value, cut, scale, window):
+    return varlen.plainly(query, key, value, cut, scale, window) * torch.nan
+
+
+class TestSegments:
+    def test_by_hand(self):
+        cut = pack([Tokens((1, 2), ((3,), (4, 5))), Tokens((6,), ((7, 8),))]).segments()
+        assert cut.queries.tolist() == [0, 3, 5, 8]
+        assert cut.keys.tolist() == [0, 3, 7, 10]
+        assert cut.index_X.tolist() == [0, 1, 2, *(0, 1, 3, 4), 5, 6, 7]
+        assert (cut.longest_queries, cut.longest_keys) == (3, 4)
+        assert {x.dtype for x in (cut.queries, cut.keys, cut.index_X)} == {torch.int32}
+
+    @pytest.mark.parametrize(
+        "batch", [pack_prompts([(1, 2), (3,), (4, 5, 6)]), pack([Tokens((1,), ((2,),)), Tokens((3, 4), ((5,),))])]
+    )
+    def test_without_second_responses_nothing_is_gathered(self, batch):
+        cut = batch.segments()
+        assert cut.index_X is None
+        assert torch.equal(cut.queries, cut.keys)
+        assert len(cut.keys) == batch.rows + 1
+
+    def test_a_pack_is_cut_once_on_each_device(self):
+        batch = pack(ROWS)
+        assert not batch.asked
+        assert batch.segments() is batch.segments()
+        assert batch.asked
+        assert not batch.to(torch.device("meta")).asked
+
+
+class TestAttention:
+    @pytest.mark.parametrize("window", [None, 1, 3])
+    @pytest.mark.parametrize(("heads", "groups"), [(2, 2), (4, 2), (3, 1)])
+    def test_segments_are_blocks(self, heads, groups, window):
+        batch, generator = pack(ROWS), torch.Generator().manual_seed(0)
+        inputs = [
+            torch.randn(len(batch.tokens_T), count, 8, generator=generator).requires_grad_()
+            for count in (heads, groups, groups)
+        ]
+        found = results(lambda *x: varlen.attend(varlen.plainly, *x, batch.segments(), 0.3, window), inputs)
+        for other in (
+            lambda *x: attention._by_autograd(*x, batch, 0.3, window, None),
+            lambda *x: attention._Explicit.apply(*x, batch, 0.3, window),
+        ):
+            for one, expected in zip(found, results(other, inputs), strict=True):
+                assert (one - expected).norm() <= 1e-5 * expected.norm() + 1e-6  # a window of 1 leaves queries no slope
+
+    def test_a_model_by_segments_is_the_oracle(self, tiny_model, architecture, monkeypatch):
+        monkeypatch.setattr(varlen, "kernel_for", lambda query, key, window: varlen.plainly)
+        model, batch = tiny_model(architecture), pack(ROWS)
+        values = token_logprobs(model, batch)
+        assert not any(block.asked for block in batch.blocks)
+        expected = torch.cat(
+            [part for r in ROWS for part in naive.response_logprobs(model, [r.prompt] * len(r.responses), r.responses)]
+        )
+        assert (values - expected).norm() <= 1e-5 * expected.norm()
+        ours, theirs = (slopes(model, x) for x in (values, expected))
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+    def test_a_shared_keys_gradients_are_added_before_they_are_rounded(self):
+        x = torch.zeros(2, 1, 1, dtype=torch.bfloat16).requires_grad_()
+        found = varlen._Gather.apply(x, torch.tensor([0, 1, 0, 0], dtype=torch.int32))
+        found.backward(torch.tensor([256.0, 1, 1, 1]).view(4, 1, 1).bfloat16())  # in bfloat16, 256 + 1 is 256
+        assert x.grad.flatten().tolist() == [258, 1]
+
+
+class TestChoice:
+    def choose(self, *, windowed=False):
+        return varlen.choose.__wrapped__(CPU, torch.bfloat16, 4, 2, 16, windowed)
+
+    @pytest.mark.parametrize("windowed", [False, True])
+    @pytest.mark.parametrize("function", [before_grouped_heads, with_grouped_heads])
+    def test_torchs_kernel_is_called_as_it_is_documented(self, monkeypatch, function, windowed):
+        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", function)
+        kernel, name = self.choose(windowed=windowed)
+        assert kernel is not None
+        assert name == "varlen attention"
+
+    @pytest.mark.parametrize("windowed", [False, True])
+    def test_so_is_the_packages_where_torchs_does_not_serve(self, monkeypatch, windowed):
+        def function(*tensors, softmax_scale, causal, window_size):
+            assert causal
+            return flash(*tensors, scale=softmax_scale, window_size=window_size)
+
+        monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=function))
+        kernel, name = self.choose(windowed=windowed)  # torch's own has no CPU version
+        assert kernel is not None
+        assert name == "flash-attn"
+
+    @pytest.mark.parametrize("kernel", [top_left, one_token_more, half_a_gradient, nan])
+    def test_a_wrong_kernel_is_not_used_and_said_to_be_wrong(self, monkeypatch, kernel):
+        monkeypatch.setattr(varlen, "KERNELS", {"a kernel": lambda: kernel})
+        found, why = self.choose(windowed=True)
+        assert found is None
+        assert why.startswith("a kernel: wrong by ")
+
+    def test_the_trial_is_fair_and_leaves_a_runs_random_numbers_alone(self):
+        before = torch.get_rng_state()
+        with torch.no_grad():
+            assert varlen.trial(varlen.plainly, CPU, torch.bfloat16, 4, 2, 16, None) <= varlen.TRIAL_ERROR / 2
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_what_is_missing_is_said(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "flash_attn", None)
+        found, why = self.choose()
+        assert found is None
+        assert why.startswith("varlen attention: ")
+        assert "; flash-attn: import of flash_attn halted" in why
+
+    def test_float32_and_capped_scores_go_by_torch_and_say_so(self, tiny_model):
+        assert varlen.describe(tiny_model()) == "torch's attention: flash kernels do not take float32"
+        assert varlen.describe(tiny_model("gemma2")) == "torch's products: the attention's scores are capped"
+
+
+@pytest.mark.gpu
+class TestGpu:
+    @pytest.mark.parametrize("window", [None, 40])
+    @pytest.mark.parametrize("size", [64, 128])
+    def test_torchs_kernel_passes_its_trial(self, size, window):
+        if torch.cuda.get_device_capability() < (8, 0):
+            pytest.skip("flash attention needs compute capability 8.0")
+        error = varlen.trial(varlen._torch(), torch.device("cuda", 0), torch.bfloat16, 6, 2, size, window)
+        assert error <= varlen.TRIAL_ERROR
+
+    def test_values_and_gradients_are_as_near_to_float32_as_torchs_own(self, tiny_model, architecture, monkeypatch):
+        model = tiny_model(architecture, spread=2.0).cuda()
+        batch = pack(ROWS).to(model.device)
+
+        def found():
+            values = token_logprobs(model, batch)
+            return values.detach(), slopes(model, values).float()
+
+        exact = found()
+        model.bfloat16()
+        assert fusion.describe(model).startswith(varlen.describe(model))
+        if varlen.describe(model).startswith("torch's"):
+            pytest.skip(varlen.describe(model))
+        ours = found()
+        assert batch.cut
+        monkeypatch.setattr(varlen, "kernel_for", lambda *_: None)
+        for one, other, truth in zip(ours, found(), exact, strict=True):
+            assert (one - truth).norm() <= 1.5 * (other - truth).norm()
+
+
+def slopes(model, values):
+    """Gradients of a fixed weighting of the values, of all parameters end to end."""
+    weight = torch.linspace(-1, 2, len(values), device=values.device)
+    found = torch.autograd.grad((values * weight).sum(), list(model.parameters()), allow_unused=True)
+    return torch.cat([gradient.flatten() for gradient in found if gradient is not None])
