@@ -114,7 +114,8 @@ class TestAttention:
             lambda *x: attention._Explicit.apply(*x, batch, 0.3, window),
         ):
             for one, expected in zip(found, results(other, inputs), strict=True):
-                assert (one - expected).norm() <= 1e-5 * expected.norm() + 1e-6  # a window of 1 leaves queries no slope
+                # a window of 1 leaves queries and keys no slope but rounding
+                assert (one - expected).norm() <= 1e-5 * max(float(expected.norm()), 10)
 
     def test_a_model_by_segments_is_the_oracle(self, tiny_model, architecture, monkeypatch):
         monkeypatch.setattr(varlen, "kernel_for", lambda query, key, window: varlen.plainly)
@@ -166,9 +167,12 @@ class TestChoice:
         assert why.startswith("a kernel: wrong by ")
 
     def test_the_trial_is_fair_and_leaves_a_runs_random_numbers_alone(self):
+        def rounded_once(query, key, value, *others):
+            return varlen.plainly(query.float(), key.float(), value.float(), *others).to(query.dtype)
+
         before = torch.get_rng_state()
         with torch.no_grad():
-            assert varlen.trial(varlen.plainly, CPU, torch.bfloat16, 4, 2, 16, None) <= varlen.TRIAL_ERROR / 2
+            assert varlen.trial(rounded_once, CPU, torch.bfloat16, 4, 2, 16, None) <= varlen.TRIAL_ERROR / 4
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_what_is_missing_is_said(self, monkeypatch):

@@ -112,7 +112,7 @@ def describe(model: PreTrainedModel) -> str:
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     windowed = getattr(config, "sliding_window", None) is not None
     kernel, words = choose(model.device, model.dtype, heads, groups, size, windowed)
-    return words if kernel else f"torch's attention: {words}"
+    return words if kernel is not None else f"torch's attention: {words}"
 
 
 @cache
@@ -149,9 +149,9 @@ def trial(
     results = []
     with torch.enable_grad():
         for run, kind in ((kernel, dtype), (plainly, torch.float32)):
-            inputs = [x.to(kind, copy=True).requires_grad_() for x in (query, key, value)]
-            out = attend(run, *inputs, batch.segments(), size**-0.5, window)
-            results.append((out.detach(), *torch.autograd.grad(out, inputs, grad.to(kind))))
+            own = [x.to(kind, copy=True).requires_grad_() for x in (query, key, value)]
+            out = attend(run, own[0], own[1], own[2], batch.segments(), size**-0.5, window)
+            results.append((out.detach(), *torch.autograd.grad(out, own, grad.to(kind))))
     found, exact = results
     errors = [(one.float() - other).norm() / other.norm() for one, other in zip(found, exact, strict=True)]
     return float(torch.stack(errors).max())  # NaN if one is: no comparison holds for it
