@@ -13,12 +13,13 @@ ALL = {"dpo": dpo, "reward": reward, "sampling": sampling, "ppo": ppo, "startup"
 
 
 def measure_all(options: Options) -> dict[str, list[Row]]:
-    """Every benchmark's rows; the table in the document is replaced once all are there."""
-    rows = {}
+    """Every benchmark's rows; each is in the document's table as soon as it is measured."""
+    rows: dict[str, list[Row]] = {}
+    machine = Worker(OURS, {"task": "machine"}).run()["machine"]
     for name, benchmark in ALL.items():
         say(f"{name}:")
         rows[name] = benchmark.measure(options)
-    write(rows, Worker(OURS, {"task": "machine"}).run()["machine"])
+        write(rows, machine)
     return rows
 
 
