@@ -21,7 +21,7 @@ def plainly(function, *arguments, **named):
 
 
 def far(one, other):
-    return float((one.double() - other.double()).norm() / other.double().norm())
+    return float((one.detach().double() - other.detach().double()).norm() / other.detach().double().norm())
 
 
 @pytest.fixture(params=DTYPES, ids=str)

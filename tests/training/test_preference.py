@@ -227,7 +227,7 @@ def gradients_of(model: PreTrainedModel, name: str, examples: Examples, monkeypa
     kept: list[Tensor] = []
 
     def keep(optimizer: Optimizer, **_: float) -> float:
-        kept.append(torch.cat([p.grad.flatten().clone() for p in optimizer.masters if p.grad is not None]))
+        kept.append(torch.cat([g.flatten() for g in optimizer.gradients if g is not None]))
         return 0.0
 
     with monkeypatch.context() as patched:

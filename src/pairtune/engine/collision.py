@@ -25,7 +25,7 @@ def _collisions(model: PreTrainedModel, hidden_RE: Tensor) -> Tensor:
     count_pass(model, tokens=0, attended=0, predicted=len(hidden_RE))
     weight_VE = plain_head(model).weight
     parts = []
-    for hidden_CE in hidden_RE.split(CHUNK_ROWS):
+    for hidden_CE in hidden_RE.split(CHUNK_ROWS[hidden_RE.device.type]):
         logits_CV = (hidden_CE @ weight_VE.T).float()
         parts.append((2 * logits_CV).logsumexp(-1) - 2 * logits_CV.logsumexp(-1))
     return torch.cat(parts)
