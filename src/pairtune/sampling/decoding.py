@@ -5,6 +5,7 @@ Shape suffixes: T tokens of the prompts' pack, P prompts, B rows, L padded lengt
 size, E hidden size.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,8 @@ class Padded:
 
     def __init__(self, model: PreTrainedModel, longest: int) -> None:
         self.model, self.cache = model, DynamicCache(config=model.config)
+        takes = inspect.signature(model.base_model.forward).parameters
+        self.cache_argument = "cache" if "cache" in takes else "past_key_values"  # its name until transformers 5.23
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Take in the prompts: the hidden state after each one's last token, [B, E]."""
@@ -109,8 +112,8 @@ class Padded:
             input_ids=input_BL,
             attention_mask=self.mask_BL,
             position_ids=position_BL,
-            past_key_values=self.cache,
             use_cache=True,
+            **{self.cache_argument: self.cache},
         )
         return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
