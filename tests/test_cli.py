@@ -173,7 +173,7 @@ def test_a_full_disk(
     given = ["--model", model, "--data", write(pairs()), "--dtype", "float32"]
     monkeypatch.setattr(commands, "save_model", full)
     assert "no space is left on the disk" in fails("tune", *given, only=False)
-    monkeypatch.setattr("pairtune.comparison.run.train_preference", full)
+    monkeypatch.setattr("pairtune.comparison.arms.train_preference", full)
     comparison = [*given, "--heldout", "6", "--methods", "dpo", "--sampling-max-new-tokens", "4"]
     assert "no space is left on the disk" in fails("compare", *comparison, "--out", "c", only=False)
 
@@ -351,7 +351,7 @@ def test_functions_and_flags_make_the_same_settings(monkeypatch: pytest.MonkeyPa
     pairtune.compare(beta=0.2, ppo_steps=4, methods=["dpo"], config=str(tmp_path / "run.yaml"))
     pairtune.compare(**{"preference.beta": 0.2, "ppo.steps": 4, "methods": "dpo", "seed": 5})
     assert seen[0] == seen[1] == seen[2]
-    assert (seen[0].seed, seen[0].ppo.steps, seen[0].preference.parameters) == (5, 4, {"beta": 0.2})
+    assert (seen[0].seed, seen[0].ppo.steps, seen[0].preference.parameters) == (5, 4, {"beta": {"": (0.2,)}})
 
 
 # ---- every step, end to end ---------------------------------------------------------------------------------------
@@ -419,6 +419,9 @@ def test_every_step_end_to_end(
         "response_tokens",
         "repetition",
         "reward_model_score",
+        "chosen_nats_per_token",
+        "chosen_fell",
+        "distinct_bigrams",
     }
     assert main([*measure, "--model", "runs/sft"]) == 0
     itself = json.loads(capsys.readouterr().out)

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from pairtune.cli import SETTINGS
-from pairtune.configure import add_flags, flag, losses_of, read_preset, settings_from, settings_from_keywords
+from pairtune.configure import add_flags, flag, loss_to_train, read_preset, settings_from, settings_from_keywords
 from pairtune.errors import InputError
+from pairtune.grid import candidates
 from pairtune.settings import CompareRun, PpoRun, TuneRun, settings_of, to_mapping
 
 COMMANDS = list(SETTINGS.values())
@@ -159,7 +160,9 @@ def test_flags_and_keywords_are_one_mapping_without_collisions(command: type) ->
         assert flag(setting) == "--" + setting.name.replace("_", "-")
         if setting.default is None:
             continue  # a parameter of some objectives only: the tests below
-        value: Any = {bool: True, str: "dpo", int: "9", float: "0.5"}.get(setting.kind, ["dpo"])
+        value: Any = {bool: True, str: "dpo", int: "9", float: "0.5", tuple[float, ...]: ["0.5", "0.7"]}.get(
+            setting.kind, ["dpo"]
+        )
         words = [flag(setting)] + ([] if value is True else [value] if isinstance(value, str) else value)
         by_flag = settings_from(
             command, vars(parser.parse_args(words)) | ({} if setting.name != "preset" else {"preset": "quick"})
@@ -193,11 +196,11 @@ def test_shipped_presets_are_sound() -> None:
 
 
 def test_each_objective_has_its_own_defaults_and_takes_its_own_parameters(tmp_path: Path) -> None:
-    plain = losses_of(settings_from_keywords(TuneRun, {"objective": "simpo"}))
-    assert plain["simpo"].to_json() == {"simpo": {"weight": 1.0, "beta": 2.0, "gamma": 1.0}}
+    plain = loss_to_train(settings_from_keywords(TuneRun, {"objective": "simpo"}))
+    assert plain.to_json() == {"simpo": {"weight": 1.0, "beta": 2.0, "gamma": 1.0}}
     config = written(tmp_path, "preference: {objective: simpo, beta: 3, gamma: 0.25}\n")
-    mixed = losses_of(settings_from(TuneRun, {"preference.gamma": "0.5"}, config=config))
-    assert mixed["simpo"].to_json() == {"simpo": {"weight": 1.0, "beta": 3.0, "gamma": 0.5}}
+    mixed = loss_to_train(settings_from(TuneRun, {"preference.gamma": "0.5"}, config=config))
+    assert mixed.to_json() == {"simpo": {"weight": 1.0, "beta": 3.0, "gamma": 0.5}}
 
 
 def test_parameters_survive_yaml(tmp_path: Path) -> None:
@@ -217,14 +220,63 @@ def test_flags_and_keywords_of_parameters_are_the_same() -> None:
 
 def test_in_a_comparison_a_parameter_goes_to_every_method_that_has_it() -> None:
     methods = ["dpo", "ipo", "kto", "simpo", "orpo", "ppo"]
-    assert {
-        name: next(iter(loss.to_json().values())).get("beta")
-        for name, loss in losses_of(settings_from_keywords(CompareRun, {"methods": methods})).items()
-    } == {"dpo": 0.1, "ipo": 0.1, "kto": 0.1, "simpo": 2.0, "orpo": None}
-    given = losses_of(settings_from_keywords(CompareRun, {"methods": methods, "beta": 0.3, "gamma": 0.2}))
-    assert given["simpo"].to_json()["simpo"] == {"weight": 1.0, "beta": 0.3, "gamma": 0.2}
-    assert given["orpo"].to_json()["orpo"] == {"weight": 1.0, "odds_weight": 0.1}
+
+    def parameters(**given: Any) -> dict[str, dict[str, float]]:
+        found = candidates(settings_from_keywords(CompareRun, {"methods": methods, **given}))
+        assert [[each.name for each in several] for several in found.values()] == [[method] for method in methods]
+        return {method: several[0].parameters for method, several in found.items()}
+
+    plain = parameters()
+    assert {name: of.get("beta") for name, of in plain.items() if name != "ppo"} == {
+        "dpo": 0.1,
+        "ipo": 0.1,
+        "kto": 0.1,
+        "simpo": 2.0,
+        "orpo": None,
+    }
+    given = parameters(beta=0.3, gamma=0.2, ppo_kl_coefficient=0.5)
+    assert given["simpo"] == {"beta": 0.3, "gamma": 0.2}
+    assert given["orpo"] == {"odds_weight": 0.1}
+    assert given["ppo"] == {"kl_coefficient": 0.5}
     said = 'methods: no method has a parameter "gamma": dpo has beta; orpo has odds_weight'
     assert said in complaint(CompareRun, methods=["dpo", "orpo", "ppo"], preference__gamma=1)
     said = "methods: label_smoothing is 0; for exo it must be above 0"
     assert said in complaint(CompareRun, methods=["cdpo", "exo"], preference__label_smoothing=0)
+
+
+def test_a_comparison_tries_every_combination_of_the_values_given() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, CompareRun)
+    given = ["--methods", "dpo", "simpo", "ppo", "--beta", "0.05", "0.1", "simpo=1", "simpo=2", "--gamma", "0.5,1"]
+    flags = parser.parse_args([*given, "--ppo-kl-coefficient", "0.02", "0.1"])
+    settings = settings_from(CompareRun, vars(flags))
+    assert {each.name: each.parameters for several in candidates(settings).values() for each in several} == {
+        "dpo@beta=0.05": {"beta": 0.05},
+        "dpo@beta=0.1": {"beta": 0.1},
+        "simpo@beta=1@gamma=0.5": {"beta": 1.0, "gamma": 0.5},
+        "simpo@beta=1@gamma=1": {"beta": 1.0, "gamma": 1.0},
+        "simpo@beta=2@gamma=0.5": {"beta": 2.0, "gamma": 0.5},
+        "simpo@beta=2@gamma=1": {"beta": 2.0, "gamma": 1.0},
+        "ppo@kl_coefficient=0.02": {"kl_coefficient": 0.02},
+        "ppo@kl_coefficient=0.1": {"kl_coefficient": 0.1},
+    }
+    keywords = {"beta": [0.05, 0.1, "simpo=1", "simpo=2"], "gamma": [0.5, 1], "ppo_kl_coefficient": [0.02, 0.1]}
+    assert settings == settings_from_keywords(CompareRun, {"methods": ["dpo", "simpo", "ppo"], **keywords})
+
+
+def test_a_grid_survives_yaml(tmp_path: Path) -> None:
+    settings = settings_from_keywords(CompareRun, {"methods": ["dpo", "simpo"], "beta": [0.1, 0.3, "simpo=2"]})
+    plan = to_mapping(settings)
+    assert plan["preference"]["beta"] == [0.1, 0.3, "simpo=2"]
+    assert plan["ppo"]["kl_coefficient"] == 0.02  # one value stands as it was given
+    assert settings_from(CompareRun, {}, config=written(tmp_path, yaml.safe_dump(plan))) == settings
+
+
+def test_a_wrong_grid_says_what_is_wrong() -> None:
+    methods = ["dpo", "ipo"]
+    said = 'methods: beta has values for "simpo", which is no method of this run that has it'
+    assert said in complaint(CompareRun, methods=methods, preference__beta=["simpo=1"])
+    assert "beta names a value twice" in complaint(CompareRun, methods=methods, preference__beta=[0.1, "0.10"])
+    assert 'is "x"; it must be a number' in complaint(CompareRun, methods=methods, preference__beta="simpo=x")
+    assert "ppo.kl_coefficient is -1.0; it must be at least 0" in complaint(CompareRun, ppo__kl_coefficient=[0.1, -1])
+    assert "ppo.kl_coefficient names a value twice" in complaint(CompareRun, ppo__kl_coefficient=[0.1, 0.1])

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from pairtune.comparison.plan import data_hash, model_hash
 from pairtune.comparison.run import compare
-from pairtune.configure import losses_of
+from pairtune.configure import loss_to_train
 from pairtune.data.check import check_pairs, check_skipped
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Skipped
@@ -23,10 +23,11 @@ from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.errors import InputError
-from pairtune.evaluation.heldout import margins, reward_margins, wins
+from pairtune.evaluation.heldout import log_ratios, margins, reward_margins, wins
 from pairtune.evaluation.objective import judge
 from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
 from pairtune.evaluation.statistics import Estimate, estimate
+from pairtune.evaluation.watch import distinct_bigrams, fell, per_token
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import Tokenizer, frozen_copy, load_model, load_tokenizer, save_model
 from pairtune.models.machine import choose_machine
@@ -103,7 +104,7 @@ def run_reward(settings: RewardRun) -> Path:
 
 def run_tune(settings: TuneRun) -> Path:
     """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
-    loss = losses_of(settings)[settings.preference.objective]
+    loss = loss_to_train(settings)
     out = _result_folder(settings.out, "tune")
     train_rows, held_rows, tokenizer = _split_examples(settings, loss)
     model = _load(settings)
@@ -122,8 +123,8 @@ def run_tune(settings: TuneRun) -> Path:
     facts = {"heldout_loss": estimate(judged.losses, prompts).to_json()}
     if judged.own_wins is not None:
         facts["heldout_own_accuracy"] = estimate(judged.own_wins, prompts).to_json()
-    if judged.margins is not None:
-        facts["heldout_accuracy"] = _accuracy(judged.margins, held.rows).to_json()
+    if judged.log_ratios is not None:
+        facts |= {name: figure.to_json() for name, figure in _of_pairs(judged.log_ratios, held.rows).items()}
     return _finish(out, {"pairs" if train.labels is None else "responses": len(train.rows), **facts}, before + cost)
 
 
@@ -220,10 +221,11 @@ def run_evaluate(settings: EvaluateRun) -> dict[str, Any]:
             progress=progress.advance,
         )
     figures = {
-        "heldout_accuracy": _accuracy(margins(policy, rows, frozen), rows),
+        **_of_pairs(log_ratios(policy, rows, frozen), rows),
         "kl_from_reference": estimate(log_ratios_to(reference, answers, temperature=settings.sampling.temperature)),
         "response_tokens": estimate([float(len(answer.response)) for answer in answers]),
         "repetition": estimate([repetition(answer.response) for answer in answers]),
+        "distinct_bigrams": distinct_bigrams([answer.response for answer in answers]),
     }
     if judge:
         scores = score_rewards(judge, [answer.tokens for answer in answers])
@@ -400,6 +402,16 @@ def _finish(out: Path, facts: dict[str, Any], cost: Cost) -> Path:
             say(f"{words}: {found.mean:.1%} (95% interval {low:.1%} to {high:.1%}, n = {found.n})")
     say(f"done in {duration(cost.seconds)}, peak memory {cost.peak_memory_bytes / 1e9:.1f} GB: {out}")
     return out
+
+
+def _of_pairs(log_ratios: Sequence[Sequence[float]], rows: Sequence[Tokens]) -> dict[str, Estimate]:
+    """Held-out accuracy, and what became of the chosen responses on the way."""
+    prompts = [row.prompt for row in rows]
+    return {
+        "heldout_accuracy": _accuracy(margins(log_ratios), rows),
+        "chosen_nats_per_token": estimate(per_token(log_ratios, rows, 0), prompts),
+        "chosen_fell": estimate(fell(log_ratios), prompts),
+    }
 
 
 def _accuracy(margin_N: Sequence[float], rows: Sequence[Tokens]) -> Estimate:

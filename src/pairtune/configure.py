@@ -17,10 +17,21 @@ from typing import Any, TypeVar
 import yaml
 
 from pairtune.errors import InputError
+from pairtune.grid import candidates
 from pairtune.objectives.mixture import Loss, loss_of
-from pairtune.settings import MAIN_SECTION, CompareRun, Setting, TuneRun, is_parameters, parameters, settings_of
+from pairtune.settings import (
+    MAIN_SECTION,
+    CompareRun,
+    Setting,
+    TuneRun,
+    Values,
+    is_parameters,
+    parameters,
+    settings_of,
+)
 
 T = TypeVar("T")
+METAVARS = {str: "NAME", int: "N", float: "N", tuple[str, ...]: "NAME", tuple[float, ...]: "N", Values: "N"}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -37,30 +48,19 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
     for layer in layers:
         values.update(layer)
     settings = _build(command, {s.key: _checked(s, values[s.key]) for s in settings_of(command) if s.key in values})
-    if isinstance(settings, TuneRun | CompareRun):
-        losses_of(settings)
+    if isinstance(settings, TuneRun):
+        loss_to_train(settings)
+    if isinstance(settings, CompareRun):
+        candidates(settings)
     return settings
 
 
-def losses_of(settings: TuneRun | CompareRun) -> dict[str, Loss]:
-    """The loss of each preference method of a run, by the method's name, its parameters settled.
-
-    In a comparison a parameter goes to every method that has it. Raises InputError for a method that is not known, a
-    parameter that none has, or one out of bounds.
-    """
-    given = settings.preference.parameters
+def loss_to_train(settings: TuneRun) -> Loss:
+    """The run's loss, its parameters settled. Raises InputError for an objective or a parameter there is not."""
     try:
-        if isinstance(settings, TuneRun):
-            return {settings.preference.objective: loss_of(settings.preference.objective, given)}
-        losses = {name: loss_of(name, others=["ppo"]) for name in settings.methods if name != "ppo"}
-        has = {name: [key for term in loss.terms for key in term.parameters] for name, loss in losses.items()}
-        for key in given:
-            if not any(key in names for names in has.values()):
-                known = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in has.items())
-                raise ValueError(f'no method has a parameter "{key}": {known or "ppo has its own settings"}')
-        return {name: loss_of(name, {key: given[key] for key in given if key in has[name]}) for name in losses}
+        return loss_of(settings.preference.objective, settings.preference.parameters)
     except ValueError as error:
-        raise InputError(f"{'objective' if isinstance(settings, TuneRun) else 'methods'}: {error}") from error
+        raise InputError(f"objective: {error}") from error
 
 
 def settings_from_keywords(command: type[T], keywords: Mapping[str, Any], *, config: str | None = None) -> T:
@@ -123,8 +123,8 @@ def add_flags(parser: argparse.ArgumentParser, command: type) -> None:
         if setting.kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["metavar"] = {str: "NAME", int: "N", float: "N"}.get(setting.kind, "NAMES")
-            options["nargs"] = "+" if _is_list(setting) else None
+            options["metavar"] = METAVARS[setting.kind]
+            options["nargs"] = "+" if _takes_several(setting) else None
         groups[section].add_argument(flag(setting), **options)
 
 
@@ -182,11 +182,20 @@ def _build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 def _checked(setting: Setting, value: Any) -> Any:
     """One value, converted from a flag's text if need be, of the right type and within its bounds."""
-    if _is_list(setting):
+    if setting.kind == tuple[str, ...]:
         return _names(setting, value)
-    converted = _converted(value, setting.kind)
+    if setting.kind == tuple[float, ...]:
+        return tuple(_number(setting, part, float) for part in _parts(setting, value))
+    if setting.kind == Values:
+        return _values(setting, value)
+    return _number(setting, value, setting.kind)
+
+
+def _number(setting: Setting, value: Any, kind: type) -> Any:
+    """One value of a plain type within the setting's bounds."""
+    converted = _converted(value, kind)
     if converted is None:
-        raise InputError(f"{setting.key} is {_shown(value)}; it must be {WORDS[setting.kind]}")
+        raise InputError(f"{setting.key} is {_shown(value)}; it must be {WORDS[kind]}")
     for bound, holds, words in (
         (setting.above, lambda b: converted > b, "above"),
         (setting.least, lambda b: converted >= b, "at least"),
@@ -197,15 +206,31 @@ def _checked(setting: Setting, value: Any) -> Any:
     return converted
 
 
+def _values(setting: Setting, value: Any) -> dict[str, tuple[float, ...]]:
+    """Values to try, those of one method written METHOD=VALUE: 0.05 0.1 simpo=2."""
+    found: dict[str, tuple[float, ...]] = {}
+    for part in _parts(setting, value):
+        method, _, number = part.rpartition("=") if isinstance(part, str) else ("", "", part)
+        found[method] = (*found.get(method, ()), _number(setting, number, float))
+    return found
+
+
 def _names(setting: Setting, value: Any) -> tuple[str, ...]:
     """A list of names: a YAML list, or text with commas or spaces between them."""
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+    parts = _parts(setting, value)
+    if not all(isinstance(part, str) for part in parts):
         raise InputError(f"{setting.key} is {_shown(value)}; it must be a list of names")
-    names = tuple(name for part in parts for name in part.replace(",", " ").split())
-    if not names:
-        raise InputError(f"{setting.key} is empty; it must be a list of names")
-    return names
+    return tuple(parts)
+
+
+def _parts(setting: Setting, value: Any) -> list[Any]:
+    """A list's elements: of a YAML list, or of text with commas or spaces between them."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    split = [each for part in parts for each in (part.replace(",", " ").split() if isinstance(part, str) else [part])]
+    if not split:
+        wanted = "names" if setting.kind == tuple[str, ...] else "numbers"
+        raise InputError(f"{setting.key} is empty; it must be a list of {wanted}")
+    return split
 
 
 def _converted(value: Any, kind: Any) -> Any:
@@ -229,8 +254,8 @@ def _converted(value: Any, kind: Any) -> Any:
     return number
 
 
-def _is_list(setting: Setting) -> bool:
-    return typing.get_origin(setting.kind) is tuple
+def _takes_several(setting: Setting) -> bool:
+    return setting.kind == Values or typing.get_origin(setting.kind) is tuple
 
 
 def _shown(value: Any) -> str:

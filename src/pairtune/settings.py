@@ -13,6 +13,9 @@ from typing import Any
 
 from pairtune.objectives.catalog import OBJECTIVES
 
+# A parameter's values to try: by the method they are meant for; under "", for every other method that has it.
+Values = Mapping[str, tuple[float, ...]]
+
 # The largest seed: whatever a stage multiplies it by still fits a generator's 64 bits.
 LARGEST_SEED = 2**31 - 1
 
@@ -56,7 +59,6 @@ class Tuning(Optimisation):
     """Preference tuning on pairs, whatever the objective."""
 
     epochs: int = _setting(1, "passes over the pairs", least=1)
-    parameters: Mapping[str, float] = field(default_factory=dict)  # of the objective, by name: those not its default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,14 @@ class Preference(Tuning):
     """Preference tuning on pairs with one objective."""
 
     objective: str = _setting("dpo", "an objective of `pairtune objectives`, or a sum such as dpo+0.2*sft")
+    parameters: Mapping[str, float] = field(default_factory=dict)  # of the objective, by name: those not its default
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedTuning(Tuning):
+    """Preference tuning on pairs with several objectives, each at every value given for its parameters."""
+
+    parameters: Mapping[str, Values] = field(default_factory=dict)  # by name: those not an objective's default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +84,8 @@ class Reward(Optimisation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ppo:
-    """PPO with a reward model and a KL term."""
+class PpoBase:
+    """PPO with a reward model and a KL term, but for the weight of that term."""
 
     steps: int = _setting(50, "rounds of sampling and updating", least=1)
     batch_size: int = _setting(64, "answers sampled in one step", least=1)
@@ -85,7 +95,6 @@ class Ppo:
     value_learning_rate: float = _setting(2e-5, "peak learning rate of the value model's Adam", above=0)
     warmup: float = _setting(0.1, "share of the steps in which the learning rate rises; then it stays", least=0, most=1)
     max_gradient_norm: float = _setting(1.0, "gradients longer than this are scaled down to it", above=0)
-    kl_coefficient: float = _setting(0.05, "weight of the per-token KL reward (its start, if adaptive)", least=0)
     kl_target: float = _setting(
         0.0, "nats per response an adaptive KL weight steers to; 0: the weight is fixed", least=0
     )
@@ -95,6 +104,20 @@ class Ppo:
     clip_value: float = _setting(0.2, "how far a value may move from the old one before it stops counting", above=0)
     missing_end_penalty: float = _setting(1.0, "taken from the reward of an answer without end of text", least=0)
     temperature: float = _setting(1.0, "temperature of sampling, and of every log-probability of the policy", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ppo(PpoBase):
+    """PPO with a reward model and a KL term."""
+
+    kl_coefficient: float = _setting(0.05, "weight of the per-token KL reward (its start, if adaptive)", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedPpo(PpoBase):
+    """PPO at every weight given for its KL term."""
+
+    kl_coefficient: tuple[float, ...] = _setting((0.05,), "weights of the per-token KL reward to try", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,12 +237,13 @@ class CompareRun(Run):
     methods: tuple[str, ...] = _setting(("dpo", "ppo"), "the arms: ppo, and objectives of the catalogue")
     pairs: int = _setting(640, "training pairs", least=2)
     heldout: int = _setting(400, "held-out pairs", least=2)
+    validation: int = _setting(200, "pairs to choose by, where a method has several values to try", least=2)
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
     out: str = _setting("", "folder for everything the run leaves behind; default runs/<preset>")
     sft: WarmStart = field(default_factory=WarmStart)
-    preference: Tuning = field(default_factory=Tuning)
+    preference: ComparedTuning = field(default_factory=ComparedTuning)
     reward: Reward = field(default_factory=Reward)
-    ppo: Ppo = field(default_factory=Ppo)
+    ppo: ComparedPpo = field(default_factory=ComparedPpo)
     sampling: Sampling = field(default_factory=Sampling)
     evaluation: Curves = field(default_factory=Curves)
 
@@ -263,8 +287,9 @@ def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]
         if dataclasses.is_dataclass(kind):
             yield from _settings_of(command, typing.cast(type, kind), f"{prefix}{entry.name}.")
         elif is_parameters(kind):
+            value_kind = typing.get_args(kind)[1]
             for name, meaning in parameters().items():
-                yield Setting(prefix + name, _name(command, prefix + name), float, meaning, None, None, None, None)
+                yield Setting(prefix + name, _name(command, prefix + name), value_kind, meaning, None, None, None, None)
         else:
             key = prefix + entry.name
             bounds = {bound: entry.metadata[bound] for bound in ("above", "least", "most")}
@@ -273,7 +298,7 @@ def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]
 
 def is_parameters(kind: Any) -> bool:
     """Whether a field of this type holds an objective's parameters."""
-    return typing.get_origin(kind) is Mapping
+    return typing.get_origin(kind) is Mapping and kind != Values
 
 
 def _name(command: type, key: str) -> str:
@@ -300,7 +325,16 @@ def to_mapping(settings: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             mapping[entry.name] = to_mapping(value)
         elif isinstance(value, Mapping):
-            mapping |= value
+            mapping |= {name: _plain(each) for name, each in value.items()}
         else:
-            mapping[entry.name] = list(value) if isinstance(value, tuple) else value
+            mapping[entry.name] = _plain(value)
     return mapping
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples; a parameter's values as they are given: 0.1, or [0.1, 0.3, "simpo=2"]."""
+    if isinstance(value, Mapping):
+        return _plain(tuple(f"{of}={each:.10g}" if of else each for of, values in value.items() for each in values))
+    if isinstance(value, tuple):
+        return value[0] if len(value) == 1 and isinstance(value[0], float) else list(value)
+    return value

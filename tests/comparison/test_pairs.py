@@ -57,7 +57,7 @@ def test_sampled_pairs_are_labelled_by_bradley_terry_on_gold(
         return sum(ord(char) * (i + 1) for i, char in enumerate(text))
 
     found, facts = sample_review_pairs(tiny_model(), tokenizer, decided, prompts, settings)  # type: ignore[arg-type]
-    assert (len(found.train), len(found.heldout), found.judge) == (80, 20, [])
+    assert (len(found.train), len(found.heldout), found.judge) == (80, 20, ())
     assert len({row.prompt for row in found.train + found.heldout}) == 100
     assert all(row.responses[0] != row.responses[1] for row in found.train + found.heldout)
     for row in found.train:

@@ -59,8 +59,8 @@ def test_environment(tiny_run: Tiny, cpu: Any) -> None:
     out = open_run(tiny_run())
     write_environment(out, tiny_run(), cpu, {"model": "abc"})
     found = json.loads((out / "environment.json").read_text())
-    assert set(found) == {"versions", "machine", "hashes", "seed", "objectives"}
-    assert found["objectives"]["ipo"] == {"ipo": {"weight": 1.0, "beta": 0.1}}
+    assert set(found) == {"versions", "machine", "hashes", "seed", "candidates"}
+    assert found["candidates"] == {"dpo": {"beta": 0.1}, "ipo": {"beta": 0.1}, "ppo": {"kl_coefficient": 0.02}}
     assert found["versions"]["torch"] != "not installed"
     assert found["hashes"] == {"model": "abc"}
 
@@ -79,6 +79,6 @@ def test_hashes_follow_content_not_names(tmp_path: Path, model: str, tiny_folder
 
 
 def test_room_on_the_disk(tmp_path: Path) -> None:
-    check_disk(tmp_path, 1)
+    check_disk(tmp_path, 1, trained=2)
     with pytest.raises(InputError, match="GB free and this run needs about"):
-        check_disk(tmp_path, 10**18)
+        check_disk(tmp_path, 10**18, trained=2)

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from pairtune.comparison import run
+from pairtune.comparison import arms, context
+from pairtune.comparison.pairs import SPLITS
 from pairtune.comparison.run import compare
+from pairtune.comparison.stages import Stages
 from pairtune.data import reviews
 from pairtune.data.pack import Block
-from pairtune.engine import hidden
+from pairtune.engine import hidden, reference
 from pairtune.settings import CompareRun
+from pairtune.training.checkpoint import Journal
 
 Tiny = Callable[..., CompareRun]
 FIGURES = {
@@ -24,7 +27,12 @@ FIGURES = {
     "kl_from_reference",
     "response_tokens",
     "repetition",
+    "chosen_nats_per_token",
+    "rejected_nats_per_token",
+    "chosen_fell",
 }
+# Figures that are no mean of a value each, or that the reference has not.
+OTHER_FIGURES = {"own_accuracy", "margin_length_correlation", "distinct_bigrams", "parameters"}
 COSTS = {
     "seconds": dict,
     "tokens_processed": int,
@@ -57,12 +65,12 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
     for name, kind in {"preset": str, "model": str, "data": str, "seed": int, "verdict": str}.items():
         assert isinstance(summary[name], kind)
     assert summary["seconds_total"] > 0
-    assert set(summary["pairs"]) == {"train", "heldout"}
+    assert set(summary["pairs"]) == {"train", "heldout", "validation"}
     check_mean(summary["gold_scorer"]["heldout_accuracy"])
     check_mean(summary["reward_model"]["heldout_accuracy"])
     assert set(summary["arms"]) == arms
     for name, arm in summary["arms"].items():
-        assert set(arm) == FIGURES | set(COSTS)
+        assert set(arm) == FIGURES | OTHER_FIGURES | set(COSTS)
         for figure in FIGURES:
             check_mean(arm[figure])
         for cost, kind in COSTS.items():
@@ -71,6 +79,8 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
             assert sum(arm["seconds"].values()) > 0
             assert min(arm["tokens_processed"], arm["flops"], arm["peak_memory_bytes"]) > 0
             assert arm["settings_to_tune"]
+            check_mean(arm["own_accuracy"])
+            assert arm["parameters"]
     for difference in summary["differences"].values():
         for value in difference.values():
             check_mean(value)
@@ -80,7 +90,7 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the stages whose work was called, in order."""
     names: list[str] = []
-    original = run.Stages.run
+    original = Stages.run
 
     def watched(self: Any, name: str, inputs: Any, work: Any, **others: Any) -> Any:
         def counted(folder: Path) -> Any:
@@ -89,7 +99,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return original(self, name, inputs, counted, **others)
 
-    monkeypatch.setattr(run.Stages, "run", watched)
+    monkeypatch.setattr(Stages, "run", watched)
     return names
 
 
@@ -108,6 +118,12 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
     assert set(summary["arms"]["dpo"]["seconds"]) == {"reference", "dpo"}
     assert summary["gold_scorer"]["kind"] == "judge"
     assert summary["failed"] == {}
+    assert summary["grid"] == {}
+    assert summary["pairs"]["validation"] == 0
+    assert reference["own_accuracy"] is None
+    dpo = summary["arms"]["dpo"]
+    assert dpo["own_accuracy"] == dpo["heldout_accuracy"]  # DPO's loss looks at the margin alone
+    assert dpo["parameters"] == {"beta": 0.1}
     assert set(summary["differences"]) == {
         "dpo - reference",
         "ipo - reference",
@@ -150,7 +166,7 @@ def test_a_failing_method_is_a_result_and_the_others_go_on(
 
     settings = tiny_run(methods=["ppo", "dpo"])
     with monkeypatch.context() as patched:
-        patched.setattr(run, "train_ppo", broken)
+        patched.setattr(arms, "train_ppo", broken)
         summary = read(compare(settings))
     check_schema(summary, {"reference", "dpo"})
     assert summary["failed"] == {"ppo": "FloatingPointError: the gradient's norm is nan"}
@@ -166,14 +182,14 @@ def test_an_interrupted_comparison_ends_as_if_never_stopped(
     tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read(compare(tiny_run(methods=["dpo"], epochs=3)))
-    keep = run.Journal.checkpoint
+    keep = Journal.checkpoint
 
     def stop_in_dpo(self: Any, step: int, *others: Any, stopping: bool) -> None:
         keep(self, step, *others, stopping=self.stage == "dpo" and step == 2)
 
     parts = tiny_run(methods=["dpo"], epochs=3, out=str(tmp_path / "parts"))
     with monkeypatch.context() as patched:
-        patched.setattr(run.Journal, "checkpoint", stop_in_dpo)
+        patched.setattr(Journal, "checkpoint", stop_in_dpo)
         with pytest.raises(KeyboardInterrupt):
             compare(parts)
     found = read(compare(parts))
@@ -228,7 +244,7 @@ def test_the_built_in_task_on_synthetic_reviews(
     check_schema(summary, {"reference", "dpo", "ppo"})
     assert summary["gold_scorer"]["kind"] == "gold"
     assert summary["gold_scorer"]["heldout_accuracy"]["mean"] == 1
-    assert summary["pairs"] == {"train": 12, "heldout": 10}
+    assert summary["pairs"] == {"train": 12, "heldout": 10, "validation": 0}
     assert worked[0] == "gold"
     assert "judge" not in worked
 
@@ -253,16 +269,74 @@ def test_every_method_bears_the_cost_of_what_it_needs_and_no_more(tiny_run: Tiny
     assert worked == ["simpo", "measure_simpo"], "a parameter of one objective does not touch the others"
 
 
+def test_each_method_stands_at_its_best_value_by_validation_data(tiny_run: Tiny, worked: list[str]) -> None:
+    grid = {"methods": ["dpo", "simpo", "ppo"], "beta": [0.1, 5.0, "simpo=2"], "ppo_kl_coefficient": [0.02, 50.0]}
+    settings = tiny_run(**grid, validation=6, heldout=8, evaluation_curve_points=0)
+    out = compare(settings)
+    summary = read(out)
+    check_schema(summary, {"reference", "dpo", "simpo", "ppo"})
+    assert summary["pairs"]["validation"] == 6
+    assert {method: [point["arm"] for point in points] for method, points in summary["grid"].items()} == {
+        "dpo": ["dpo@beta=0.1", "dpo@beta=5"],
+        "ppo": ["ppo@kl_coefficient=0.02", "ppo@kl_coefficient=50"],
+    }
+    for method, points in summary["grid"].items():
+        (chosen,) = [point for point in points if point["chosen"]]
+        assert chosen["gold_score"]["mean"] == max(point["gold_score"]["mean"] for point in points)
+        assert summary["arms"][method]["parameters"] == chosen["parameters"]
+        assert sum(summary["arms"][method]["seconds"].values()) >= chosen["seconds"] > 0
+        for point in points:
+            for figure in ("accuracy", "gold_score", "kl_from_reference", "reward_model_score", "response_tokens"):
+                check_mean(point[figure])
+            assert point["accuracy"]["n"] == 6
+    strong, weak = summary["grid"]["dpo"]
+    assert strong["kl_from_reference"]["mean"] != weak["kl_from_reference"]["mean"]
+    assert summary["arms"]["simpo"]["parameters"] == {"beta": 2.0, "gamma": 1.0}
+
+    # No prompt is on two sides, and held-out measurements saw held-out pairs only.
+    pairs = rows(out / "stages" / "pairs" / "pairs.jsonl")
+    prompts = {split: {row["prompt"] for row in pairs if row["split"] == split} for split in SPLITS}
+    assert all(prompts.values())
+    assert not any(prompts[a] & prompts[b] for a in SPLITS for b in SPLITS if a < b)
+    assert {row["prompt"] for row in rows(out / "samples.jsonl")} <= prompts["heldout"]
+
+    # One more value trains one more candidate; the others are kept.
+    worked.clear()
+    compare(tiny_run(**grid | {"beta": [0.1, 5.0, 1.0, "simpo=2"]}, validation=6, heldout=8, evaluation_curve_points=0))
+    assert worked[:2] == ["dpo@beta=1", "validate_dpo@beta=1"]
+    assert set(worked[2:]) <= {"measure_dpo"}
+
+
+def test_a_candidate_that_fails_leaves_the_method_to_the_others(
+    tiny_run: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = arms.train_preference
+
+    def breaks(model: Any, examples: Any, loss: Any, *others: Any, **named: Any) -> None:
+        if loss.to_json()["dpo"]["beta"] == 5:
+            raise FloatingPointError("the gradient's norm is nan")
+        real(model, examples, loss, *others, **named)
+
+    monkeypatch.setattr(arms, "train_preference", breaks)
+    settings = tiny_run(methods=["dpo"], beta=[0.1, 5], validation=6, heldout=8, evaluation_curve_points=0)
+    summary = read(compare(settings))
+    assert summary["failed"] == {}
+    kept, failed = summary["grid"]["dpo"]
+    assert (kept["chosen"], failed["chosen"]) == (True, False)
+    assert failed["failed"] == "FloatingPointError: the gradient's norm is nan"
+    assert failed["gold_score"] is None
+
+
 def test_methods_without_a_reference_leave_the_training_pairs_alone(
     tiny_run: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = run.reference_logprobs, []
+    real, asked = reference.reference_logprobs, []
 
     def watched(model: Any, rows: Any, **others: Any) -> Any:
         asked.append(len(rows))
         return real(model, rows, **others)
 
-    monkeypatch.setattr(run, "reference_logprobs", watched)
+    monkeypatch.setattr(context, "reference_logprobs", watched)
     monkeypatch.setattr("pairtune.engine.examples.reference_logprobs", watched)
     summary = read(compare(tiny_run(methods=["simpo", "orpo"], evaluation_curve_points=0)))
     assert set(asked) == {summary["pairs"]["heldout"]}

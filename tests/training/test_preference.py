@@ -18,7 +18,7 @@ from pairtune.engine.examples import Examples, prepare, run_pass
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.unrelated import kl_baseline, unrelated_rows
-from pairtune.evaluation.heldout import margins, wins
+from pairtune.evaluation.heldout import log_ratios, margins, wins
 from pairtune.evaluation.objective import judge
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import loss_of
@@ -73,7 +73,7 @@ def test_every_objective_lowers_its_own_held_out_loss(name: str, tiny_model: Any
     assert after.own_wins is not None
     if name != "discopop":  # which begins downwards: see its docstring
         assert sum(after.own_wins) > 0.8 * 16
-    assert (after.margins is not None) == loss_of(name).needs_reference
+    assert (after.log_ratios is not None) == loss_of(name).needs_reference
 
 
 # ---- nothing is computed that is not needed -----------------------------------------------------------------------
@@ -152,11 +152,12 @@ def test_held_out_margins_and_own_criterion(tiny_model: Any, token_pairs: Pairs)
     model = tiny_model()
     held = ready(tiny_model(seed=1), "dpo", token_pairs(12))
     assert held.reference is not None
-    expected = margins(model, held.rows, held.reference)
+    expected = log_ratios(model, held.rows, held.reference)
     for name in ("dpo", "ipo", "aot-unpaired", "beta-dpo"):
         judged = judge(model, loss_of(name), held)
-        assert judged.margins == pytest.approx(expected, rel=1e-4, abs=1e-5)
-        assert judged.own_wins == wins(expected)
+        assert judged.log_ratios is not None
+        torch.testing.assert_close(torch.tensor(judged.log_ratios), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+        assert judged.own_wins == wins(margins(expected))
     assert judge(tiny_model(seed=1), loss_of("dpo"), held).own_wins == pytest.approx([0.5] * 12, abs=0.5)
 
 
@@ -279,7 +280,7 @@ def test_single_responses_with_labels_teach_too(name: str, tiny_model: Any, toke
     before = judge(model, loss_of(name), held)
     tune(model, name, train, journal, epochs=4)
     after = judge(model, loss_of(name), held)
-    assert (after.own_wins, after.margins) == (None, None)
+    assert (after.own_wins, after.log_ratios) == (None, None)
     assert len(after.losses) == 32
     assert sum(after.losses) < sum(before.losses)
     assert journal.rows[-1]["desirable_logratio"] > journal.rows[-1]["undesirable_logratio"]

@@ -36,7 +36,7 @@ def effort(method: str) -> Effort:
         names = [f"reward.{name}" for name in _fields(Reward)] + [f"ppo.{name}" for name in _fields(Ppo)]
         return Effort(4, names, sum(code_lines(module) for module in modules))
     loss = loss_of(method)
-    names = [name for name in _fields(Tuning) if name != "parameters"]
+    names = _fields(Tuning)
     names += dict.fromkeys(name for term in loss.terms for name in term.parameters)
     needed = {preference: True, examples: True, reference: loss.needs_reference}
     needed |= {unrelated: "kl_baseline" in loss.arguments, collision: any("collision" in n for n in loss.arguments)}

@@ -1,11 +1,11 @@
 """Measuring one arm: along its training in snapshots, and at its end in full.
 
-A snapshot holds the policy's held-out margins and its answers; what judges them (reference, reward model, gold
+A snapshot holds the policy's held-out log-ratios and its answers; what judges them (reference, reward model, gold
 scorer) comes to them after training, so that measuring adds no model to an arm's memory.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
 from pairtune.engine.scalars import score_rewards
-from pairtune.evaluation.heldout import margins
+from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer
@@ -23,6 +23,8 @@ from pairtune.sampling.sampler import stream_seed
 from pairtune.settings import CompareRun
 
 Score = Callable[[Sequence[Answer]], list[float]]
+# What a snapshot keeps of its answers.
+ALONG_THE_WAY = ("gold", "reward", "log_ratio", "response_tokens", "repetition")
 
 
 class Snapshots:
@@ -55,7 +57,7 @@ class Snapshots:
         row = {
             "step": step,
             "seconds": round(seconds, 3),
-            "margins": margins(self.model, self.heldout, self.reference),
+            "log_ratios": log_ratios(self.model, self.heldout, self.reference),
             "answers": [answer.to_json() for answer in answers],
         }
         self.path.write_text("".join(json.dumps(each) + "\n" for each in [*earlier, row]), encoding="utf-8")
@@ -84,9 +86,9 @@ def measure_arm(
     settings: CompareRun,
     tokenizer: Tokenizer,
     *,
-    snapshots: Sequence[dict[str, Any]],
+    snapshots: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Margins on all held-out pairs; answers to the first held-out prompts and every figure of each answer."""
+    """Log-ratios of all held-out pairs; answers to the first held-out prompts and every figure of each answer."""
     prompts = distinct_prompts(heldout)[: settings.evaluation.prompts]
     answers = write_answers(
         policy, prompts, settings.sampling, end_ids=[tokenizer.eos_token_id], seed=stream_seed(settings.seed, "measure")
@@ -101,10 +103,10 @@ def measure_arm(
     curve = []
     for snapshot in snapshots:
         figures = judge([Answer.from_json(fields) for fields in snapshot["answers"]])
-        known = {"step": snapshot["step"], "seconds": snapshot["seconds"], "margins": snapshot["margins"]}
-        curve.append(known | {name: figures[name] for name in ("gold", "reward", "log_ratio")})
+        known = {name: snapshot[name] for name in ("step", "seconds", "log_ratios")}
+        curve.append(known | {name: figures[name] for name in ALONG_THE_WAY})
     return {
-        "margins": margins(policy, heldout, reference_logprobs),
+        "log_ratios": log_ratios(policy, heldout, reference_logprobs),
         "answers": [answer.to_json() for answer in answers],
         **judge(answers),
         "curve": curve,

@@ -30,23 +30,26 @@ from pairtune.training.preflight import say_truncation
 
 # Share of responses longer than sampled answers can be, above which a person should know.
 WORTH_SAYING = 0.1
+# The parts of the pairs, in the order of SharedPairs.
+SPLITS = ("train", "heldout", "validation", "judge")
 # Prompts asked at a time while pairs are gathered.
 ASKED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class SharedPairs:
-    """(chosen, rejected) rows: to train on, to measure on, and (with one's own data) for the judge."""
+    """(chosen, rejected) rows: to train on, to measure on, to choose by, and (with one's own data) for the judge."""
 
     train: Sequence[Tokens]
     heldout: Sequence[Tokens]
-    judge: Sequence[Tokens]
+    validation: Sequence[Tokens] = ()
+    judge: Sequence[Tokens] = ()
 
     def save(self, path: Path, tokenizer: Tokenizer) -> None:
         """One JSON object a pair: the split, the texts for people, the token ids that training uses."""
         with path.open("w", encoding="utf-8") as file:
-            for split, rows in (("train", self.train), ("heldout", self.heldout), ("judge", self.judge)):
-                for row in rows:
+            for split in SPLITS:
+                for row in getattr(self, split):
                     texts = {
                         "prompt": tokenizer.decode(list(row.prompt)),
                         "chosen": tokenizer.decode(list(row.responses[0]), skip_special_tokens=True),
@@ -68,23 +71,27 @@ class SharedPairs:
                     yield Tokens(tuple(row["prompt_ids"]), (tuple(row["chosen_ids"]), tuple(row["rejected_ids"])))
 
         stored = store_tokens(rows())
-        return cls(*(stored.take(np.array(splits) == split) for split in ("train", "heldout", "judge")))
+        return cls(*(stored.take(np.array(splits) == split) for split in SPLITS))
 
 
-def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
-    """Somebody's own pairs in three parts that share no prompt. Raises InputError if a part would be empty.
+def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer, *, validation: int = 0) -> SharedPairs:
+    """Somebody's own pairs in parts that share no prompt. Raises InputError if a part would be empty.
 
     The judge's part is as large as the training part, so a small file trains on half of what is not held out.
     """
     source = read_pairs(settings.data)
     for finding in (*check_skipped(source.skipped), *check_pairs(source.rows)):
         say(f"data: {finding.message}")
-    if len(source.rows) <= settings.heldout + 1:
+    if len(source.rows) <= settings.heldout + validation + 1:
+        apart = f"{settings.heldout} held out" + (f" and {validation} to choose by" if validation else "")
         raise InputError(
-            f"{settings.data} has {len(source.rows)} usable pairs; with {settings.heldout} held out, "
-            "nothing is left to train on - lower --heldout"
+            f"{settings.data} has {len(source.rows)} usable pairs; with {apart}, nothing is left to train on - "
+            f"lower --heldout{' or --validation' if validation else ''}"
         )
     rest, heldout = split_by_prompt(source.rows, heldout=settings.heldout, seed=settings.seed)
+    chooser: Sequence[Pair] = []
+    if validation:
+        rest, chooser = split_by_prompt(rest, heldout=validation, seed=settings.seed + 2)
     judge_share = min(settings.pairs, len(rest) // 2)
     train, judge = split_by_prompt(rest, heldout=judge_share, seed=settings.seed + 1)
 
@@ -93,7 +100,7 @@ def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
         say_truncation(encoded)
         return encoded.rows
 
-    pairs = SharedPairs(rows(train[: settings.pairs]), rows(heldout), rows(judge))
+    pairs = SharedPairs(rows(train[: settings.pairs]), rows(heldout), rows(chooser) if chooser else (), rows(judge))
     lengths = [len(response) for row in pairs.train for response in row.responses]
     longer = sum(length > settings.sampling.max_new_tokens for length in lengths) / len(lengths)
     if longer > WORTH_SAYING:
@@ -110,12 +117,15 @@ def sample_review_pairs(
     gold: reviews.GoldScorer,
     prompts: Sequence[tuple[int, ...]],
     settings: CompareRun,
+    *,
+    validation: int = 0,
 ) -> tuple[SharedPairs, dict[str, Any]]:
     """Two answers of the reference to each prompt, labelled by Bradley–Terry; a prompt is on one side only.
 
     Answers that the length limit cut are pairs like any other, without an end-of-text token; two equal answers are not.
     """
-    wanted = settings.pairs + settings.heldout
+    heldout_at, validation_at = settings.pairs, settings.pairs + settings.heldout
+    wanted = validation_at + validation
     found: list[tuple[tuple[int, ...], Sample, Sample]] = []
     asked = answers = ended = 0
     with task("answers", wanted) as progress:
@@ -158,7 +168,8 @@ def sample_review_pairs(
         "labels_with_the_higher_gold": agree,
         "gold_std": float(gold_N2.std()),
     }
-    return SharedPairs(rows[: settings.pairs], rows[settings.pairs :], []), facts
+    parts = SharedPairs(rows[:heldout_at], rows[heldout_at:validation_at], rows[validation_at:])
+    return parts, facts
 
 
 def gold_text(tokenizer: Tokenizer, prompt: Sequence[int], response: Sequence[int]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from pairtune.configure import losses_of, read_yaml
+from pairtune.configure import read_yaml
 from pairtune.errors import InputError
+from pairtune.grid import candidates
 from pairtune.models.load import resolve
 from pairtune.models.machine import Machine, describe_machine
 from pairtune.progress import say
@@ -21,13 +22,13 @@ from pairtune.settings import CompareRun, to_mapping
 IDENTITY = ("preset", "model", "data")
 # The folder of the run's stages.
 STAGES = "stages"
-# Bytes on disk for each byte of a bfloat16 model: four models kept, and PPO's checkpoint (masters and moments of two).
-DISK_PER_MODEL_BYTE = 18
+# Bytes on disk for each byte of a bfloat16 model: PPO's checkpoint (masters and moments of two models) and, of models
+# kept, the reference, the reward model and the judge; each candidate adds one.
+DISK_PER_MODEL_BYTE = 16
 
 
 def open_run(settings: CompareRun) -> Path:
     """The run's folder, with plan.yaml in it. Raises InputError if it holds another plan or something else."""
-    losses_of(settings)
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
     out = Path(settings.out or f"runs/{settings.preset}")
@@ -56,9 +57,9 @@ def _compare_plans(out: Path, before: dict[str, Any], now: dict[str, Any]) -> No
         say(f"plan: changed {', '.join(changed)}; what depends on it is done again")
 
 
-def check_disk(out: Path, model_bytes: int) -> None:
-    """Raises InputError if the disk clearly has no room for the run."""
-    free, need = shutil.disk_usage(out).free, DISK_PER_MODEL_BYTE * model_bytes
+def check_disk(out: Path, model_bytes: int, *, trained: int) -> None:
+    """Raises InputError if the disk clearly has no room for a run that trains so many models."""
+    free, need = shutil.disk_usage(out).free, (DISK_PER_MODEL_BYTE + trained) * model_bytes
     if free < need:
         raise InputError(
             f'out: the disk of "{out}" has {free / 1e9:.1f} GB free and this run needs about {need / 1e9:.1f} GB; '
@@ -67,14 +68,16 @@ def check_disk(out: Path, model_bytes: int) -> None:
 
 
 def write_environment(out: Path, settings: CompareRun, machine: Machine, hashes: dict[str, str]) -> None:
-    """environment.json: versions, machine, hashes of data and weights, each objective with all its parameters."""
+    """environment.json: versions, machine, hashes of data and weights, every candidate with all its parameters."""
     packages = ("pairtune", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn")
     facts = {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "machine": describe_machine() | {"computes": str(machine)},
         "hashes": hashes,
         "seed": settings.seed,
-        "objectives": {name: loss.to_json() for name, loss in losses_of(settings).items()},
+        "candidates": {
+            candidate.name: candidate.parameters for several in candidates(settings).values() for candidate in several
+        },
     }
     (out / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

@@ -7,19 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from pairtune.comparison.arms import Trial, Trials
 from pairtune.comparison.effort import effort
+from pairtune.comparison.notices import notices
+from pairtune.comparison.pairs import SharedPairs
 from pairtune.comparison.stages import Done
 from pairtune.comparison.verdict import verdict
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
-from pairtune.evaluation.heldout import wins
+from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
 from pairtune.evaluation.statistics import estimate, paired_difference
+from pairtune.evaluation.watch import distinct_bigrams, fell, margin_length_correlation, per_token
 from pairtune.models.load import Tokenizer
 from pairtune.objectives.mixture import loss_of
 from pairtune.settings import CompareRun
 
 DIFFERENCES = ("gold_score", "reward_model_score", "heldout_accuracy", "response_tokens")
+# Figures with a value for each pair; the others have one for each answer.
+OF_PAIRS = ("heldout_accuracy", "chosen_nats_per_token", "rejected_nats_per_token", "chosen_fell")
+# Figures of a candidate besides its accuracy.
+OF_GRID = ("gold_score", "kl_from_reference", "reward_model_score", "response_tokens")
 
 
 def summarise(
@@ -27,48 +35,68 @@ def summarise(
     settings: CompareRun,
     *,
     tokenizer: Tokenizer,
+    gold: Done,
     stages: Mapping[str, Done | None],
+    trials: Mapping[str, Trials],
     measured: Mapping[str, Done],
-    failed: Mapping[str, str],
-    train: Sequence[Tokens],
-    heldout: Sequence[Tokens],
+    pairs: SharedPairs,
 ) -> dict[str, Any]:
     """Write records.jsonl, samples.jsonl and summary.json; returns the summary.
 
-    Pairs of one prompt are not independent: intervals of the held-out accuracy are drawn over prompts. Answers are one
-    to a prompt.
+    Pairs of one prompt are not independent: intervals of what is measured on them are drawn over prompts. Answers are
+    one to a prompt.
     """
-    prompts = {"heldout_accuracy": [row.prompt for row in heldout]}
+    prompts = [row.prompt for row in pairs.heldout]
     scale = _gold_scale(measured["reference"].facts["gold"])
-    values = {arm: _values(done.facts, scale) for arm, done in measured.items()}
-    arms = list(values)
-    gold, reward = stages["gold"], stages["reward"]
-    assert gold is not None
+    values = {arm: _values(done.facts, scale, pairs.heldout) for arm, done in measured.items()}
+    arms, reward = list(values), stages["reward"]
     assert reward is not None
+    chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
+    stages = {**stages, **{method: trial.trained for method, trial in chosen.items()}}
     summary: dict[str, Any] = {
         "preset": settings.preset,
         "model": settings.model,
         "data": settings.data,
         "seed": settings.seed,
-        "pairs": {"train": len(train), "heldout": len(heldout)},
+        "pairs": {"train": len(pairs.train), "heldout": len(pairs.heldout), "validation": len(pairs.validation)},
         "gold_scorer": {"kind": gold.facts["kind"], "heldout_accuracy": gold.facts["heldout_accuracy"]},
         "reward_model": {"heldout_accuracy": reward.facts["heldout_accuracy"]},
-        "arms": {arm: _arm(arm, values[arm], prompts, stages) for arm in arms},
+        "arms": {
+            arm: _means(values[arm], prompts)
+            | _of_all(measured[arm].facts, pairs.heldout)
+            | _costs(arm, stages)
+            | {"parameters": chosen[arm].candidate.parameters if arm in chosen else {}}
+            for arm in arms
+        },
+        "grid": {
+            method: [_grid_point(trial, found, scale, pairs.validation) for trial in found.every]
+            for method, found in trials.items()
+            if len(found.every) > 1
+        },
         "differences": {
             f"{first} - {second}": {
-                name: paired_difference(values[first][name], values[second][name], prompts.get(name)).to_json()
+                name: paired_difference(
+                    values[first][name], values[second][name], prompts if name in OF_PAIRS else None
+                ).to_json()
                 for name in DIFFERENCES
             }
             for i, second in enumerate(arms)
             for first in arms[i + 1 :]
         },
-        "failed": dict(failed),
+        "failed": {
+            method: "; ".join(dict.fromkeys(trial.failed or "" for trial in found.every))
+            for method, found in trials.items()
+            if not found.chosen
+        },
     }
+    summary["notices"] = notices(summary, values)
     summary["verdict"] = verdict(summary)
-    every = [done for done in [*stages.values(), *measured.values()] if done]
-    summary["seconds_total"] = sum(done.cost.seconds for done in every)
+    tried = [done for found in trials.values() for trial in found.every for done in (trial.trained, trial.validated)]
+    before = [gold, *(done for name, done in stages.items() if name not in trials)]
+    summary["seconds_total"] = sum(done.cost.seconds for done in [*before, *tried, *measured.values()] if done)
     _write_lines(
-        out / "records.jsonl", [*_step_rows(stages), *_evaluation_rows(measured, scale, prompts["heldout_accuracy"])]
+        out / "records.jsonl",
+        [*_step_rows({"gold": gold, **stages}), *_evaluation_rows(measured, scale, pairs.heldout)],
     )
     _write_lines(out / "samples.jsonl", _sample_rows(measured, scale, tokenizer))
     partial = out / "summary.json.partial"
@@ -86,10 +114,14 @@ def _standard(gold: Sequence[float], scale: tuple[float, float]) -> list[float]:
     return [(value - scale[0]) / scale[1] for value in gold]
 
 
-def _values(facts: Mapping[str, Any], scale: tuple[float, float]) -> dict[str, list[float]]:
-    """One value per held-out pair (accuracy) or per answer (the rest), in the same order for every arm."""
+def _values(facts: Mapping[str, Any], scale: tuple[float, float], rows: Sequence[Tokens]) -> dict[str, list[float]]:
+    """One value per held-out pair or per answer, in the same order for every arm. Of an arm or one of its snapshots."""
+    ratios = facts["log_ratios"]
     return {
-        "heldout_accuracy": wins(facts["margins"]),
+        "heldout_accuracy": wins(margins(ratios)),
+        "chosen_nats_per_token": per_token(ratios, rows, 0),
+        "rejected_nats_per_token": per_token(ratios, rows, 1),
+        "chosen_fell": fell(ratios),
         "reward_model_score": facts["reward"],
         "gold_score": _standard(facts["gold"], scale),
         "kl_from_reference": facts["log_ratio"],
@@ -98,17 +130,45 @@ def _values(facts: Mapping[str, Any], scale: tuple[float, float]) -> dict[str, l
     }
 
 
-def _arm(
-    arm: str,
-    values: Mapping[str, Sequence[float]],
-    prompts: Mapping[str, Sequence[Hashable]],
-    stages: Mapping[str, Done | None],
-) -> dict[str, Any]:
-    figures: dict[str, Any] = {name: estimate(value, prompts.get(name)).to_json() for name, value in values.items()}
+def _means(values: Mapping[str, Sequence[float]], prompts: Sequence[Hashable]) -> dict[str, Any]:
+    return {
+        name: estimate(value, prompts[: len(value)] if name in OF_PAIRS else None).to_json()
+        for name, value in values.items()
+    }
+
+
+def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:
+    """What is no mean of one value each, and the method's own criterion, which the reference has not."""
+    own = facts["own_wins"]
+    correlation = margin_length_correlation(facts["log_ratios"], rows)
+    responses = [answer["response"] for answer in facts["answers"]]
+    return {
+        "own_accuracy": estimate(own, [row.prompt for row in rows]).to_json() if own else None,
+        "margin_length_correlation": correlation.to_json() if correlation else None,
+        "distinct_bigrams": distinct_bigrams(responses).to_json(),
+    }
+
+
+def _grid_point(trial: Trial, found: Trials, scale: tuple[float, float], rows: Sequence[Tokens]) -> dict[str, Any]:
+    """A candidate as it did on validation data; of one that failed, why."""
+    point: dict[str, Any] = {
+        "arm": trial.candidate.name,
+        "parameters": trial.candidate.parameters,
+        "chosen": trial is found.chosen,
+        "failed": trial.failed,
+        "seconds": trial.trained.cost.seconds if trial.trained else None,
+    }
+    if not trial.validated:
+        return point | dict.fromkeys(("accuracy", *OF_GRID))
+    means = _means(_values(trial.validated.facts, scale, rows), [row.prompt for row in rows])
+    return point | {"accuracy": means["heldout_accuracy"]} | {name: means[name] for name in OF_GRID}
+
+
+def _costs(arm: str, stages: Mapping[str, Done | None]) -> dict[str, Any]:
     spent = {name: done.cost for name in _stages_of(arm) if (done := stages.get(name))}
     total = sum(spent.values(), Cost())
     asked = effort(arm) if arm != "reference" else None
-    return figures | {
+    return {
         "seconds": {name: cost.seconds for name, cost in spent.items()},
         "tokens_processed": total.tokens,
         "flops": total.flops,
@@ -138,25 +198,24 @@ def _step_rows(stages: Mapping[str, Done | None]) -> list[dict[str, Any]]:
 
 
 def _evaluation_rows(
-    measured: Mapping[str, Done], scale: tuple[float, float], prompts: Sequence[Hashable]
+    measured: Mapping[str, Done], scale: tuple[float, float], heldout: Sequence[Tokens]
 ) -> list[dict[str, Any]]:
-    def mean(values: Sequence[float], prompts: Sequence[Hashable] | None = None) -> dict[str, Any]:
-        return estimate(values, prompts).to_json()
-
-    return [
-        {
-            "kind": "evaluation",
-            "arm": arm,
-            "step": point["step"],
-            "seconds": point["seconds"],
-            "heldout_accuracy": mean(wins(point["margins"]), prompts[: len(point["margins"])]),
-            "gold_score": mean(_standard(point["gold"], scale)),
-            "reward_model_score": mean(point["reward"]),
-            "kl_from_reference": mean(point["log_ratio"]),
-        }
-        for arm, done in measured.items()
-        for point in done.facts["curve"]
-    ]
+    rows = []
+    for arm, done in measured.items():
+        for point in done.facts["curve"]:
+            some = heldout[: len(point["log_ratios"])]
+            correlation = margin_length_correlation(point["log_ratios"], some, interval=False)
+            rows.append(
+                {
+                    "kind": "evaluation",
+                    "arm": arm,
+                    "step": point["step"],
+                    "seconds": point["seconds"],
+                    **_means(_values(point, scale, some), [row.prompt for row in some]),
+                    "margin_length_correlation": correlation.to_json() if correlation else None,
+                }
+            )
+    return rows
 
 
 def _sample_rows(

@@ -21,9 +21,9 @@ def log_ratios(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequen
     ]
 
 
-def margins(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> list[float]:
+def margins(log_ratios: Sequence[Sequence[float]]) -> list[float]:
     """Log-ratio of chosen minus log-ratio of rejected for each pair, in nats."""
-    return [chosen - rejected for chosen, rejected in log_ratios(model, rows, reference)]
+    return [chosen - rejected for chosen, rejected in log_ratios]
 
 
 def reward_margins(model: ScalarModel, rows: Sequence[Tokens]) -> list[float]:

@@ -21,11 +21,12 @@ class Judged:
 
     `own_wins`: 1 where the loss is lower than it would be with the labels exchanged, ½ where it is the same, else 0:
     the objective's own criterion of right and wrong. For an objective on the margin that is a margin above 0.
+    `log_ratios`: of each pair's chosen and rejected response, against the reference, in nats.
     """
 
     losses: list[float]
     own_wins: list[float] | None
-    margins: list[float] | None
+    log_ratios: list[list[float]] | None
 
 
 @torch.no_grad()
@@ -44,13 +45,15 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
         return Judged(losses.tolist(), None, None)
     opposite_B = _loss(loss, Passed(passed.tokens, passed.length_S, ~passed.label_S), numbers, paired=True)
     own_B = (opposite_B > loss_B).double() + 0.5 * (opposite_B == loss_B).double()
-    margins = None
+    ratio_B2 = None
     if "reference" in passed.tokens:
         names = ["chosen_logratio_B", "rejected_logratio_B"]
-        chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()
-        margins = _in_order(chosen_B - rejected_B, order)
-    own = margins.sign() / 2 + 0.5 if loss.whole_step and margins is not None else _in_order(own_B, order)
-    return Judged(losses.tolist(), own.tolist(), None if margins is None else margins.tolist())
+        sides = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()
+        ratio_B2 = torch.stack([_in_order(side_B, order) for side_B in sides], dim=1)
+    own = _in_order(own_B, order)
+    if loss.whole_step and ratio_B2 is not None:
+        own = (ratio_B2[:, 0] - ratio_B2[:, 1]).sign() / 2 + 0.5
+    return Judged(losses.tolist(), own.tolist(), None if ratio_B2 is None else ratio_B2.tolist())
 
 
 def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict[str, Tensor]:

@@ -1,0 +1,233 @@
+"""The arms: each method's candidates trained, the best one chosen on validation data, and that one measured."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from pairtune import disk
+from pairtune.comparison.context import Context
+from pairtune.comparison.measure import Snapshots, measure_arm
+from pairtune.comparison.stages import Done
+from pairtune.data.pack import Tokens
+from pairtune.engine.cost import uncounted
+from pairtune.engine.examples import Examples, prepare
+from pairtune.errors import InputError
+from pairtune.evaluation.heldout import wins
+from pairtune.evaluation.objective import judge
+from pairtune.evaluation.statistics import estimate
+from pairtune.grid import Candidate
+from pairtune.models.load import frozen_copy, save_model
+from pairtune.objectives.mixture import Loss
+from pairtune.progress import say
+from pairtune.settings import Ppo, parameters, to_mapping
+from pairtune.training.checkpoint import Journal
+from pairtune.training.ppo import train_ppo
+from pairtune.training.preference import train_preference
+from pairtune.training.preflight import check_first_loss
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a candidate: trained, measured on validation data where there is a choice, or failed."""
+
+    candidate: Candidate
+    trained: Done | None = None
+    validated: Done | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Trials:
+    """A method's candidates; `chosen` is the one that stands for it, None if all failed."""
+
+    every: list[Trial]
+    chosen: Trial | None = None
+
+
+class Arms:
+    """Trains and measures, on what the comparison's other stages have made: pairs, reward model, external score."""
+
+    def __init__(self, context: Context, *, pairs: Done, reward: Done, gold: Done) -> None:
+        self.context, self.settings = context, context.settings
+        self.pairs, self.reward, self.gold = pairs, reward, gold
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def train(self, method: str) -> Trials:
+        """Every candidate of a method; a candidate that fails is a result, and the others go on."""
+        several = self.context.candidates[method]
+        trials = [self._try(candidate, validate=len(several) > 1) for candidate in several]
+        finished = [trial for trial in trials if trial.trained]
+        if not finished:
+            return Trials(trials)
+        chosen = max(finished, key=_validation_score) if len(several) > 1 else finished[0]
+        if len(several) > 1:
+            score = _validation_score(chosen)
+            say(f"  {chosen.candidate.name} is chosen: the highest mean score on validation data, {score:.3f}")
+        return Trials(trials, chosen)
+
+    def _try(self, candidate: Candidate, *, validate: bool) -> Trial:
+        try:
+            trained = self._train(candidate)
+            return Trial(candidate, trained, self._validate(candidate, trained) if validate else None)
+        except (InputError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # a failed run is a result
+            if disk.is_full(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            say(f"  {candidate.name} failed: {reason}")
+            return Trial(candidate, failed=reason)
+
+    def _train(self, candidate: Candidate) -> Done:
+        name, settings = candidate.name, self.settings
+        work: Callable[[Path], dict[str, Any]]
+        if isinstance(candidate.how, Ppo):
+            work = partial(self._ppo, name, candidate.how)
+            needs = {
+                "reward": self.reward.key,
+                "ppo": to_mapping(candidate.how),
+                "sampling": to_mapping(settings.sampling),
+            }
+            title = f"{name}: sampling, judging, updating"
+        else:
+            work = partial(self._tune, candidate, candidate.how)
+            shared = {key: value for key, value in to_mapping(settings.preference).items() if key not in parameters()}
+            needs = {"pairs": self.pairs.key, "preference": shared, "loss": candidate.how.to_json()}
+            title = f"{name}: preference tuning"
+        curve = [settings.evaluation.curve_points, settings.evaluation.curve_prompts]
+        inputs: dict[str, Any] = {**needs, "curve": curve, "seed": settings.seed}
+        leaves = self.context.model_folder(name)
+        return self.context.stages.run(name, inputs, work, title=title, leaves=leaves)
+
+    def _tune(self, candidate: Candidate, loss: Loss, folder: Path) -> dict[str, Any]:
+        """One preference objective on the pairs."""
+        context, settings = self.context, self.settings
+        model = context.load("reference")
+        with uncounted():  # the reference's log-probabilities have stages of their own
+            examples = self._examples(model, context.pairs.train, loss)
+        if examples.reference is not None:
+            check_first_loss(model, examples.rows, examples.reference)
+        train_preference(
+            model,
+            examples,
+            loss,
+            settings.preference,
+            seed=settings.seed,
+            journal=Journal(candidate.method, folder, cost=context.stages.cost),
+            measure=self._snapshots(folder, model, model).take,
+            measurements=settings.evaluation.curve_points,
+        )
+        save_model(model, context.tokenizer, context.model_folder(candidate.name))
+        return {}
+
+    def _ppo(self, name: str, ppo: Ppo, folder: Path) -> dict[str, Any]:
+        """PPO on the training prompts with the reward model."""
+        context, settings = self.context, self.settings
+        policy = context.load("reference")
+        reference = frozen_copy(policy)
+        train_ppo(
+            policy,
+            context.load_scalar("reward"),
+            context.load_scalar("reward").requires_grad_(False),
+            reference,
+            [row.prompt for row in context.pairs.train],
+            ppo,
+            settings.sampling,
+            end_ids=[context.tokenizer.eos_token_id],
+            seed=settings.seed,
+            journal=Journal("ppo", folder, cost=context.stages.cost),
+            measure=self._snapshots(folder, policy, reference).take,
+            measurements=settings.evaluation.curve_points,
+        )
+        save_model(policy, context.tokenizer, context.model_folder(name))
+        return {}
+
+    def _examples(self, reference: PreTrainedModel, rows: Sequence[Tokens], loss: Loss) -> Examples:
+        """What an objective is computed on, the reference's part of it from the cache."""
+        examples, _ = prepare(
+            reference,
+            rows,
+            loss.arguments,
+            needs_reference=loss.needs_reference,
+            seed=self.settings.seed,
+            tokens_per_pass=self.context.tokens_per_pass,
+        )
+        return examples
+
+    def _snapshots(self, folder: Path, policy: PreTrainedModel, reference: PreTrainedModel) -> Snapshots:
+        """Measurements along the training of a policy that is still the reference."""
+        held, _ = self.context.logprobs(reference, self.context.pairs.heldout)
+        return Snapshots(folder, policy, self.context.pairs.heldout, held, self.settings, self.context.tokenizer)
+
+    # ---- measuring -----------------------------------------------------------------------------------------------
+
+    def _validate(self, candidate: Candidate, trained: Done) -> Done:
+        """A candidate on the validation pairs and their prompts, which no held-out figure is taken on."""
+
+        def work(folder: Path) -> dict[str, Any]:
+            return self._measured(self.context.load(candidate.name), self.context.pairs.validation)
+
+        inputs = {"arm": trained.key, **self._measuring_inputs}
+        return self.context.stages.run(f"validate_{candidate.name}", inputs, work, title=f"validating {candidate.name}")
+
+    def measure(self, arm: str, trial: Trial | None) -> Done:
+        """Every arm by the same definitions, on the same held-out prompts and pairs; the reference has no trial."""
+        trained = trial.trained if trial else None
+
+        def work(folder: Path) -> dict[str, Any]:
+            policy = self.context.load(trial.candidate.name if trial else "reference")
+            facts = self._measured(
+                policy, self.context.pairs.heldout, Snapshots.load(trained.folder) if trained else []
+            )
+            return facts | {"own_wins": self._own_wins(trial.candidate, policy) if trial else None}
+
+        inputs = {"arm": trained.key if trained else None, **self._measuring_inputs}
+        return self.context.stages.run(f"measure_{arm}", inputs, work, title=f"measuring {arm}")
+
+    @property
+    def _measuring_inputs(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "pairs": self.pairs.key,
+            "reward": self.reward.key,
+            "gold": self.gold.key,
+            "evaluation": to_mapping(settings.evaluation),
+            "sampling": to_mapping(settings.sampling),
+            "seed": settings.seed,
+        }
+
+    def _measured(
+        self, policy: PreTrainedModel, rows: Sequence[Tokens], snapshots: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, Any]:
+        reference = self.context.load("reference")
+        return measure_arm(
+            policy,
+            reference,
+            rows,
+            self.context.logprobs(reference, rows)[0],
+            self.context.load_scalar("reward"),
+            self.context.external_score(self.gold),
+            self.settings,
+            self.context.tokenizer,
+            snapshots=snapshots,
+        )
+
+    def _own_wins(self, candidate: Candidate, policy: PreTrainedModel) -> list[float]:
+        """Held-out pairs by the method's own criterion: its loss, or the reward model that PPO obeys."""
+        if isinstance(candidate.how, Ppo):
+            return wins(self.reward.facts["margins"])
+        examples = self._examples(self.context.load("reference"), self.context.pairs.heldout, candidate.how)
+        own = judge(policy, candidate.how, examples).own_wins
+        assert own is not None  # they are pairs
+        return own
+
+
+def _validation_score(trial: Trial) -> float:
+    """Mean external score of the candidate's answers to the validation prompts."""
+    assert trial.validated is not None
+    return estimate(trial.validated.facts["gold"]).mean

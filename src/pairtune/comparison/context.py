@@ -1,0 +1,116 @@
+"""What the stages of one comparison share: its settings, its folder, its data, and models loaded one at a time."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pairtune.comparison.measure import Score
+from pairtune.comparison.pairs import SharedPairs, gold_text, read_own_pairs
+from pairtune.comparison.plan import STAGES, data_hash
+from pairtune.comparison.stages import Done, Stages
+from pairtune.data import reviews
+from pairtune.data.pack import Tokens
+from pairtune.engine.cost import Cost
+from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
+from pairtune.engine.reference import reference_logprobs
+from pairtune.engine.scalars import score_rewards
+from pairtune.evaluation.policy import Answer
+from pairtune.grid import candidates
+from pairtune.models.heads import ScalarModel, load_scalar_model
+from pairtune.models.load import load_model, load_tokenizer
+from pairtune.models.machine import choose_machine
+from pairtune.progress import say
+from pairtune.settings import CompareRun
+from pairtune.training.preflight import check_engine
+
+
+class Context:
+    """What is held between stages is paths and small numbers; models live inside a stage only."""
+
+    def __init__(self, settings: CompareRun, out: Path) -> None:
+        self.settings, self.out = settings, out
+        self.candidates = candidates(settings)
+        self.machine = choose_machine(settings.dtype)
+        self.stages = Stages(out / STAGES)
+        self.tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+        self.own_data = settings.data != "reviews"
+        if self.own_data and not self.stages.finished("pairs"):
+            assert self.own_pairs  # what is wrong with them is told before a model is loaded
+        say(f"machine: {self.machine}")
+        self.padded: bool | None = None  # whether the architecture needs the padded path, once that is known
+        self.tokens_per_pass = TOKENS_PER_PASS[self.machine.device.type]
+
+    @property
+    def validation(self) -> int:
+        """Pairs to choose by: none where no method has several candidates."""
+        chooses = any(len(several) > 1 for several in self.candidates.values())
+        return self.settings.validation if chooses else 0
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 of the data's file (or the name of a hub data set)."""
+        return data_hash(self.settings.data) if self.own_data else reviews.content_hash()
+
+    @cached_property
+    def own_pairs(self) -> SharedPairs:
+        """Somebody's own pairs, read and split."""
+        return read_own_pairs(self.settings, self.tokenizer, validation=self.validation)
+
+    @cached_property
+    def reviews(self) -> list[reviews.Review]:
+        """The built-in task's reviews."""
+        return reviews.load_reviews()
+
+    @cached_property
+    def pairs(self) -> SharedPairs:
+        """The pairs, once their stage is done."""
+        return SharedPairs.load(self.out / "stages" / "pairs" / "pairs.jsonl")
+
+    def model_folder(self, name: str) -> Path:
+        """Where one of the run's models lies: "reference" is the warm-started one."""
+        return self.out / "models" / name
+
+    def load(self, name: str) -> PreTrainedModel:
+        """One of the run's models, on the engine's path that is right for its architecture."""
+        trust = self.settings.trust_remote_code
+        return self._on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
+
+    def load_scalar(self, name: str) -> ScalarModel:
+        """One of the run's reward models, likewise."""
+        trust = self.settings.trust_remote_code
+        model, _ = load_scalar_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust)
+        self._on_its_path(model.body)
+        return model
+
+    def _on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The first model of a run is checked against the oracle; the others have its architecture and its path."""
+        if self.padded is None and self.stages.finished("pairs"):
+            check_engine(model, self.pairs.train, quiet=True)
+            self.padded = is_padded(model)
+        elif self.padded:
+            use_padded(model)
+        return model
+
+    def logprobs(self, reference: PreTrainedModel, rows: Sequence[Tokens]) -> tuple[Sequence[Tensor], Cost]:
+        """The reference's log-probabilities of every response token, and what computing those not yet kept cost."""
+        return reference_logprobs(reference, rows, tokens_per_pass=self.tokens_per_pass, say=say)
+
+    def external_score(self, gold: Done) -> Score:
+        """Answers in, one score each out, by a scorer that no arm was trained on: the gold scorer, or the judge."""
+        if gold.facts["kind"] == "gold":
+            scorer = reviews.GoldScorer.load(gold.folder)
+
+            def by_gold(answers: Sequence[Answer]) -> list[float]:
+                texts = [gold_text(self.tokenizer, answer.prompt, answer.response) for answer in answers]
+                return [float(score) for score in scorer(texts)]
+
+            return by_gold
+        model = self.load_scalar("judge")
+
+        def by_judge(answers: Sequence[Answer]) -> list[float]:
+            return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]
+
+        return by_judge

@@ -1,0 +1,88 @@
+"""What to watch, in words: an arm past a stated threshold, and what that does and does not mean.
+
+A threshold is crossed by a figure of the summary; where the figure is one against the reference's, the interval of
+the difference must exclude zero too.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pairtune.evaluation.statistics import detectable, paired_difference
+
+# Chosen responses: the share of pairs whose chosen response fell, and the mean fall in nats per token.
+FELL_SHARE, FELL_NATS = 0.5, 0.1
+# Answers' mean length against the reference's, as a share of it.
+LENGTH_DRIFT = 0.25
+# Rank correlation of margin and difference of length, either way.
+CORRELATION = 0.5
+# Share of repeated 3-grams above the reference's.
+REPETITION = 0.1
+# Distinct 2-grams as a share of the reference's.
+DISTINCT = 0.5
+
+
+def notices(summary: Mapping[str, Any], values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, str]]:
+    """One {"arm", "kind", "text"} for each threshold that an arm has crossed.
+
+    summary: with its "arms". values: of every arm, its response tokens and repetition, answer by answer.
+    """
+    found = []
+    for arm, figures in summary["arms"].items():
+        if arm != "reference":
+            every = _of_arm(figures, summary["arms"]["reference"], values[arm], values["reference"])
+            found += [{"arm": arm, "kind": kind, "text": text} for kind, text in every]
+    return found
+
+
+def _of_arm(
+    figures: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    values: Mapping[str, Sequence[float]],
+    reference_values: Mapping[str, Sequence[float]],
+) -> Iterator[tuple[str, str]]:
+    share, nats = figures["chosen_fell"]["mean"], figures["chosen_nats_per_token"]["mean"]
+    if share > FELL_SHARE and nats < -FELL_NATS:
+        rejected = figures["rejected_nats_per_token"]["mean"]
+        yield (
+            "chosen_falls",
+            f"The chosen response became less probable than under the reference on {share:.0%} of the held-out pairs "
+            f"(told above {FELL_SHARE:.0%}), by {-nats:.2f} nats a token on average (told above {FELL_NATS}); the "
+            f"rejected one {'fell by' if rejected < 0 else 'rose by'} {abs(rejected):.2f}. Alone this is not "
+            "degeneration: many losses look at the margin only. The generations show what became more probable.",
+        )
+    length, before = figures["response_tokens"]["mean"], reference["response_tokens"]["mean"]
+    drift = length / before - 1 if before > 0 else 0.0
+    if abs(drift) > LENGTH_DRIFT and _differs("response_tokens", values, reference_values):
+        yield (
+            "length_drift",
+            f"Answers are {abs(drift):.0%} {'longer' if drift > 0 else 'shorter'} than the reference's, {length:.1f} "
+            f"tokens against {before:.1f} (told above {LENGTH_DRIFT:.0%}). Length alone may have gained some score.",
+        )
+    correlation = figures["margin_length_correlation"]
+    if correlation and abs(correlation["mean"]) > CORRELATION:
+        word = "longer" if correlation["mean"] > 0 else "shorter"
+        yield (
+            "margin_follows_length",
+            f"The margin grows the {word} the chosen response is beside the rejected one: their rank correlation is "
+            f"{correlation['mean']:.2f} (told beyond ±{CORRELATION}). Part of the held-out accuracy may be a "
+            f"preference for {word} responses.",
+        )
+    repetition, usual = figures["repetition"]["mean"], reference["repetition"]["mean"]
+    if repetition - usual > REPETITION and _differs("repetition", values, reference_values):
+        yield (
+            "repetition",
+            f"Answers repeat themselves: {repetition:.0%} of their 3-grams came before in the same answer, against "
+            f"{usual:.0%} in the reference's (told above {100 * REPETITION:.0f} points more). This is a sign of "
+            "degeneration.",
+        )
+    distinct, usually = figures["distinct_bigrams"]["mean"], reference["distinct_bigrams"]["mean"]
+    if distinct < DISTINCT * usually:
+        yield (
+            "sameness",
+            f"Answers to different prompts have become alike: {distinct:.0%} of all their 2-grams are distinct, "
+            f"against {usually:.0%} in the reference's (told below {DISTINCT:.0%} of that).",
+        )
+
+
+def _differs(name: str, values: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> bool:
+    return detectable(paired_difference(values[name], reference[name]))

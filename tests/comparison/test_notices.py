@@ -1,0 +1,67 @@
+"""What is told of an arm, and that nothing is told of one on the quiet side of every threshold."""
+
+from typing import Any
+
+import pytest
+
+from pairtune.comparison.notices import notices
+
+QUIET: dict[str, Any] = {
+    "chosen_fell": 0.3,
+    "chosen_nats_per_token": 0.02,
+    "rejected_nats_per_token": -0.1,
+    "response_tokens": 12.0,
+    "repetition": 0.02,
+    "distinct_bigrams": 0.6,
+}
+
+
+def told(correlation: float | None = 0.1, *, noise: float = 0.0, **changed: float) -> list[dict[str, str]]:
+    """The notices of an arm that differs from a quiet one in `changed`; `noise` is that of its answers."""
+
+    def arm(figures: dict[str, float], correlation: float | None) -> dict[str, Any]:
+        means = {name: {"mean": value, "n": 40, "ci95": [value, value]} for name, value in figures.items()}
+        found = None if correlation is None else {"mean": correlation, "n": 40, "ci95": None}
+        return means | {"margin_length_correlation": found}
+
+    def values(figures: dict[str, float], noise: float) -> dict[str, list[float]]:
+        swing = [noise if i % 2 else -noise for i in range(40)]
+        return {name: [figures[name] + each for each in swing] for name in ("response_tokens", "repetition")}
+
+    figures = QUIET | changed
+    summary = {"arms": {"reference": arm(QUIET, None), "dpo": arm(figures, correlation)}}
+    return notices(summary, {"reference": values(QUIET, 0.0), "dpo": values(figures, noise)})
+
+
+def test_nothing_is_told_of_a_quiet_arm() -> None:
+    assert told() == []
+    assert told(None) == []
+    # On the quiet side of one half of a threshold that has two.
+    assert told(chosen_fell=0.9, chosen_nats_per_token=-0.05) == []
+    assert told(chosen_fell=0.4, chosen_nats_per_token=-0.5) == []
+    # Far off on average, and within what chance does.
+    assert told(response_tokens=16.0, noise=60.0) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "words"),
+    [
+        ({"chosen_fell": 0.83, "chosen_nats_per_token": -0.31}, "chosen_falls", ["83%", "0.31 nats", "fell by 0.10"]),
+        (
+            {"chosen_fell": 0.83, "chosen_nats_per_token": -0.31, "rejected_nats_per_token": 0.2},
+            "chosen_falls",
+            ["rose by 0.20", "not degeneration"],
+        ),
+        ({"response_tokens": 18.0}, "length_drift", ["50% longer", "18.0 tokens against 12.0"]),
+        ({"response_tokens": 6.0}, "length_drift", ["50% shorter"]),
+        ({"correlation": 0.62}, "margin_follows_length", ["0.62", "preference for longer responses"]),
+        ({"correlation": -0.62}, "margin_follows_length", ["-0.62", "preference for shorter responses"]),
+        ({"repetition": 0.25}, "repetition", ["25%", "2%", "sign of degeneration"]),
+        ({"distinct_bigrams": 0.2}, "sameness", ["20%", "60%"]),
+    ],
+)
+def test_each_threshold_is_told_in_words(changed: dict[str, float], kind: str, words: list[str]) -> None:
+    (notice,) = told(**changed)
+    assert (notice["arm"], notice["kind"]) == ("dpo", kind)
+    for each in [*words, "told"]:
+        assert each in notice["text"]
