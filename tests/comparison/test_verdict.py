@@ -194,3 +194,16 @@ def test_a_small_difference_is_not_rounded_to_zero() -> None:
     told = two_arms("above")
     told["differences"]["dpo - ppo"]["gold_score"] = measured(0.004, [0.0012, 0.007])
     assert "by 0.004 standard deviations (95% interval 0.0012 to 0.01" in verdict(told)
+
+
+def test_what_was_chosen_and_by_what_is_said_where_there_was_a_choice() -> None:
+    def tried(chosen: float, *values: float) -> list[dict[str, Any]]:
+        return [{"parameters": {"beta": value, "tau": 1.0}, "chosen": value == chosen} for value in values]
+
+    found = two_arms("above")
+    assert "tried" not in verdict(found)
+    found |= {"grid": {"dpo": tried(0.3, 0.1, 0.3, 0.5)}, "pairs": {"validation": 200}}
+    said = "By the highest gold reward on 200 validation pairs, DPO at beta 0.3 of 3 tried."
+    assert verdict(found).endswith(said)
+    found["grid"]["ppo"] = tried(0.5, 0.1, 0.5)
+    assert verdict(found).endswith("DPO at beta 0.3 of 3 tried and PPO at beta 0.5 of 2 tried.")

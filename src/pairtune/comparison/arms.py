@@ -110,6 +110,7 @@ class Arms:
         model = context.load("reference")
         with uncounted():  # the reference's log-probabilities have stages of their own
             examples = self._examples(model, context.pairs.train, loss)
+            snapshots = self._snapshots(folder, model, model)
         if examples.reference is not None:
             check_first_loss(model, examples.rows, examples.reference)
         train_preference(
@@ -119,7 +120,7 @@ class Arms:
             settings.preference,
             seed=settings.seed,
             journal=Journal(candidate.method, folder, cost=context.stages.cost),
-            measure=self._snapshots(folder, model, model).take,
+            measure=snapshots.take,
             measurements=settings.evaluation.curve_points,
         )
         save_model(model, context.tokenizer, context.model_folder(candidate.name))

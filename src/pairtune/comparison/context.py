@@ -94,9 +94,12 @@ class Context:
             use_padded(model)
         return model
 
-    def logprobs(self, reference: PreTrainedModel, rows: Sequence[Tokens]) -> tuple[Sequence[Tensor], Cost]:
-        """The reference's log-probabilities of every response token, and what computing those not yet kept cost."""
-        return reference_logprobs(reference, rows, tokens_per_pass=self.tokens_per_pass, say=say)
+    def logprobs(
+        self, reference: PreTrainedModel, rows: Sequence[Tokens], *, aloud: bool = False
+    ) -> tuple[Sequence[Tensor], Cost]:
+        """The reference's log-probabilities of every response token, and what they cost; `aloud` says what was kept."""
+        tell = say if aloud else lambda line: None
+        return reference_logprobs(reference, rows, tokens_per_pass=self.tokens_per_pass, say=tell)
 
     def external_score(self, gold: Done) -> Score:
         """Answers in, one score each out, by a scorer that no arm was trained on: the gold scorer, or the judge."""

@@ -180,9 +180,9 @@ class Comparison:
             model = self.context.load("reference")
             cost = Cost()
             if wanted:
-                _, cost = self.context.logprobs(model, self.context.pairs.train)
+                _, cost = self.context.logprobs(model, self.context.pairs.train, aloud=True)
             for rows in filter(len, (self.context.pairs.heldout, self.context.pairs.validation)):
-                self.context.logprobs(model, rows)
+                self.context.logprobs(model, rows, aloud=True)
             return {"cost": cost.to_json()}
 
         inputs = {"pairs": pairs.key, "training": wanted}
@@ -201,7 +201,7 @@ class Comparison:
 
         def work(folder: Path) -> dict[str, Any]:
             rows = unrelated_rows(self.context.pairs.train, seed=self.settings.seed)
-            _, cost = self.context.logprobs(self.context.load("reference"), rows)
+            _, cost = self.context.logprobs(self.context.load("reference"), rows, aloud=True)
             return {"cost": cost.to_json()}
 
         inputs = {"pairs": pairs.key, "seed": self.settings.seed}

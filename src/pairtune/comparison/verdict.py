@@ -1,4 +1,4 @@
-"""The verdict: one to three sentences, computed from the saved numbers and from nothing else.
+"""The verdict: one to four sentences, computed from the saved numbers and from nothing else.
 
 A winner is named only where the interval of the paired difference excludes zero. Everywhere else the sentence
 says "no detectable difference", whatever the means look like.
@@ -15,7 +15,7 @@ _SPELLED = {"simpo": "SimPO"}
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """Which arm scores higher and at what KL, held-out accuracy, compute, and what didn't work.
+    """Which arm scores higher and at what KL, held-out accuracy, compute, what didn't work, and what was chosen.
 
     summary: the mapping saved as summary.json, for any list of arms. The score is the gold reward (or the
     judge's); where neither was taken, the reward model's. KeyError: a field the format promises is missing.
@@ -28,6 +28,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
         score.sentence(arms),
         _accuracy_and_compute(summary, arms),
         _join_clauses([*(score.against_reference(arms) if len(arms) > 1 else []), *_failures(failed)]),
+        _choices(summary, arms, score.name),
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
@@ -167,6 +168,21 @@ def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
         in_seconds, in_flops = (_significant(ratio) for ratio in ratios)
         clauses.append(f"{_name(arm)} took {in_seconds} times the seconds and {in_flops} times the FLOPs")
     return [f"{_join_words(clauses)} of {_name(cheapest)}"]
+
+
+def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str:
+    """Where arms were tried at several settings: at which they stand, and how that was chosen."""
+    grid: Mapping[str, Sequence[Mapping[str, Any]]] = summary.get("grid") or {}
+    chosen = [(arm, point) for arm in arms for point in grid.get(arm, []) if point["chosen"]]
+    if not chosen:
+        return ""
+    listed = []
+    for arm, point in chosen:
+        first, *others = [other["parameters"] for other in grid[arm]]
+        varied = [key for key in first if any(other[key] != first[key] for other in others)]
+        values = ", ".join(f"{key} {point['parameters'][key]:g}" for key in varied)
+        listed.append(f"{_name(arm)} at {values} of {len(grid[arm])} tried")
+    return f"By the highest {score} on {summary['pairs']['validation']} validation pairs, {_join_words(listed)}"
 
 
 def _failures(failed: Mapping[str, str]) -> list[str]:
