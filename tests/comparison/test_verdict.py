@@ -207,3 +207,11 @@ def test_what_was_chosen_and_by_what_is_said_where_there_was_a_choice() -> None:
     assert verdict(found).endswith(said)
     found["grid"]["ppo"] = tried(0.5, 0.1, 0.5)
     assert verdict(found).endswith("DPO at beta 0.3 of 3 tried and PPO at beta 0.5 of 2 tried.")
+
+
+def test_of_several_arms_those_that_cannot_be_told_apart_in_accuracy_are_named_together() -> None:
+    arms = {"dpo": arm(0.9), "ipo": arm(0.6), "kto": arm(0.5), "ppo": arm(0.4)}
+    pairs = {"ipo - dpo": "level", "kto - dpo": "level", "ppo - dpo": "below"}
+    said = verdict(summary(arms, {pair: differ("below", accuracy) for pair, accuracy in pairs.items()}))
+    assert "70.0% for KTO and 70.0% for PPO (lower by 7.8 points" in said
+    assert "; there is no detectable difference between DPO and IPO or KTO" in said

@@ -138,19 +138,23 @@ def _accuracy(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     first, accuracy = known[0]
     if len(arms) == 1:
         return [f"Its held-out accuracy is {_percent(accuracy.mean)} ({_interval(accuracy, _percent)})"]
-    listed = [f"{_percent(accuracy.mean)} for {_name(first)}"]
+    listed, level = [f"{_percent(accuracy.mean)} for {_name(first)}"], []
     for arm, accuracy in known[1:]:
         difference = _difference(summary, arm, first, "heldout_accuracy")
-        if difference is None:
-            note = ""
-        elif not detectable(difference):
-            note = f" (no detectable difference: {_interval(difference, _points)})"
-        else:
+        note = ""
+        if difference and detectable(difference):
             word = "higher" if difference.mean > 0 else "lower"
             oriented = difference if difference.mean > 0 else _negated(difference)
             note = f" ({word} by {_points(oriented.mean)} points, {_interval(oriented, _points)})"
+        elif difference and len(arms) == 2:
+            note = f" (no detectable difference: {_interval(difference, _points)})"
+        elif difference:
+            level.append(_name(arm))
         listed.append(f"{_percent(accuracy.mean)} for {_name(arm)}{note}")
-    return [f"Held-out accuracy is {_join_words(listed)}"]
+    clauses = [f"Held-out accuracy is {_join_words(listed)}"]
+    if level:
+        clauses.append(f"there is no detectable difference between {_name(first)} and {_join_words(level, 'or')}")
+    return clauses
 
 
 def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
