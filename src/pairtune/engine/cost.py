@@ -54,9 +54,14 @@ _current: ContextVar[Cost | None] = ContextVar("cost", default=None)
 
 
 @contextmanager
-def measured() -> Iterator[Cost]:
-    """Count everything the engine and the sampler do inside the block; a block around this one counts it too."""
-    release_memory()
+def measured(*, part: bool = False) -> Iterator[Cost]:
+    """Count everything the engine and the sampler do inside the block; a block around this one counts it too.
+
+    Freed memory is given back first, unless the block is a `part` of something: that takes half a second, and the
+    memory's first use again.
+    """
+    if not part:
+        release_memory()
     cost, outer = Cost(), _current.get()
     token = _current.set(cost)
     stop = threading.Event()

@@ -88,7 +88,7 @@ def reference_logprobs(
     for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
         computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens
         values: list[Tensor] = []
-        with measured() as spent:
+        with measured(part=True) as spent:
             for group, chosen, logprobs_R in _passes(model, rows, groups, progress=progress):
                 values.append(logprobs_R)
                 for i, row in zip(group, chosen, strict=True):
