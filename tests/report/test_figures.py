@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from pairtune.report import figures
+from pairtune.report import drawing, figures
 from pairtune.report.records import read
 
 COLOURS = {"reference": 0, "dpo": 1, "ppo": 2}
 
 
 def test_one_colour_for_each_arm_and_grey_for_the_reference() -> None:
-    assert figures.palette(["reference", "dpo", "ppo"]) == COLOURS
-    many = figures.palette(["reference", *(f"arm{index}" for index in range(12))])
+    assert drawing.palette(["reference", "dpo", "ppo"]) == COLOURS
+    many = drawing.palette(["reference", *(f"arm{index}" for index in range(12))])
     assert 0 not in list(many.values())[1:]
 
 

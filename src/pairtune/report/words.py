@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from pairtune.report.records import REFERENCE, Measured, Row
 
@@ -12,8 +13,40 @@ _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def arm_name(arm: str) -> str:
-    """The name people use: DPO for dpo."""
+    """The name people use: DPO for dpo, DPO (beta 0.1) for its candidate dpo@beta=0.1."""
+    name, _, at = arm.partition("@")
+    if at:
+        return f"{arm_name(name)} ({visible(at.replace('=', ' ').replace(',', ', '))})"
     return _SPELLED.get(arm, visible(arm.upper() if arm.isascii() and arm.isalpha() and len(arm) <= 4 else arm))
+
+
+def method(arm: str) -> str:
+    """The method of a candidate: dpo of dpo@beta=0.1."""
+    return arm.partition("@")[0]
+
+
+def setting(value: Any) -> str:
+    """The value of one parameter."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}".replace("-", "−") if plain else visible(str(value))
+
+
+def parameters(values: Row | None) -> str:
+    """beta 0.1, gamma 0.5"""
+    return ", ".join(f"{visible(name.replace('_', ' '))} {setting(value)}" for name, value in (values or {}).items())
+
+
+def varied(candidates: Iterable[Row]) -> list[str]:
+    """The parameters in which the candidates of one method differ; all, where they don't."""
+    rows = list(candidates)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [name for name in names if len({setting(row.get(name)) for row in rows}) > 1] or names
+
+
+def choice(summary: Row, arm: str) -> str | None:
+    """best of 4; None where nothing was to choose."""
+    candidates = (summary.get("grid") or {}).get(arm) or []
+    return f"best of {len(candidates)}" if len(candidates) > 1 else None
 
 
 def gold_name(summary: Row) -> str:
