@@ -113,37 +113,46 @@ def label_points(
     points: Sequence[tuple[float, float, str, str]],
     lines: Sequence[tuple[Sequence[float], Sequence[float]]],
 ) -> None:
-    """A text (x, y, text, colour) beside each point, where it hides no other text and least of the lines (xs, ys)."""
-    drawn = [
-        _in_points(axes, float(x), float(y))
-        for xs, ys in lines
-        for share in np.linspace(0, len(xs) - 1, 20 * len(xs))
-        for x, y in [[np.interp(share, range(len(xs)), of) for of in (xs, ys)]]
+    """A text (x, y, text, colour) beside each point: off other texts, else off other points, else off lines."""
+    corners = [_in_points(axes, x, y) for xs, ys in lines for x, y in zip(xs, ys, strict=True)]
+    between = [
+        place for xs, ys in lines for place in _along([_in_points(axes, *at) for at in zip(xs, ys, strict=True)])
     ]
-    taken: list[Box] = []
+    taken: list[_Box] = []
     for x, y, text, shade in points:
-        text = short(text, 16)
-        at_x, at_y = _in_points(axes, x, y)
-        boxes = []
-        for across, up, align in _AROUND:
-            width = len(text) * _LETTER
-            left = at_x + across - {"left": 0.0, "center": width / 2, "right": width}[align]
-            boxes.append((left, at_y + up - _HEIGHT / 2, left + width, at_y + up + _HEIGHT / 2))
-        hidden = [
-            100 * sum(_overlaps(box, other) for other in taken) + sum(_overlaps(box, place * 2) for place in drawn)
-            for box in boxes
-        ]
+        text, at = short(text, 16), _in_points(axes, x, y)
+        others = [_around(corner) for corner in corners if corner != at]
+        boxes = [_beside(at, offset, align, len(text) * _LETTER) for *offset, align in _AROUND]
+        hidden = [(_count(box, taken), _count(box, others), _count(box, between)) for box in boxes]
         best = hidden.index(min(hidden))
         taken.append(boxes[best])
         across, up, align = _AROUND[best]
         write(axes, text, (x, y), (across, up), shade, align=align)
 
 
-Box = tuple[float, float, float, float]
+_Box = tuple[float, float, float, float]
+"""Left, low, right and high, in points."""
 
 
-def _overlaps(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _along(corners: Sequence[tuple[float, float]]) -> list[_Box]:
+    """Small boxes along a line."""
+    shares = np.linspace(0, len(corners) - 1, 20 * len(corners))
+    x, y = (np.interp(shares, range(len(corners)), of) for of in zip(*corners, strict=True))
+    return [_around((float(left), float(up)), 0.5) for left, up in zip(x, y, strict=True)]
+
+
+def _around(at: tuple[float, float], reach: float = 7.0) -> _Box:
+    return at[0] - reach, at[1] - reach, at[0] + reach, at[1] + reach
+
+
+def _beside(at: tuple[float, float], offset: Sequence[float], align: str, width: float) -> _Box:
+    left = at[0] + offset[0] - {"left": 0.0, "center": width / 2, "right": width}[align]
+    middle = at[1] + offset[1]
+    return left, middle - _HEIGHT / 2, left + width, middle + _HEIGHT / 2
+
+
+def _count(box: _Box, others: Sequence[_Box]) -> int:
+    return sum(box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in others)
 
 
 def _in_points(axes: Axes, x: float, y: float) -> tuple[float, float]:
