@@ -235,7 +235,7 @@ def make_grid_summary() -> dict[str, Any]:
         chosen = next(row for row in grid[method] if row["chosen"])
         own = arm_summary("ppo" if method == "ppo" else "dpo")
         if method != "ppo":
-            own["seconds"] = {"reference": 21.0, chosen["arm"]: 81.2}
+            own["seconds"] = {"reference": 21.0, method: 81.2}
         arms[method] = own | {
             "gold_score": mean(best[0] - 0.03),
             "kl_from_reference": mean(best[1] * 1.02, 0.2),
@@ -243,6 +243,7 @@ def make_grid_summary() -> dict[str, Any]:
             "parameters": chosen["parameters"] | ({"gamma": 0.5} if method == "simpo" else {}),
             "distinct_bigrams": {"mean": 0.61 if method == "ppo" else 0.84, "n": 256, "ci95": None},
             "chosen_nats_per_token": mean(-0.031, 0.006, 512),
+            "rejected_nats_per_token": mean(-0.06, 0.01, 512),
             "chosen_fell": mean(0.613, 0.04, 512),
             "margin_length_correlation": mean(0.18, 0.09, 512),
         }
@@ -310,7 +311,7 @@ def grid_summary() -> dict[str, Any]:
 def grid_dir(tmp_path: Path) -> Path:
     folder = write_run(tmp_path / "grid", make_grid_summary())
     trained = list(GRID)
-    rows = [row for arm in trained for row in steps(f"{arm}@beta=0.1", 40, 81)]
+    rows = [row for arm in trained for row in steps(arm, 40, 81)]
     rows += [row for place, arm in enumerate(trained) for row in watched(arm, 1 + 0.15 * place)]
     write_rows(folder / "records.jsonl", [*steps("reward", 64, 212), *rows])
     answers = [row for row in samples(20) if row["arm"] != "ppo"]

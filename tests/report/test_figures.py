@@ -53,12 +53,6 @@ def test_ppo_starts_after_its_reward_model(summary: dict[str, Any]) -> None:
     assert figures.seconds_before(summary) == {"reference": 0.0, "dpo": 21.0, "ppo": 212.0}
 
 
-def test_a_candidate_starts_after_the_stages_before_it(grid_summary: dict[str, Any]) -> None:
-    before = figures.seconds_before(grid_summary)
-    assert before["dpo"] == before["dpo+0.2*sft"] == 21.0
-    assert before["ppo"] == 212.0
-
-
 def texts(svg: str) -> dict[str, tuple[float, float]]:
     """Each text of a figure and where it stands; texts that appear twice by their last place."""
     found = re.findall(r'<text [^>]*?(?:translate\(([\d.]+) ([\d.]+)\)|x="([\d.]+)" y="([\d.]+)")[^>]*>([^<]*)<', svg)

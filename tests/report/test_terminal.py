@@ -110,7 +110,6 @@ def test_hidden_characters_become_visible(text: str, safe: str) -> None:
         (words.arm_name, "simpo", "SimPO"),
         (words.arm_name, "dpo", "DPO"),
         (words.arm_name, "my arm", "my arm"),
-        (words.arm_name, "simpo@beta=2,gamma=0.5", "SimPO (beta 2, gamma 0.5)"),
         (words.parameters, {"kl_coefficient": 0.02, "beta": -1e-05}, "kl coefficient 0.02, beta −1e−05"),
         (words.parameters, None, ""),
         (words.varied, [{"beta": 1, "gamma": 2}, {"beta": 1, "gamma": 3}], ["gamma"]),

@@ -121,11 +121,11 @@ def learning_curves_png(run_dir: Path, path: Path) -> None:
 
 
 def seconds_before(summary: Row) -> dict[str, float]:
-    """Per arm, the seconds of the stages listed before its own (or its candidates'): PPO's reward model, for one."""
+    """Per arm, the seconds of the stages listed before its own: PPO's reward model, for one."""
     before = {}
     for arm, numbers in summary["arms"].items():
         stages = list((numbers.get("seconds") or {}).items())
-        own = next((index for index, (stage, _) in enumerate(stages) if words.method(stage) == arm), 0)
+        own = next((index for index, (stage, _) in enumerate(stages) if stage == arm), 0)
         before[arm] = float(sum(spent for _, spent in stages[:own]))
     return before
 

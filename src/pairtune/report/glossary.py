@@ -87,6 +87,11 @@ GLOSSARY = (
         "averaged over pairs. Below zero they became less probable than under the reference.",
     ),
     Term(
+        "rejected_nats_per_token",
+        "Rejected, nats per token",
+        "The same for the rejected responses.",
+    ),
+    Term(
         "chosen_fell",
         "Chosen fell",
         "Share of held-out pairs whose chosen response became less probable than under the reference. By itself "

@@ -134,13 +134,11 @@ _QUALITY: Figures = (
     ("response_tokens", "Response tokens", words.tenths),
     ("repetition", "Repetition", words.decimal),
     ("distinct_bigrams", "Distinct 2-grams", words.percent),
-    ("chosen_nats_per_token", "Chosen, nats per token", words.decimal),
+    ("chosen_nats_per_token", "Chosen, nats per token", words.thousandths),
+    ("rejected_nats_per_token", "Rejected, nats per token", words.thousandths),
     ("chosen_fell", "Chosen fell", words.percent),
     ("margin_length_correlation", "Margin and length", words.decimal),
 )
-
-_LATER = {field for field, _, _ in _QUALITY[-4:]} | {"own_accuracy"}
-"""Figures that runs of earlier versions lack: no row of dashes for those."""
 
 _COST: Figures = (
     ("tokens_processed", "Tokens", words.whole),
@@ -170,7 +168,7 @@ def _quality(summary: Row, arms: Sequence[str]) -> list[Line]:
     lines = [
         Line(key, title, [_measure(arm.get(key), show) for arm in numbers])
         for key, title, show in _QUALITY
-        if key not in _LATER or any(key in arm for arm in numbers)
+        if any(key in arm for arm in numbers)  # runs of earlier versions lack some
     ]
     settings = [
         Cell(words.parameters(values), _choice(summary, arm), prose=True)
@@ -192,6 +190,7 @@ _WATCHED = {
     "length_drift": "response_tokens",
     "margin_follows_length": "margin_length_correlation",
     "repetition": "repetition",
+    "sameness": "distinct_bigrams",
 }
 """Kinds of notices, and the glossary entries of the figures behind them."""
 
@@ -216,8 +215,8 @@ def _candidate_figures(summary: Row) -> Figures:
     )
 
 
-def _grid(summary: Row) -> list[tuple[str, list[tuple[Row, str, list[Cell]]]]]:
-    """Per method: each candidate's row, its settings and its figures on the validation split."""
+def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell]]]]]:
+    """Per method: its seconds in all, and each candidate's row, settings and figures on the validation split."""
     methods = []
     for method, candidates in (summary.get("grid") or {}).items():
         varied = words.varied(row["parameters"] for row in candidates)
@@ -227,7 +226,7 @@ def _grid(summary: Row) -> list[tuple[str, list[tuple[Row, str, list[Cell]]]]]:
             cells.append(Cell(words.seconds(row["seconds"]) if row.get("seconds") else words.NOTHING))
             label = words.parameters({name: row["parameters"].get(name) for name in varied})
             rows.append((row, label, cells))
-        methods.append((method, rows))
+        methods.append((method, sum(row.get("seconds") or 0.0 for row in candidates), rows))
     return methods
 
 
@@ -257,7 +256,7 @@ def _cost(summary: Row, arms: Sequence[str]) -> list[Line]:
 def _time(stages: Row) -> Cell:
     if not any(stages.values()):
         return Cell(words.NOTHING)
-    by_stage = " + ".join(f"{words.method(stage)} {words.seconds(spent)}" for stage, spent in stages.items())
+    by_stage = " + ".join(f"{stage} {words.seconds(spent)}" for stage, spent in stages.items())
     return Cell(words.seconds(sum(stages.values())), by_stage if len(stages) > 1 else "")
 
 
@@ -304,20 +303,14 @@ _NO_METRIC = ("step", "seconds")
 
 
 def _training(run: Run, colours: dict[str, int]) -> Iterator[tuple[str, int, int, list[Markup]]]:
-    """Per stage: its name, its steps, the span of the running mean, and a curve for each of its metrics.
-
-    Of a grid, the chosen candidates only: the others are no arms.
-    """
-    grid = (run.summary.get("grid") or {}).values()
-    passed_over = {row.get("arm") for candidates in grid for row in candidates if not row.get("chosen")}
+    """Per stage: its name, its steps, the span of the running mean, and a curve for each of its metrics."""
     stages: dict[str, list[Row]] = {}
     for row in run.steps:
-        if row.get("stage") not in passed_over:
-            stages.setdefault(str(row.get("stage")), []).append(row)
+        stages.setdefault(str(row.get("stage")), []).append(row)
     for stage, rows in stages.items():
         metrics = sorted({key for row in rows for key in row} - set(_NO_METRIC))
         metrics.sort(key=lambda metric: _FIRST.index(metric) if metric in _FIRST else len(_FIRST))
-        curves = [figures.training_curve(rows, metric, colours.get(words.method(stage), 0)) for metric in metrics]
+        curves = [figures.training_curve(rows, metric, colours.get(stage, 0)) for metric in metrics]
         yield stage, len(rows), figures.smoothing(len(rows)), [Markup(svg) for svg in curves if svg]
 
 

@@ -13,16 +13,8 @@ _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def arm_name(arm: str) -> str:
-    """The name people use: DPO for dpo, DPO (beta 0.1) for its candidate dpo@beta=0.1."""
-    name, _, at = arm.partition("@")
-    if at:
-        return f"{arm_name(name)} ({visible(at.replace('=', ' ').replace(',', ', '))})"
+    """The name people use: DPO for dpo."""
     return _SPELLED.get(arm, visible(arm.upper() if arm.isascii() and arm.isalpha() and len(arm) <= 4 else arm))
-
-
-def method(arm: str) -> str:
-    """The method of a candidate: dpo of dpo@beta=0.1."""
-    return arm.partition("@")[0]
 
 
 def setting(value: Any) -> str:
@@ -87,6 +79,11 @@ def decimal(value: float) -> str:
 def tenths(value: float) -> str:
     """One decimal."""
     return f"{value:,.1f}".replace("-", "−")
+
+
+def thousandths(value: float) -> str:
+    """Three decimals, for nats per token."""
+    return f"{value:.3f}".replace("-", "−")
 
 
 def percent(share: float) -> str:
