@@ -40,6 +40,9 @@ def test_six_arms_with_their_settings_and_what_to_watch(grid_summary: dict[str, 
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     assert text.count("best of 4") == 5
+    assert "beta 2" in text
+    assert text.count("−0.12 to 0.28") == 1, "an interval with two signs stays on its line"
+    assert "gamma" not in text, "it was the same for every candidate"
     assert text.count("66.0 to 74.0") == 5, "the interval of the own criterion, on one line"
     words_in_order = " ".join(text.split())
     place = 0
@@ -103,6 +106,10 @@ def test_hidden_characters_become_visible(text: str, safe: str) -> None:
         (words.decimal, -0.314, "−0.31"),
         (words.decimal, 0.0012, "0.0012"),
         (words.decimal, 12345.0, "1.2×10⁴"),
+        (words.decimal, -9.7e-5, "−9.7×10⁻⁵"),
+        (words.decimal, 1e-12, "0.00"),
+        (words.thousandths, -0.0374, "−0.037"),
+        (words.thousandths, -0.0002, "0.000"),
         (words.scientific, 0, "0"),
         (words.scientific, 3.14e-7, "3.1×10⁻⁷"),
         (words.seconds, 3.21, "3.2 s"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pairtune.report import drawing, words
 from pairtune.report.records import REFERENCE, Measured, Row, measured, read
@@ -203,6 +203,8 @@ def _draw_curve(
             axes.fill_between(x, bounds[:, 0], bounds[:, 1], color=shade, alpha=min(0.15, 0.4 / len(arms)), linewidth=0)
             drawing.line(axes, x, y, colours.get(arm, 0))
             ends.append((x[-1], y[-1], arm))
+    if over == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     drawing.name_axes(axes, title, "training step" if over == "step" else "training seconds, earlier stages included")
     if field.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

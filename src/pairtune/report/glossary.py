@@ -122,7 +122,7 @@ GLOSSARY = (
         "seconds",
         "Seconds",
         "Wall-clock training time, in total and by stage, without evaluation. An arm is charged for "
-        "every stage it needs, also where arms share one.",
+        "every stage it needs, also where arms share one; of a grid, for the chosen candidate.",
     ),
     Term("tokens_processed", "Tokens", "Tokens that passed through a model while the arm was trained."),
     Term("flops", "FLOPs", "Floating-point operations of training."),

@@ -171,7 +171,9 @@ def _quality(summary: Row, arms: Sequence[str]) -> list[Line]:
         if any(key in arm for arm in numbers)  # runs of earlier versions lack some
     ]
     settings = [
-        Cell(words.parameters(values), _choice(summary, arm), prose=True)
+        Cell(
+            words.parameters(values).replace(" ", "\u00a0").replace(",\u00a0", ", "), _choice(summary, arm), prose=True
+        )
         if (values := summary["arms"][arm].get("parameters"))
         else Cell(words.NOTHING)
         for arm in arms

@@ -25,7 +25,8 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     arms = {arm: numbers for arm, numbers in summary["arms"].items() if arm not in failed}
     measures = [each for each in _MEASURES if each[0] != "own_accuracy" or any(each[0] in arm for arm in arms.values())]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("Arm", overflow="fold", min_width=9)
+    # What stands under an arm's name wraps before any interval does: four of those and the cost take 68 columns.
+    table.add_column("Arm", overflow="fold", min_width=9, max_width=max(12, console.width - 68))
     for title in (*(title for _, title, _ in measures), "Cost"):
         table.add_column(title, justify="right", overflow="fold")
     for arm, numbers in arms.items():
@@ -58,8 +59,11 @@ def _watch(notices: list[Mapping[str, Any]], console: Console) -> None:
 
 
 def _named(summary: Mapping[str, Any], arm: str) -> Text:
-    """The arm's name, and under it the settings of its objective and out of how many they were chosen."""
-    under = (words.parameters(summary["arms"][arm].get("parameters")), words.choice(summary, arm))
+    """The arm's name, and under it its settings; of a grid, those that were chosen, and out of how many."""
+    settings = summary["arms"][arm].get("parameters") or {}
+    if tried := (summary.get("grid") or {}).get(arm):
+        settings = {name: settings.get(name) for name in words.varied(row["parameters"] for row in tried)}
+    under = (words.parameters(settings), words.choice(summary, arm))
     return Text(words.arm_name(arm), style="bold").append(
         "".join(f"\n{text}" for text in under if text), style="not bold dim"
     )

@@ -68,10 +68,10 @@ def _visible_character(character: str) -> str:
 
 def decimal(value: float) -> str:
     """Two decimals, or two significant digits where those would read as zero."""
-    if abs(value) >= 1e4:
-        return scientific(value)
     if abs(value) < 1e-9:  # what rounding leaves of a zero
         value = 0.0
+    if abs(value) >= 1e4 or 0 < abs(value) < 1e-4:
+        return scientific(value)
     text = f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.2g}"
     return text.replace("-", "−")
 
@@ -83,7 +83,8 @@ def tenths(value: float) -> str:
 
 def thousandths(value: float) -> str:
     """Three decimals, for nats per token."""
-    return f"{value:.3f}".replace("-", "−")
+    text = f"{value:.3f}"
+    return "0.000" if text == "-0.000" else text.replace("-", "−")
 
 
 def percent(share: float) -> str:
