@@ -195,6 +195,131 @@ def run_dir(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", make_summary())
 
 
+GRID = {
+    "dpo": ("beta", {0.05: (0.71, 6.4), 0.1: (0.78, 3.1), 0.3: (0.41, 0.9), 0.5: (0.28, 0.4)}),
+    "ipo": ("beta", {0.05: (0.52, 8.9), 0.1: (0.63, 4.2), 0.3: (0.55, 1.6), 0.5: (0.36, 0.7)}),
+    "dpo+0.2*sft": ("beta", {0.05: (0.49, 3.6), 0.1: (0.53, 2.3), 0.3: (0.3, 0.8), 0.5: (0.22, 0.35)}),
+    "simpo": ("beta", {1.0: (0.2, 1.4), 2.0: (0.44, 5.5), 2.5: None, 4.0: (0.38, 11.8)}),
+    "ppo": ("kl_coefficient", {0.01: (1.1, 9.5), 0.02: (1.22, 6.9), 0.05: (0.84, 2.9), 0.2: (0.24, 0.5)}),
+}
+"""Per method: what was varied, and where each value ends on validation: gold reward and KL; None where it failed."""
+
+
+def candidate(method: str, name: str, value: float, ends: tuple[float, float] | None, best: float) -> dict[str, Any]:
+    row = {"arm": f"{method}@{name}={value:g}", "parameters": {name: value}, "failed": None}
+    if ends is None:
+        figures = dict.fromkeys(
+            ("gold_score", "kl_from_reference", "accuracy", "reward_model_score", "response_tokens", "seconds")
+        )
+        return row | figures | {"chosen": False, "failed": "RuntimeError: the loss is not a number at step 12"}
+    gold, kl = ends
+    return row | {
+        "chosen": gold == best,
+        "seconds": 81.2,
+        "gold_score": mean(gold, 0.15, 100),
+        "kl_from_reference": mean(kl, 0.1 + 0.07 * kl, 100),
+        "accuracy": mean(0.64 + gold / 20, 0.07, 100),
+        "reward_model_score": mean(1.1 * gold, 0.2, 100),
+        "response_tokens": mean(17 + kl / 3, 1.4, 100),
+    }
+
+
+def make_grid_summary() -> dict[str, Any]:
+    """Six arms, five of them chosen from a grid of four values each, with everything that is watched."""
+    summary = make_summary()
+    grid = {}
+    arms = {"reference": arm_summary("reference") | {"own_accuracy": None, "parameters": {}}}
+    for method, (name, values) in GRID.items():
+        best = max(ends for ends in values.values() if ends)
+        grid[method] = [candidate(method, name, value, ends, best[0]) for value, ends in values.items()]
+        chosen = next(row for row in grid[method] if row["chosen"])
+        own = arm_summary("ppo" if method == "ppo" else "dpo")
+        if method != "ppo":
+            own["seconds"] = {"reference": 21.0, method: 81.2}
+        arms[method] = own | {
+            "gold_score": mean(best[0] - 0.03),
+            "kl_from_reference": mean(0.08 if method == "ipo" else best[1] * 1.02, 0.2),
+            "own_accuracy": mean(0.7, 0.04, 512),
+            "parameters": chosen["parameters"] | ({"gamma": 0.5} if method == "simpo" else {}),
+            "distinct_bigrams": {"mean": 0.61 if method == "ppo" else 0.84, "n": 256, "ci95": None},
+            "chosen_nats_per_token": mean(-0.031, 0.006, 512),
+            "rejected_nats_per_token": mean(-0.06, 0.01, 512),
+            "chosen_fell": mean(0.613, 0.04, 512),
+            "margin_length_correlation": mean(0.18, 0.09, 512),
+        }
+    notices = [
+        {
+            "arm": "dpo",
+            "kind": "chosen_falls",
+            "text": "Chosen responses became less probable on 61% of held-out pairs, by 0.03 nats per token. "
+            "That alone is not degeneration: rejected ones fell further.",
+        },
+        {
+            "arm": "ppo",
+            "kind": "length_drift",
+            "text": "Answers are 4.1 tokens longer than the reference's, by more than a fifth.",
+        },
+        {
+            "arm": "ppo",
+            "kind": "repetition",
+            "text": "31% of an answer's 3-grams repeat an earlier one (reference 4%).",
+        },
+    ]
+    names = list(arms)
+    differences = {
+        f"{first} - {second}": {
+            "gold_score": mean(arms[first]["gold_score"]["mean"] - arms[second]["gold_score"]["mean"], 0.12),
+            "heldout_accuracy": mean(0.012, 0.04, 512),
+            "reward_model_score": mean(0.3, 0.2),
+            "response_tokens": mean(0.3, 1.9),
+        }
+        for place, second in enumerate(names)
+        for first in names[place + 1 :]
+    }
+    pairs = {"train": 1024, "heldout": 512, "validation": 200}
+    return summary | {"arms": arms, "grid": grid, "notices": notices, "differences": differences, "pairs": pairs}
+
+
+def watched(arm: str, scale: float) -> Iterable[dict[str, Any]]:
+    """Evaluations as they are with what is watched, drawn like DPO's."""
+    for row in evaluations("ppo" if arm == "ppo" else "dpo", 90 if arm == "ppo" else 128, 81):
+        done = row["seconds"] / 81
+        raised = {
+            key: {"mean": scale * row[key]["mean"], "n": 256, "ci95": [scale * bound for bound in row[key]["ci95"]]}
+            for key in ("gold_score", "kl_from_reference")
+        }
+        yield (
+            row
+            | raised
+            | {
+                "arm": arm,
+                "chosen_fell": mean(0.5 + 0.11 * done, 0.04),
+                "chosen_nats_per_token": mean(-0.03 * scale * done, 0.005),
+                "response_tokens": mean(17 + 4 * scale * done, 1.2),
+                "repetition": mean(0.04, 0.01),
+                "margin_length_correlation": None if done == 0 else mean(0.2, 0.1),
+            }
+        )
+
+
+@pytest.fixture
+def grid_summary() -> dict[str, Any]:
+    return make_grid_summary()
+
+
+@pytest.fixture
+def grid_dir(tmp_path: Path) -> Path:
+    folder = write_run(tmp_path / "grid", make_grid_summary())
+    trained = list(GRID)
+    rows = [row for arm in trained for row in steps(arm, 40, 81)]
+    rows += [row for place, arm in enumerate(trained) for row in watched(arm, 1 + 0.15 * place)]
+    write_rows(folder / "records.jsonl", [*steps("reward", 64, 212), *rows])
+    answers = [row for row in samples(20) if row["arm"] != "ppo"]
+    also = [row | {"arm": arm} for row in answers if row["arm"] == "dpo" for arm in trained[1:]]
+    write_rows(folder / "samples.jsonl", [*answers, *also])
+    return folder
+
+
 @pytest.fixture
 def rewrite() -> Callable[[Path, Iterable[Mapping[str, Any]]], None]:
     return write_rows

@@ -1,20 +1,21 @@
 """The figures: the same string each time, nothing from outside, the numbers where they belong."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pairtune.report import figures
+from pairtune.report import drawing, figures
 from pairtune.report.records import read
 
 COLOURS = {"reference": 0, "dpo": 1, "ppo": 2}
 
 
 def test_one_colour_for_each_arm_and_grey_for_the_reference() -> None:
-    assert figures.palette(["reference", "dpo", "ppo"]) == COLOURS
-    many = figures.palette(["reference", *(f"arm{index}" for index in range(12))])
+    assert drawing.palette(["reference", "dpo", "ppo"]) == COLOURS
+    many = drawing.palette(["reference", *(f"arm{index}" for index in range(12))])
     assert 0 not in list(many.values())[1:]
 
 
@@ -50,6 +51,77 @@ def test_a_point_without_an_interval_is_drawn_without_a_band() -> None:
 
 def test_ppo_starts_after_its_reward_model(summary: dict[str, Any]) -> None:
     assert figures.seconds_before(summary) == {"reference": 0.0, "dpo": 21.0, "ppo": 212.0}
+
+
+def texts(svg: str) -> dict[str, tuple[float, float]]:
+    """Each text of a figure and where it stands; texts that appear twice by their last place."""
+    found = re.findall(r'<text [^>]*?(?:translate\(([\d.]+) ([\d.]+)\)|x="([\d.]+)" y="([\d.]+)")[^>]*>([^<]*)<', svg)
+    return {text: (float(x1 or x2), float(y1 or y2)) for x1, y1, x2, y2, text in found}
+
+
+def test_the_grid_names_each_method_and_rings_what_was_chosen(grid_summary: dict[str, Any]) -> None:
+    candidates, colours = grid_summary["grid"], drawing.palette(list(grid_summary["arms"]))
+    drawn = figures.grid(candidates, "Gold reward (sd)", colours)
+    assert drawn
+    assert drawn == figures.grid(candidates, "Gold reward (sd)", colours)
+    assert {"Reference", "DPO", "IPO", "dpo+0.2*sft", "SimPO", "PPO", "Gold reward (sd) over KL, every candidate"} <= {
+        *texts(drawn)
+    }
+    unchosen = {method: [row | {"chosen": False} for row in rows] for method, rows in candidates.items()}
+    without = figures.grid(unchosen, "Gold reward (sd)", colours)
+    assert without
+    rings = [svg.count("stroke: var(--ink") for svg in (drawn, without)]
+    assert rings[0] > rings[1] == 0
+    assert not re.search(r"https?:|<!|<\?|<metadata|<image", drawn)
+
+
+def test_a_method_of_the_grid_shows_its_values_before_the_others(grid_summary: dict[str, Any]) -> None:
+    candidates, colours = grid_summary["grid"], drawing.palette(list(grid_summary["arms"]))
+    drawn = figures.grid(candidates, "Gold reward (sd)", colours, method="simpo")
+    assert drawn
+    shown = texts(drawn)
+    assert {"1", "2", "4", "SimPO by beta: Gold reward (sd)"} <= set(shown)
+    assert "2.5" not in shown, "a candidate that failed has no point"
+    assert "1.2" in shown, "the scale of all methods: SimPO's own ends at 0.6"
+    assert "var(--arm-4" in drawn
+    assert "var(--arm-1" not in drawn
+    assert shown["1"][0] < shown["2"][0] < shown["4"][0], "more KL is further right"
+    assert figures.grid({"simpo": candidates["simpo"][2:3]}, "Gold", colours, method="simpo") is None
+    assert figures.grid({"simpo": candidates["simpo"][2:3]}, "Gold", colours) is None
+    assert figures.grid({}, "Gold", colours) is None
+
+
+def test_a_grid_of_two_settings_names_what_varies() -> None:
+    ends = {"gold_score": {"mean": 0.5, "n": 9, "ci95": None}, "kl_from_reference": {"mean": 1.0, "n": 9, "ci95": None}}
+    rows = [{"arm": "x", "parameters": {"beta": 2.0, "gamma": g, "tau": 1.0 + g}} | ends for g in (0.5, 1.5)]
+    drawn = figures.grid({"simpo": rows}, "Gold", {"simpo": 1}, method="simpo")
+    assert drawn
+    assert {"0.5, 1.5", "1.5, 2.5", "SimPO by gamma, tau: Gold"} <= set(texts(drawn))
+
+
+@pytest.mark.parametrize("field", ["chosen_nats_per_token", "response_tokens", "gold_score"])
+def test_five_names_at_one_place_stand_apart(field: str) -> None:
+    arms = ["dpo", "ipo", "kto", "simpo", "dpo+0.2*sft"]
+    value = {"mean": -0.02, "n": 9, "ci95": [-0.03, -0.01]}
+    rows = [{"arm": arm, "step": step, "seconds": 1.0, field: value} for arm in arms for step in (0, 8)]
+    drawn = figures.learning_curve(rows, field, "Title", drawing.palette(arms), over="step")
+    assert drawn
+    shown = texts(drawn)
+    heights = sorted(shown[name][1] for name in ("DPO", "IPO", "KTO", "SimPO", "dpo+0.2*sft"))
+    assert min(above - below for below, above in itertools.pairwise(heights)) > 9
+
+
+def test_values_at_one_place_do_not_hide_each_other() -> None:
+    near = {"gold_score": {"mean": 0.5, "n": 9, "ci95": None}}
+    rows = [
+        {"arm": "x", "parameters": {"beta": beta}, "kl_from_reference": {"mean": 5 + beta, "n": 9, "ci95": None}} | near
+        for beta in (0.1, 0.2, 0.3, 0.4)
+    ]
+    drawn = figures.grid({"dpo": rows}, "Gold", {"dpo": 1}, method="dpo")
+    assert drawn
+    shown = [texts(drawn)[value] for value in ("0.1", "0.2", "0.3", "0.4")]
+    for one, other in itertools.combinations(shown, 2):
+        assert abs(one[0] - other[0]) > 14 or abs(one[1] - other[1]) > 9
 
 
 def test_the_picture_for_the_readme(run_dir: Path) -> None:

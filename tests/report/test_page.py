@@ -83,6 +83,80 @@ def test_in_the_order_a_reader_asks(run_dir: Path) -> None:
     assert places == sorted(places)
 
 
+def test_with_a_grid_what_to_watch_comes_first(grid_dir: Path) -> None:
+    text = read_page(grid_dir)
+    order = (
+        "DPO, IPO, dpo+0.2*sft, SimPO and PPO, compared",
+        "1,024 to train on, 200 to choose on, 512 held out",
+        "DPO has a higher gold reward",
+        "<h2>What to watch",
+        "<dd>Chosen responses became less probable on 61% of held-out pairs",
+        '<a href="#chosen_fell">Chosen fell</a>',
+        "<dd>Answers are 4.1 tokens longer",
+        "<dd>31% of an answer&#39;s 3-grams",
+        "<h2>The arms",
+        '<a href="#parameters">Settings of the objective',
+        '<a href="#heldout_accuracy">Held-out accuracy',
+        '<a href="#own_accuracy">Own criterion',
+        '<a href="#distinct_bigrams">',
+        '<a href="#chosen_nats_per_token">',
+        '<a href="#rejected_nats_per_token">',
+        '<a href="#chosen_fell">',
+        '<a href="#margin_length_correlation">',
+        "<h2>Paired differences",
+        "<h2>The grid",
+        "<h2>Learning curves",
+        ">Chosen response (nats per token)<",
+        ">Response tokens<",
+        "<h2>Training curves",
+    )
+    place = 0
+    for words in order:
+        place = text.index(words, place)
+    assert re.search(r'"#own_accuracy">Own criterion</a></th><td>\s*<span class="value">–</span>', text), (
+        "the reference"
+    )
+    for words in (
+        "−0.037 to −0.025, n 512",
+        "−0.070 to −0.050, n 512",
+        "57.3 to 65.3%, n 512",
+        "no interval, n 256",
+        "beta 2, gamma 0.5",
+    ):
+        assert words in text.replace("\u00a0", " ")
+    assert text.count("best of 4 on validation") == 5
+
+
+def test_the_grid_tells_how_it_was_chosen(grid_dir: Path, grid_summary: dict[str, Any]) -> None:
+    text = read_page(grid_dir)
+    section = text[text.index("<h2>The grid") : text.index("<h2>Learning curves")]
+    assert "measured on the validation split (200 pairs), never on held-out data" in section
+    assert "the candidate with the highest mean gold reward there was chosen" in section
+    assert section.count("<svg") == 6, "all methods, then each by itself"
+    assert section.count('<tr class="chosen">') == 5
+    assert "DPO</span> · 4 candidates, 325 s in all" in section
+    assert "SimPO</span> · 4 candidates, 244 s in all" in section, "one failed"
+    assert len(re.findall(r'<th scope="row">', section)) == 20
+    for setting in ("beta 0.1", "beta 2", "kl coefficient 0.02"):
+        assert f'<tr class="chosen"><th scope="row">{setting}<span class="note">chosen</span>' in section
+    assert '<td colspan="6"><b>Failed.</b> RuntimeError: the loss is not a number at step 12</td>' in section
+    grid_summary["gold_scorer"]["kind"] = "judge"
+    grid_summary["grid"] = {"dpo": grid_summary["grid"]["dpo"]}
+    write_summary(grid_dir, grid_summary)
+    text = read_page(grid_dir)
+    section = text[text.index("<h2>The grid") : text.index("<h2>Learning curves")]
+    assert "the highest mean judge score there was chosen" in section
+    assert section.count("<svg") == 1, "one method needs no figure of all"
+
+
+def test_runs_of_earlier_versions_have_no_empty_rows(run_dir: Path) -> None:
+    text = read_page(run_dir)
+    for words in ("<h2>What to watch", "<h2>The grid", "Own criterion</a>", "Chosen fell</a>", "to choose on"):
+        assert words not in text
+    assert "Settings of the objective</a>" not in text
+    assert "Chosen response (nats" not in text
+
+
 def test_every_figure_stands_with_its_n_and_interval(run_dir: Path) -> None:
     text = read_page(run_dir).replace("\u00a0", " ")
     for words in (
@@ -156,6 +230,22 @@ def test_hostile_text_is_shown_not_obeyed(run_dir: Path, summary: dict[str, Any]
     assert "{{ 7*7 }}" in text
 
 
+def test_hostile_text_in_a_grid_is_shown_not_obeyed(grid_dir: Path, grid_summary: dict[str, Any]) -> None:
+    summary = grid_summary
+    summary["arms"][HOSTILE] = summary["arms"].pop("ipo") | {"parameters": {HOSTILE: HOSTILE}}
+    summary["notices"] = [{"arm": HOSTILE, "kind": HOSTILE, "text": HOSTILE}, {"arm": None, "text": None}]
+    for place, row in enumerate(summary["grid"]["ipo"]):
+        row["parameters"] = {HOSTILE: f"{place}{HOSTILE}"}
+    summary["grid"]["ipo"][1]["failed"] = summary["grid"]["ipo"][1]["arm"] = HOSTILE
+    summary["grid"][HOSTILE] = summary["grid"].pop("ipo")
+    write_summary(grid_dir, summary)
+    text = read_page(grid_dir)
+    assert "<script" not in text
+    assert not set(text) & set("\x1b\x07\u202e\u2066\ud800")
+    for before in ("<dd>", "<b>Failed.</b> ", '<span class="prose">'):
+        assert f"{before}&lt;script&gt;alert(1)&lt;/script&gt;␛[31mred␇‹U+202E›evil" in text
+
+
 def test_a_failed_arm_is_told_and_left_out(run_dir: Path, summary: dict[str, Any]) -> None:
     summary["failed"] = {"ppo": "out of memory at step 3"}
     write_summary(run_dir, summary)
@@ -199,6 +289,11 @@ def test_a_judge_is_called_a_judge(run_dir: Path, summary: dict[str, Any]) -> No
         ("summary.json", "[]", "summary.json must hold a JSON object"),
         ("summary.json", '{"arms": [1]}', '"arms" must map'),
         ("summary.json", '{"arms": {"dpo": {"gold_score": 3}}}', "should be a mean with its n and ci95"),
+        ("summary.json", '{"arms": {"dpo": {"parameters": [1]}}}', '"parameters" of an arm must map'),
+        ("summary.json", '{"arms": {}, "grid": [1]}', '"grid" must map each method'),
+        ("summary.json", '{"arms": {}, "grid": {"dpo": 3}}', '"grid" must map each method'),
+        ("summary.json", '{"arms": {}, "grid": {"dpo": [{"arm": "dpo"}]}}', 'each with its "parameters"'),
+        ("summary.json", '{"arms": {}, "notices": {"dpo": "text"}}', '"notices" must be a list'),
         ("summary.json", "[" * 100_000, "nested too deeply"),
         ("records.jsonl", '\n{"kind": "step"}', 'records.jsonl:2: "step" must be a whole number'),
         ("samples.jsonl", '{"prompt_index": 0, "prompt": 3}', 'samples.jsonl:1: "prompt" must be text'),

@@ -9,9 +9,9 @@ from rich.console import Console
 from pairtune.report import terminal, words
 
 
-def shown(summary: dict[str, Any]) -> str:
+def shown(summary: dict[str, Any], width: int = 80) -> str:
     out = StringIO()
-    terminal.show(summary, Console(file=out, width=80, force_terminal=True, color_system=None))
+    terminal.show(summary, Console(file=out, width=width, force_terminal=True, color_system=None))
     return out.getvalue()
 
 
@@ -34,11 +34,46 @@ def test_eighty_columns_hold_everything(summary: dict[str, Any]) -> None:
     assert "Both beat the reference." in text
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_six_arms_with_their_settings_and_what_to_watch(grid_summary: dict[str, Any], width: int) -> None:
+    text = shown(grid_summary, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert text.count("best of 4") == 5
+    assert "beta 2" in text
+    assert text.count("−0.12 to 0.28") == 1, "an interval with two signs stays on its line"
+    assert "gamma" not in text, "it was the same for every candidate"
+    assert text.count("66.0 to 74.0") == 5, "the interval of the own criterion, on one line"
+    words_in_order = " ".join(text.split())
+    place = 0
+    for part in (
+        "Held-out % Own % KL (nats) Cost",
+        "IPO",
+        "beta 0.1",
+        "dpo+0.2*sft",
+        "SimPO",
+        "3,183 s",
+        "Both beat the reference.",
+        "What to watch DPO Chosen responses became less probable on 61%",
+        "PPO Answers are 4.1 tokens longer",
+        "31% of an answer's 3-grams",
+    ):
+        place = words_in_order.index(part, place)
+    assert "n = 512 n = 512 n = 256 5.4 GB" in words_in_order, "the cost stands beside the figures, not under them"
+
+
+def test_runs_of_earlier_versions_have_no_empty_column(summary: dict[str, Any]) -> None:
+    text = shown(summary)
+    for part in ("Own %", "Best of", "best of", "What to watch"):
+        assert part not in text
+
+
 def test_no_markup_and_no_escape_gets_through(summary: dict[str, Any]) -> None:
     hostile = "[red]x[/red] [/] \x1b[2J\u202e"
     summary["verdict"] = hostile
     summary["failed"] = {"ppo": hostile}
-    summary["arms"][hostile] = summary["arms"]["dpo"]
+    summary["arms"][hostile] = summary["arms"]["dpo"] | {"parameters": {hostile: hostile}}
+    summary["notices"] = [{"arm": hostile, "kind": "x", "text": hostile}, {}]
     text = shown(summary)
     assert "[red]x[/red] [/] ␛[2J‹U+202E›" in text
     assert "\x1b[2J" not in text
@@ -70,6 +105,10 @@ def test_hidden_characters_become_visible(text: str, safe: str) -> None:
         (words.decimal, -0.314, "−0.31"),
         (words.decimal, 0.0012, "0.0012"),
         (words.decimal, 12345.0, "1.2×10⁴"),
+        (words.decimal, -9.7e-5, "−9.7×10⁻⁵"),
+        (words.decimal, 1e-12, "0.00"),
+        (words.thousandths, -0.0374, "−0.037"),
+        (words.thousandths, -0.0002, "0.000"),
         (words.scientific, 0, "0"),
         (words.scientific, 3.14e-7, "3.1×10⁻⁷"),
         (words.seconds, 3.21, "3.2 s"),
@@ -77,6 +116,10 @@ def test_hidden_characters_become_visible(text: str, safe: str) -> None:
         (words.arm_name, "simpo", "SimPO"),
         (words.arm_name, "dpo", "DPO"),
         (words.arm_name, "my arm", "my arm"),
+        (words.parameters, {"kl_coefficient": 0.02, "beta": -1e-05}, "kl coefficient 0.02, beta −1e−05"),
+        (words.parameters, None, ""),
+        (words.varied, [{"beta": 1, "gamma": 2}, {"beta": 1, "gamma": 3}], ["gamma"]),
+        (words.varied, [{"beta": 1}], ["beta"]),
     ],
 )
 def test_numbers_and_names_are_written_one_way(write: Any, value: Any, text: str) -> None:

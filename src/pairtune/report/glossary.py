@@ -46,6 +46,14 @@ GLOSSARY = (
         "exactly 50%.",
     ),
     Term(
+        "own_accuracy",
+        "Own criterion",
+        "Share of held-out pairs that the method itself calls right, ties counted one half: its own loss is lower "
+        "with the labels as they are than with chosen and rejected exchanged. PPO's criterion is its reward model, "
+        "which should score the chosen response higher. Each method has another rule here, so compare the arms by "
+        "their held-out accuracy.",
+    ),
+    Term(
         "log_ratio",
         "Log-ratio",
         "log π(y|x) − log π_ref(y|x), in nats, summed over the response's tokens.",
@@ -66,10 +74,55 @@ GLOSSARY = (
         "How much of a sampled response repeats itself, on average: 0 is nothing.",
     ),
     Term(
+        "distinct_bigrams",
+        "Distinct 2-grams",
+        "Of all pairs of neighbouring tokens in the arm's sampled responses, taken together, the share that differ. "
+        "Lower means more of the same, within a response or from one to the next. It also falls as more is "
+        "written, so mind the lengths. One figure for all responses (n counts them), hence no interval.",
+    ),
+    Term(
+        "chosen_nats_per_token",
+        "Chosen, nats per token",
+        "How training moved the chosen responses of held-out pairs: the log-ratio divided by the response's tokens, "
+        "averaged over pairs. Below zero they became less probable than under the reference.",
+    ),
+    Term(
+        "rejected_nats_per_token",
+        "Rejected, nats per token",
+        "The same for the rejected responses.",
+    ),
+    Term(
+        "chosen_fell",
+        "Chosen fell",
+        "Share of held-out pairs whose chosen response became less probable than under the reference. By itself "
+        "this is no fault: most losses only ask that the rejected response falls further. Where it "
+        "is large, look at what became more probable instead: the generations show it.",
+    ),
+    Term(
+        "margin_length_correlation",
+        "Margin and length",
+        "Spearman's rank correlation, over held-out pairs, of the margin with the tokens by which the chosen "
+        "response is longer than the rejected one. Near 0 the two are unrelated, at 1 the longer response always "
+        "has the larger margin, at −1 the shorter.",
+    ),
+    Term(
+        "parameters",
+        "Settings of the objective",
+        "The values that the arm was trained with. Where several were tried, those chosen in the grid.",
+    ),
+    Term(
+        "grid",
+        "Grid, validation split",
+        "A method trained at several values gives several candidates. All are measured on the validation split: "
+        "pairs that nothing is trained on and that no held-out figure uses. The one with the highest mean gold "
+        "reward (or judge score) there is chosen. The best of several looks a little better on the split that "
+        "chose it than it is; the held-out figures of the arms are free of that.",
+    ),
+    Term(
         "seconds",
         "Seconds",
         "Wall-clock training time, in total and by stage, without evaluation. An arm is charged for "
-        "every stage it needs, also where arms share one.",
+        "every stage it needs, also where arms share one; of a grid, for the chosen candidate.",
     ),
     Term("tokens_processed", "Tokens", "Tokens that passed through a model while the arm was trained."),
     Term("flops", "FLOPs", "Floating-point operations of training."),

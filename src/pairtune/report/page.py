@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pairtune.errors import InputError
-from pairtune.report import figures, words
-from pairtune.report.glossary import GLOSSARY
+from pairtune.report import drawing, figures, words
+from pairtune.report.glossary import GLOSSARY, Term
 from pairtune.report.records import REFERENCE, Row, Run, measured, read
 
 PROMPTS_SHOWN = 12
@@ -26,6 +26,7 @@ class Cell:
     note: str = ""
     names: tuple[str, ...] = ()
     strong: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def render(run: Run) -> str:
     summary = run.summary
     failed = summary.get("failed") or {}
     arms = [arm for arm in summary["arms"] if arm not in failed]
-    colours = figures.palette(list(summary["arms"]))
+    colours = drawing.palette(list(summary["arms"]))
     environment = Environment(
         loader=PackageLoader("pairtune.report"),
         autoescape=True,
@@ -71,10 +72,14 @@ def render(run: Run) -> str:
         failed=failed,
         colours=colours,
         facts=list(_facts(summary)),
+        notices=_notices(summary),
         quality=_quality(summary, arms),
         cost=_cost(summary, arms),
         differences=_differences(summary),
         difference_titles=[title for _, title, _ in _DIFFERENCES],
+        grid=_grid(summary),
+        grid_titles=[title for _, title, _ in _candidate_figures(summary)],
+        grid_figures=list(_grid_figures(summary, colours)),
         learning=list(_learning(run, colours)),
         before=[(arm, spent) for arm, spent in figures.seconds_before(summary).items() if spent],
         training=list(_training(run, colours)),
@@ -82,7 +87,9 @@ def render(run: Run) -> str:
         prompts=len({row["prompt_index"] for row in run.samples}),
         glossary=GLOSSARY,
         environment=dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else None,
+        gold=words.gold_name(summary),
         seconds=words.seconds,
+        whole=words.whole,
         decimal=words.decimal,
     )
 
@@ -97,7 +104,9 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
     yield "Model", str(summary.get("model") or words.NOTHING)
     yield "Data", str(summary.get("data") or words.NOTHING)
     if pairs:
-        yield "Pairs", f"{words.whole(pairs['train'])} to train on, {words.whole(pairs['heldout'])} held out"
+        choosing = f"{words.whole(pairs['validation'])} to choose on, " if pairs.get("validation") else ""
+        counts = f"{words.whole(pairs['train'])} to train on, {choosing}{words.whole(pairs['heldout'])} held out"
+        yield "Pairs", counts
     yield "Seed", str(summary.get("seed", words.NOTHING))
     if summary.get("preset"):
         yield "Preset", str(summary["preset"])
@@ -114,23 +123,31 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
         yield "Whole run", words.seconds(summary["seconds_total"])
 
 
-_QUALITY: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+Figures = tuple[tuple[str, str, Callable[[float], str]], ...]
+
+_QUALITY: Figures = (
     ("gold_score", "Gold reward, sd", words.decimal),
     ("kl_from_reference", "KL, nats", words.decimal),
     ("heldout_accuracy", "Held-out accuracy", words.percent),
+    ("own_accuracy", "Own criterion", words.percent),
     ("reward_model_score", "Reward-model score", words.decimal),
     ("response_tokens", "Response tokens", words.tenths),
     ("repetition", "Repetition", words.decimal),
+    ("distinct_bigrams", "Distinct 2-grams", words.percent),
+    ("chosen_nats_per_token", "Chosen, nats per token", words.thousandths),
+    ("rejected_nats_per_token", "Rejected, nats per token", words.thousandths),
+    ("chosen_fell", "Chosen fell", words.percent),
+    ("margin_length_correlation", "Margin and length", words.decimal),
 )
 
-_COST: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+_COST: Figures = (
     ("tokens_processed", "Tokens", words.whole),
     ("flops", "FLOPs", words.scientific),
     ("peak_memory_bytes", "Peak memory", words.gigabytes),
     ("models_in_memory", "Models in memory", words.whole),
 )
 
-_DIFFERENCES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+_DIFFERENCES: Figures = (
     ("gold_score", "Gold reward, sd", words.decimal),
     ("heldout_accuracy", "Held-out accuracy", words.points),
     ("reward_model_score", "Reward-model score", words.decimal),
@@ -147,10 +164,81 @@ def _measure(saved: Any, show: Callable[[float], str], *, strong: bool = False) 
 
 
 def _quality(summary: Row, arms: Sequence[str]) -> list[Line]:
-    return [
-        Line(key, title, [_measure(summary["arms"][arm].get(key), show) for arm in arms])
+    numbers = [summary["arms"][arm] for arm in arms]
+    lines = [
+        Line(key, title, [_measure(arm.get(key), show) for arm in numbers])
         for key, title, show in _QUALITY
+        if any(key in arm for arm in numbers)  # runs of earlier versions lack some
     ]
+    settings = [
+        Cell(
+            words.parameters(values).replace(" ", "\u00a0").replace(",\u00a0", ", "), _choice(summary, arm), prose=True
+        )
+        if (values := summary["arms"][arm].get("parameters"))
+        else Cell(words.NOTHING)
+        for arm in arms
+    ]
+    chosen = Line("parameters", "Settings of the objective", settings)
+    return [chosen, *lines] if any(cell.prose for cell in settings) else lines
+
+
+def _choice(summary: Row, arm: str) -> str:
+    choice = words.choice(summary, arm)
+    return f"{choice} on validation" if choice else ""
+
+
+_WATCHED = {
+    "chosen_falls": "chosen_fell",
+    "length_drift": "response_tokens",
+    "margin_follows_length": "margin_length_correlation",
+    "repetition": "repetition",
+    "sameness": "distinct_bigrams",
+}
+"""Kinds of notices, and the glossary entries of the figures behind them."""
+
+
+def _notices(summary: Row) -> list[tuple[str, list[tuple[str, Term | None]]]]:
+    """Per arm, in the order in which they first appear: each notice's text, and the term that it is about."""
+    terms = {term.key: term for term in GLOSSARY}
+    arms: dict[str, list[tuple[str, Term | None]]] = {}
+    for notice in summary.get("notices") or []:
+        term = terms.get(_WATCHED.get(str(notice.get("kind")), ""))
+        arms.setdefault(str(notice.get("arm")), []).append((str(notice.get("text", "")), term))
+    return list(arms.items())
+
+
+def _candidate_figures(summary: Row) -> Figures:
+    return (
+        ("gold_score", f"{words.gold_name(summary)}, sd", words.decimal),
+        ("kl_from_reference", "KL, nats", words.decimal),
+        ("accuracy", "Accuracy", words.percent),
+        ("reward_model_score", "Reward-model score", words.decimal),
+        ("response_tokens", "Response tokens", words.tenths),
+    )
+
+
+def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell]]]]]:
+    """Per method: its seconds in all, and each candidate's row, settings and figures on the validation split."""
+    methods = []
+    for method, candidates in (summary.get("grid") or {}).items():
+        varied = words.varied(row["parameters"] for row in candidates)
+        rows = []
+        for row in candidates:
+            cells = [_measure(row.get(key), show) for key, _, show in _candidate_figures(summary)]
+            cells.append(Cell(words.seconds(row["seconds"]) if row.get("seconds") else words.NOTHING))
+            label = words.parameters({name: row["parameters"].get(name) for name in varied})
+            rows.append((row, label, cells))
+        methods.append((method, sum(row.get("seconds") or 0.0 for row in candidates), rows))
+    return methods
+
+
+def _grid_figures(summary: Row, colours: dict[str, int]) -> Iterator[Markup]:
+    """All methods in one figure, then each by itself, its points named."""
+    candidates = summary.get("grid") or {}
+    for method in (*([None] if len(candidates) > 1 else []), *candidates):
+        svg = figures.grid(candidates, f"{words.gold_name(summary)} (sd)", colours, method=method)
+        if svg:
+            yield Markup(svg)
 
 
 def _cost(summary: Row, arms: Sequence[str]) -> list[Line]:
@@ -200,10 +288,16 @@ def _learning(run: Run, colours: dict[str, int]) -> Iterator[Markup]:
         for field, title in titles.items()
         for over in ("step", "seconds")
     ]
-    kl = figures.learning_curve(
-        run.evaluations, "kl_from_reference", "KL from the reference (nats)", colours, over="step"
+    kl, *watched = (
+        figures.learning_curve(run.evaluations, field, title, colours, over="step")
+        for field, title in (
+            ("kl_from_reference", "KL from the reference (nats)"),
+            ("chosen_nats_per_token", "Chosen response (nats per token)"),
+            ("response_tokens", "Response tokens"),
+        )
     )
-    yield from (Markup(svg) for svg in (figures.frontier(run.evaluations, gold, colours), kl, *drawn) if svg)
+    frontier = figures.frontier(run.evaluations, gold, colours)
+    yield from (Markup(svg) for svg in (frontier, kl, *drawn, *watched) if svg)
 
 
 _FIRST = ("loss", "accuracy", "margin", "reward", "kl")

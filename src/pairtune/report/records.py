@@ -53,6 +53,7 @@ def read(run_dir: Path) -> Run:
         raise InputError(f"{run_dir} holds no summary.json: the run has not finished, or this is not a run")
     if not isinstance(summary.get("arms"), dict) or not all(isinstance(a, dict) for a in summary["arms"].values()):
         raise InputError(f'{run_dir / "summary.json"}: "arms" must map the name of each arm to its numbers')
+    _check_optional(summary, where=str(run_dir / "summary.json"))
     records = _read_rows(run_dir / "records.jsonl", {"step": int, "seconds": float})
     return Run(
         name=run_dir.resolve().name,
@@ -65,6 +66,20 @@ def read(run_dir: Path) -> Run:
         plan=_read_text(run_dir / "plan.yaml"),
         environment=_read_mapping(run_dir / "environment.json"),
     )
+
+
+def _check_optional(summary: Row, *, where: str) -> None:
+    """What later versions added, where it is there at all. InputError: it has another shape."""
+    if not all(isinstance(arm.get("parameters") or {}, dict) for arm in summary["arms"].values()):
+        raise InputError(f'{where}: "parameters" of an arm must map names to values')
+    grid = summary.get("grid") or {}
+    lists = list(grid.values()) if isinstance(grid, dict) else [None]
+    rows = [row for rows in lists for row in (rows if isinstance(rows, list) else [None])]
+    if not all(isinstance(row, dict) and isinstance(row.get("parameters"), dict) for row in rows):
+        raise InputError(f'{where}: "grid" must map each method to a list of candidates, each with its "parameters"')
+    notices = summary.get("notices") or []
+    if not isinstance(notices, list) or not all(isinstance(row, dict) for row in notices):
+        raise InputError(f'{where}: "notices" must be a list of notices, each with its "arm" and "text"')
 
 
 def measured(saved: Any) -> Measured | None:

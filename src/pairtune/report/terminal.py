@@ -1,4 +1,4 @@
-"""The same numbers for a terminal of 80 columns: a table of the arms, then the verdict."""
+"""The same numbers for a terminal of 80 columns: a table of the arms, then the verdict and what to watch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,44 +14,77 @@ from pairtune.report.records import REFERENCE, measured
 _MEASURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("gold_score", "Gold reward", words.decimal),
     ("heldout_accuracy", "Held-out %", lambda share: f"{100 * share:.1f}"),
+    ("own_accuracy", "Own %", lambda share: f"{100 * share:.1f}"),
     ("kl_from_reference", "KL (nats)", words.decimal),
 )
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:
-    """Print the arms, each mean with its n and 95% interval, and the verdict; nothing in them is markup."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("Arm", overflow="fold", min_width=9)
-    for _, title, _ in _MEASURES:
-        table.add_column(title, justify="right", overflow="fold")
-    for title in ("Seconds", "FLOPs", "Memory"):
-        table.add_column(title, justify="right", overflow="fold")
+    """Print the arms, each mean with its n and 95% interval, the verdict and the notices; nothing in them is markup."""
     failed = summary.get("failed") or {}
-    for arm, numbers in summary["arms"].items():
-        if arm not in failed:
-            table.add_row(*_cells(arm, numbers))
+    arms = {arm: numbers for arm, numbers in summary["arms"].items() if arm not in failed}
+    measures = [each for each in _MEASURES if each[0] != "own_accuracy" or any(each[0] in arm for arm in arms.values())]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    # What stands under an arm's name wraps before any interval does: four of those and the cost take 68 columns.
+    table.add_column("Arm", overflow="fold", min_width=9, max_width=max(12, console.width - 68))
+    for title in (*(title for _, title, _ in measures), "Cost"):
+        table.add_column(title, justify="right", overflow="fold")
+    for arm, numbers in arms.items():
+        table.add_row(_named(summary, arm), *(_measured(numbers, *each) for each in measures), _cost(arm, numbers))
     console.print(table)
-    console.print(Text("Small figures: 95% interval and n. KL is sampled, per response.", style="dim"))
+    own = "Own %: by the method's own criterion. " if len(measures) == len(_MEASURES) else ""
+    best = "Best of: by validation score. " if summary.get("grid") else ""
+    cost = "Cost: training time, FLOPs, peak memory."
+    small = f"Small figures: 95% interval and n. KL is sampled, per response. {own}{best}{cost}"
+    console.print(Text(small, style="dim"))
     for arm, reason in failed.items():
         console.print(Text.assemble((f"{words.arm_name(arm)} failed: ", "bold red"), words.visible(str(reason))))
     console.print()
     console.print(Text(words.visible(str(summary.get("verdict") or "No verdict yet."))))
+    if summary.get("notices"):
+        _watch(summary["notices"], console)
 
 
-def _cells(arm: str, numbers: Mapping[str, Any]) -> list[Text]:
-    cells = [Text(words.arm_name(arm), style="bold")]
-    for field, _, write in _MEASURES:
-        found = measured(numbers.get(field))
-        cell = Text(words.NOTHING)
-        if found:
-            bounds = f"\n{words.interval(found, write)}" if found.ci95 else ""
-            cell = Text(write(found.mean)).append(f"{bounds}\nn = {words.whole(found.n)}", style="dim")
-        cells.append(cell)
-    spent = arm != REFERENCE or any((numbers.get("seconds") or {}).values())
-    for value, write in (
-        (sum((numbers.get("seconds") or {}).values()), words.whole),
+def _watch(notices: list[Mapping[str, Any]], console: Console) -> None:
+    console.print(Text("\nWhat to watch", style="bold"))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    before = None
+    for notice in notices:
+        arm = words.arm_name(str(notice.get("arm")))
+        grid.add_row(Text("" if arm == before else arm, style="bold"), Text(words.visible(str(notice.get("text", "")))))
+        before = arm
+    console.print(grid)
+
+
+def _named(summary: Mapping[str, Any], arm: str) -> Text:
+    """The arm's name, and under it its settings; of a grid, those that were chosen, and out of how many."""
+    settings = summary["arms"][arm].get("parameters") or {}
+    if tried := (summary.get("grid") or {}).get(arm):
+        settings = {name: settings.get(name) for name in words.varied(row["parameters"] for row in tried)}
+    under = (words.parameters(settings), words.choice(summary, arm))
+    return Text(words.arm_name(arm), style="bold").append(
+        "".join(f"\n{text}" for text in under if text), style="not bold dim"
+    )
+
+
+def _measured(numbers: Mapping[str, Any], field: str, _: str, write: Callable[[float], str]) -> Text:
+    found = measured(numbers.get(field))
+    if not found:
+        return Text(words.NOTHING)
+    bounds = f"\n{words.interval(found, write)}" if found.ci95 else ""
+    return Text(write(found.mean)).append(f"{bounds}\nn = {words.whole(found.n)}", style="dim")
+
+
+def _cost(arm: str, numbers: Mapping[str, Any]) -> Text:
+    """Seconds, FLOPs and memory under one another: each with its unit, so that one narrow column holds them."""
+    seconds = sum((numbers.get("seconds") or {}).values())
+    if arm == REFERENCE and not seconds:
+        return Text(words.NOTHING)
+    spent = (
+        (seconds, words.seconds),
         (numbers.get("flops"), words.scientific),
         (numbers.get("peak_memory_bytes"), words.gigabytes),
-    ):
-        cells.append(Text(write(value) if spent and value else words.NOTHING))
-    return cells
+    )
+    return Text("\n".join(write(value) if value else words.NOTHING for value, write in spent))

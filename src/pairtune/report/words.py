@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from pairtune.report.records import REFERENCE, Measured, Row
 
@@ -14,6 +15,30 @@ _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 def arm_name(arm: str) -> str:
     """The name people use: DPO for dpo."""
     return _SPELLED.get(arm, visible(arm.upper() if arm.isascii() and arm.isalpha() and len(arm) <= 4 else arm))
+
+
+def setting(value: Any) -> str:
+    """The value of one parameter."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}".replace("-", "−") if plain else visible(str(value))
+
+
+def parameters(values: Row | None) -> str:
+    """beta 0.1, gamma 0.5"""
+    return ", ".join(f"{visible(name.replace('_', ' '))} {setting(value)}" for name, value in (values or {}).items())
+
+
+def varied(candidates: Iterable[Row]) -> list[str]:
+    """The parameters in which the candidates of one method differ; all, where they don't."""
+    rows = list(candidates)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [name for name in names if len({setting(row.get(name)) for row in rows}) > 1] or names
+
+
+def choice(summary: Row, arm: str) -> str | None:
+    """best of 4; None where nothing was to choose."""
+    candidates = (summary.get("grid") or {}).get(arm) or []
+    return f"best of {len(candidates)}" if len(candidates) > 1 else None
 
 
 def gold_name(summary: Row) -> str:
@@ -43,10 +68,10 @@ def _visible_character(character: str) -> str:
 
 def decimal(value: float) -> str:
     """Two decimals, or two significant digits where those would read as zero."""
-    if abs(value) >= 1e4:
-        return scientific(value)
     if abs(value) < 1e-9:  # what rounding leaves of a zero
         value = 0.0
+    if abs(value) >= 1e4 or 0 < abs(value) < 1e-4:
+        return scientific(value)
     text = f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.2g}"
     return text.replace("-", "−")
 
@@ -54,6 +79,12 @@ def decimal(value: float) -> str:
 def tenths(value: float) -> str:
     """One decimal."""
     return f"{value:,.1f}".replace("-", "−")
+
+
+def thousandths(value: float) -> str:
+    """Three decimals, for nats per token."""
+    text = f"{value:.3f}"
+    return "0.000" if text == "-0.000" else text.replace("-", "−")
 
 
 def percent(share: float) -> str:
