@@ -55,7 +55,7 @@ def test_nothing_is_told_of_a_quiet_arm() -> None:
         ({"response_tokens": 18.0}, "length_drift", ["50% longer", "18.0 tokens against 12.0"]),
         ({"response_tokens": 6.0}, "length_drift", ["50% shorter"]),
         ({"correlation": 0.62}, "margin_follows_length", ["0.62", "preference for longer responses"]),
-        ({"correlation": -0.62}, "margin_follows_length", ["-0.62", "preference for shorter responses"]),
+        ({"correlation": -0.62}, "margin_follows_length", ["−0.62", "preference for shorter responses"]),
         ({"repetition": 0.25}, "repetition", ["25%", "2%", "sign of degeneration"]),
         ({"distinct_bigrams": 0.2}, "sameness", ["20%", "60%"]),
     ],

@@ -32,7 +32,7 @@ FIGURES = {
     "chosen_fell",
 }
 # Figures that are no mean of a value each, or that the reference has not.
-OTHER_FIGURES = {"own_accuracy", "margin_length_correlation", "distinct_bigrams", "parameters"}
+OTHER_FIGURES = {"heldout_own_accuracy", "margin_length_correlation", "distinct_bigrams", "parameters"}
 COSTS = {
     "seconds": dict,
     "tokens_processed": int,
@@ -79,7 +79,7 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
             assert sum(arm["seconds"].values()) > 0
             assert min(arm["tokens_processed"], arm["flops"], arm["peak_memory_bytes"]) > 0
             assert arm["settings_to_tune"]
-            check_mean(arm["own_accuracy"])
+            check_mean(arm["heldout_own_accuracy"])
             assert arm["parameters"]
     for difference in summary["differences"].values():
         for value in difference.values():
@@ -120,9 +120,9 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
     assert summary["failed"] == {}
     assert summary["grid"] == {}
     assert summary["pairs"]["validation"] == 0
-    assert reference["own_accuracy"] is None
+    assert reference["heldout_own_accuracy"] is None
     dpo = summary["arms"]["dpo"]
-    assert dpo["own_accuracy"] == dpo["heldout_accuracy"]  # DPO's loss looks at the margin alone
+    assert dpo["heldout_own_accuracy"] == dpo["heldout_accuracy"]  # DPO's loss looks at the margin alone
     assert dpo["parameters"] == {"beta": 0.1}
     assert set(summary["differences"]) == {
         "dpo - reference",

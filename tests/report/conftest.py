@@ -228,7 +228,7 @@ def make_grid_summary() -> dict[str, Any]:
     """Six arms, five of them chosen from a grid of four values each, with everything that is watched."""
     summary = make_summary()
     grid = {}
-    arms = {"reference": arm_summary("reference") | {"own_accuracy": None, "parameters": {}}}
+    arms = {"reference": arm_summary("reference") | {"heldout_own_accuracy": None, "parameters": {}}}
     for method, (name, values) in GRID.items():
         best = max(ends for ends in values.values() if ends)
         grid[method] = [candidate(method, name, value, ends, best[0]) for value, ends in values.items()]
@@ -239,7 +239,7 @@ def make_grid_summary() -> dict[str, Any]:
         arms[method] = own | {
             "gold_score": mean(best[0] - 0.03),
             "kl_from_reference": mean(0.08 if method == "ipo" else best[1] * 1.02, 0.2),
-            "own_accuracy": mean(0.7, 0.04, 512),
+            "heldout_own_accuracy": mean(0.7, 0.04, 512),
             "parameters": chosen["parameters"] | ({"gamma": 0.5} if method == "simpo" else {}),
             "distinct_bigrams": {"mean": 0.61 if method == "ppo" else 0.84, "n": 256, "ci95": None},
             "chosen_nats_per_token": mean(-0.031, 0.006, 512),

@@ -97,7 +97,7 @@ def test_with_a_grid_what_to_watch_comes_first(grid_dir: Path) -> None:
         "<h2>The arms",
         '<a href="#parameters">Settings of the objective',
         '<a href="#heldout_accuracy">Held-out accuracy',
-        '<a href="#own_accuracy">Own criterion',
+        '<a href="#heldout_own_accuracy">Own criterion',
         '<a href="#distinct_bigrams">',
         '<a href="#chosen_nats_per_token">',
         '<a href="#rejected_nats_per_token">',
@@ -113,7 +113,7 @@ def test_with_a_grid_what_to_watch_comes_first(grid_dir: Path) -> None:
     place = 0
     for words in order:
         place = text.index(words, place)
-    assert re.search(r'"#own_accuracy">Own criterion</a></th><td>\s*<span class="value">–</span>', text), (
+    assert re.search(r'"#heldout_own_accuracy">Own criterion</a></th><td>\s*<span class="value">–</span>', text), (
         "the reference"
     )
     for words in (

@@ -64,7 +64,7 @@ def _of_arm(
         yield (
             "margin_follows_length",
             f"The margin grows the {word} the chosen response is beside the rejected one: their rank correlation is "
-            f"{correlation['mean']:.2f} (told beyond ±{CORRELATION}). Part of the held-out accuracy may be a "
+            f"{_signed(correlation['mean'])} (told beyond ±{CORRELATION}). Part of the held-out accuracy may be a "
             f"preference for {word} responses.",
         )
     repetition, usual = figures["repetition"]["mean"], reference["repetition"]["mean"]
@@ -86,3 +86,7 @@ def _of_arm(
 
 def _differs(name: str, values: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> bool:
     return detectable(paired_difference(values[name], reference[name]))
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")

@@ -143,7 +143,7 @@ def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:
     correlation = margin_length_correlation(facts["log_ratios"], rows)
     responses = [answer["response"] for answer in facts["answers"]]
     return {
-        "own_accuracy": estimate(own, [row.prompt for row in rows]).to_json() if own else None,
+        "heldout_own_accuracy": estimate(own, [row.prompt for row in rows]).to_json() if own else None,
         "margin_length_correlation": correlation.to_json() if correlation else None,
         "distinct_bigrams": distinct_bigrams(responses).to_json(),
     }

@@ -46,7 +46,7 @@ GLOSSARY = (
         "exactly 50%.",
     ),
     Term(
-        "own_accuracy",
+        "heldout_own_accuracy",
         "Own criterion",
         "Share of held-out pairs that the method itself calls right, ties counted one half: its own loss is lower "
         "with the labels as they are than with chosen and rejected exchanged. PPO's criterion is its reward model, "

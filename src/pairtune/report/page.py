@@ -129,7 +129,7 @@ _QUALITY: Figures = (
     ("gold_score", "Gold reward, sd", words.decimal),
     ("kl_from_reference", "KL, nats", words.decimal),
     ("heldout_accuracy", "Held-out accuracy", words.percent),
-    ("own_accuracy", "Own criterion", words.percent),
+    ("heldout_own_accuracy", "Own criterion", words.percent),
     ("reward_model_score", "Reward-model score", words.decimal),
     ("response_tokens", "Response tokens", words.tenths),
     ("repetition", "Repetition", words.decimal),

@@ -14,7 +14,7 @@ from pairtune.report.records import REFERENCE, measured
 _MEASURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("gold_score", "Gold reward", words.decimal),
     ("heldout_accuracy", "Held-out %", lambda share: f"{100 * share:.1f}"),
-    ("own_accuracy", "Own %", lambda share: f"{100 * share:.1f}"),
+    ("heldout_own_accuracy", "Own %", lambda share: f"{100 * share:.1f}"),
     ("kl_from_reference", "KL (nats)", words.decimal),
 )
 
@@ -23,7 +23,9 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     """Print the arms, each mean with its n and 95% interval, the verdict and the notices; nothing in them is markup."""
     failed = summary.get("failed") or {}
     arms = {arm: numbers for arm, numbers in summary["arms"].items() if arm not in failed}
-    measures = [each for each in _MEASURES if each[0] != "own_accuracy" or any(each[0] in arm for arm in arms.values())]
+    measures = [
+        each for each in _MEASURES if each[0] != "heldout_own_accuracy" or any(each[0] in arm for arm in arms.values())
+    ]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     # What stands under an arm's name wraps before any interval does: four of those and the cost take 68 columns.
     table.add_column("Arm", overflow="fold", min_width=9, max_width=max(12, console.width - 68))
