@@ -203,10 +203,10 @@ def test_what_was_chosen_and_by_what_is_said_where_there_was_a_choice() -> None:
     found = two_arms("above")
     assert "tried" not in verdict(found)
     found |= {"grid": {"dpo": tried(0.3, 0.1, 0.3, 0.5)}, "pairs": {"validation": 200}}
-    said = "By the highest gold reward on 200 validation pairs, DPO at beta 0.3 of 3 tried."
+    said = "Chosen by gold reward on 200 validation prompts: DPO at beta 0.3 (of 3 tried)."
     assert verdict(found).endswith(said)
     found["grid"]["ppo"] = tried(0.5, 0.1, 0.5)
-    assert verdict(found).endswith("DPO at beta 0.3 of 3 tried and PPO at beta 0.5 of 2 tried.")
+    assert verdict(found).endswith("DPO at beta 0.3 (of 3 tried) and PPO at beta 0.5 (of 2 tried).")
 
 
 def test_of_several_arms_those_that_cannot_be_told_apart_in_accuracy_are_named_together() -> None:

@@ -185,8 +185,8 @@ def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str
         first, *others = [other["parameters"] for other in grid[arm]]
         varied = [key for key in first if any(other[key] != first[key] for other in others)]
         values = ", ".join(f"{key} {point['parameters'][key]:g}" for key in varied)
-        listed.append(f"{_name(arm)} at {values} of {len(grid[arm])} tried")
-    return f"By the highest {score} on {summary['pairs']['validation']} validation pairs, {_join_words(listed)}"
+        listed.append(f"{_name(arm)} at {values} (of {len(grid[arm])} tried)")
+    return f"Chosen by {score} on {summary['pairs']['validation']} validation prompts: {_join_words(listed)}"
 
 
 def _failures(failed: Mapping[str, str]) -> list[str]:
