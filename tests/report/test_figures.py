@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pairtune.errors import InputError
 from pairtune.report import drawing, figures
 from pairtune.report.records import read
 
@@ -124,13 +125,19 @@ def test_values_at_one_place_do_not_hide_each_other() -> None:
         assert abs(one[0] - other[0]) > 14 or abs(one[1] - other[1]) > 9
 
 
-def test_the_picture_for_the_readme(run_dir: Path) -> None:
-    paths = [run_dir / "one.png", run_dir / "two.png"]
+@pytest.mark.parametrize(("draw", "folder"), [("learning_curves_png", "run_dir"), ("grid_png", "grid_dir")])
+def test_the_pictures_for_the_docs(draw: str, folder: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    paths = [tmp_path / "one.png", tmp_path / "two.png"]
     for path in paths:
-        figures.learning_curves_png(run_dir, path)
+        getattr(figures, draw)(request.getfixturevalue(folder), path)
     one, two = (path.read_bytes() for path in paths)
     assert one.startswith(b"\x89PNG")
     assert one == two
+
+
+def test_a_run_without_a_grid_has_no_picture_of_it(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no grid: no method was trained at several values"):
+        figures.grid_png(run_dir, tmp_path / "grid.png")
 
 
 @pytest.mark.parametrize(("count", "span"), [(1, 1), (39, 1), (40, 2), (1000, 50)])

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pairtune.errors import InputError
 from pairtune.report import drawing, words
 from pairtune.report.records import REFERENCE, Measured, Row, measured, read
 
@@ -31,31 +32,28 @@ def grid(
     The chosen one has a ring, the reference stands at the origin. method: its points alone, each with the value it
     was trained at, before the others' in grey. None without points.
     """
-    points = {each: _points(rows) for each, rows in candidates.items()}
-    if not points.get(method) if method else not any(points.values()):
-        return None
     figure = Figure(figsize=drawing.SIZE)
-    axes = drawing.new_axes(figure)
-    _fit_all(axes, [(kl, gold) for found in points.values() for kl, gold, _ in found])
-    axes.plot(0, 0, color=drawing.PALETTE[0], marker="o", markersize=5, markeredgewidth=0)
-    for each, found in points.items():
-        _draw_candidates(axes, found, colours.get(each, 0), faint=method not in (None, each))
-    labels = [(0.0, 0.0, words.arm_name(REFERENCE), drawing.PALETTE[0])]
-    if method is None:
-        for each, found in points.items():
-            for kl, gold, _ in found[-1:]:
-                labels.append((kl.mean, gold.mean, words.arm_name(each), drawing.PALETTE[colours.get(each, 0)]))
-    else:
-        varied = words.varied(row["parameters"] for row in candidates[method])
-        for kl, gold, row in points[method]:
-            value = ", ".join(words.setting(row["parameters"].get(name)) for name in varied)
-            labels.append((kl.mean, gold.mean, value, drawing.PALETTE[colours.get(method, 0)]))
-        by = drawing.short(", ".join(name.replace("_", " ") for name in varied), 16)
-        title = f"{drawing.short(words.arm_name(method), 16)} by {by}: {title}"
-    lines = [_means(found) for each, found in points.items() if found and method in (None, each)]
-    drawing.label_points(axes, labels, lines)
-    drawing.name_axes(axes, title if method else f"{title} over KL, every candidate", _KL)
-    return drawing.svg(figure, f"grid-{method or 'all'}")
+    drawn = _draw_grid(drawing.new_axes(figure), candidates, title, colours, method)
+    return drawing.svg(figure, f"grid-{method or 'all'}") if drawn else None
+
+
+def grid_png(run_dir: Path, path: Path) -> None:
+    """The grid of a run, all methods and each by itself, as one PNG on white. InputError: as for records.read."""
+    run = read(run_dir)
+    candidates = run.summary.get("grid") or {}
+    if not candidates:
+        raise InputError(f"{run_dir} has no grid: no method was trained at several values")
+    rows = math.ceil((1 + len(candidates)) / 3)
+    figure = Figure(figsize=(11, 3.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).flatten()
+    gold = f"{words.gold_name(run.summary)} (sd)"
+    for axes, method in zip(panels, [None, *candidates], strict=False):
+        drawing.dress(axes)
+        _draw_grid(axes, candidates, gold, drawing.palette(list(run.summary["arms"])), method)
+    for axes in panels[1 + len(candidates) :]:
+        axes.set_axis_off()
+    with drawing.any_script():
+        figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
 
 
 def learning_curve(
@@ -163,6 +161,34 @@ def _draw_candidates(axes: Axes, found: Sequence[tuple[Measured, Measured, Row]]
         if row.get("chosen"):
             ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": drawing.INK, "markeredgewidth": 1.2}
             axes.plot(kl.mean, gold.mean, marker="o", markersize=10, **ring)
+
+
+def _draw_grid(
+    axes: Axes, candidates: Mapping[str, Sequence[Row]], title: str, colours: Mapping[str, int], method: str | None
+) -> bool:
+    points = {each: _points(rows) for each, rows in candidates.items()}
+    if not points.get(method) if method else not any(points.values()):
+        return False
+    _fit_all(axes, [(kl, gold) for found in points.values() for kl, gold, _ in found])
+    axes.plot(0, 0, color=drawing.PALETTE[0], marker="o", markersize=5, markeredgewidth=0)
+    for each, found in points.items():
+        _draw_candidates(axes, found, colours.get(each, 0), faint=method not in (None, each))
+    labels = [(0.0, 0.0, words.arm_name(REFERENCE), drawing.PALETTE[0])]
+    if method is None:
+        for each, found in points.items():
+            for kl, gold, _ in found[-1:]:
+                labels.append((kl.mean, gold.mean, words.arm_name(each), drawing.PALETTE[colours.get(each, 0)]))
+    else:
+        varied = words.varied(row["parameters"] for row in candidates[method])
+        for kl, gold, row in points[method]:
+            value = ", ".join(words.setting(row["parameters"].get(name)) for name in varied)
+            labels.append((kl.mean, gold.mean, value, drawing.PALETTE[colours.get(method, 0)]))
+        by = drawing.short(", ".join(name.replace("_", " ") for name in varied), 16)
+        title = f"{drawing.short(words.arm_name(method), 16)} by {by}: {title}"
+    lines = [_means(found) for each, found in points.items() if found and method in (None, each)]
+    drawing.label_points(axes, labels, lines)
+    drawing.name_axes(axes, title if method else f"{title} over KL, every candidate", _KL)
+    return True
 
 
 def _draw_frontier(axes: Axes, evaluations: Sequence[Row], title: str, colours: Mapping[str, int]) -> bool:
