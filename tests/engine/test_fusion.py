@@ -31,7 +31,9 @@ def compiling(monkeypatch):
 def test_compiled_blocks_give_the_same_values_gradients_and_answers(tiny_model, compiling, monkeypatch):
     model = tiny_model("llama")
     fused = [*run(model)]
+    torch._dynamo.utils.counters.clear()
     drawn = sample(model, [(3, 4), (5,), (3, 4)], end_ids=[1], max_new_tokens=6, seed=0)
+    assert not torch._dynamo.utils.counters["graph_break"]  # a decoding step's block is one graph
     assert fusion.describe(model).endswith(", blocks compiled")
     assert all(block._compiled_call_impl is None for block in fusion.blocks_of(model))
     other = copy.deepcopy(model)  # the reference of a run: its own weights, not the policy's

@@ -441,6 +441,22 @@ def test_a_minibatch_weighs_every_token_alike(four: Four, monkeypatch: pytest.Mo
     assert ((gradients[0] - gradients[1]).norm() / gradients[0].norm()).item() < 1e-6
 
 
+def test_one_minibatch_in_one_pass_begins_with_the_pass_that_made_the_values(
+    four: Four, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, gradients = Ppo(minibatches=1), []
+    rollout = four.judge(four.answers(), settings)
+    assert all(values.requires_grad for values in rollout.values)
+    for values in (rollout.values, [values.detach() for values in rollout.values]):
+        four.value.zero_grad()
+        minibatch_gradients(four.policy, four.value, replace(rollout, values=values), range(7, -1, -1), settings)
+        gradients.append(torch.cat([p.grad.flatten() for p in four.value.parameters() if p.grad is not None]))
+    assert ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item() < 1e-6
+    assert not any(values.requires_grad for values in four.judge(four.answers(), Ppo(minibatches=2)).values)
+    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 12)
+    assert not any(values.requires_grad for values in four.judge(four.answers(), settings).values)
+
+
 def test_more_minibatches_than_answers_leave_none_empty(four: Four) -> None:
     actor, critic = Optimizer(four.policy.parameters()), Optimizer(four.value.parameters())
     rollout = four.judge(four.answers())

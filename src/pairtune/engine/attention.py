@@ -4,6 +4,7 @@ Every model whose layers call transformers' attention interface runs through `at
 Shape suffixes: T tokens of the pack, N rows of a block, L its length, H heads, K key-value heads, D head size.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,7 +31,6 @@ def attend(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     pack: Pack | None = None,
@@ -43,8 +43,7 @@ def attend(
     """
     if pack is None:
         raise NotPackableError("the model does not hand keyword arguments on to its attention")
-    if dropout or others.get("s_aux") is not None or others.get("position_bias") is not None:
-        raise NotPackableError("the model's attention uses dropout, sinks or biases")
+    refuse(others)
     scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
     query_THD, key_TKD, value_TKD = (x[0].transpose(0, 1) for x in (query_1HTD, key_1KTD, value_1KTD))
     kernel = varlen.kernel_for(query_THD, key_TKD, sliding_window) if softcap is None else None
@@ -55,6 +54,12 @@ def attend(
     else:
         out_THD = _Explicit.apply(query_THD, key_TKD, value_TKD, pack, scale, sliding_window)
     return out_THD[None], None
+
+
+def refuse(others: Mapping[str, object]) -> None:
+    """Raise NotPackableError for keywords that ask of attention what is not done here."""
+    if others.get("dropout") or others.get("s_aux") is not None or others.get("position_bias") is not None:
+        raise NotPackableError("the model's attention uses dropout, sinks or biases")
 
 
 def _by_autograd(

@@ -23,9 +23,11 @@ def score_rewards(model: ScalarModel, rows: Sequence[Tokens]) -> list[list[float
     return rewards
 
 
-@torch.no_grad()
 def compute_values(model: ScalarModel, rows: Sequence[Tokens]) -> list[Tensor]:
-    """The value of every state in which a token of a one-response row is chosen: one [length] tensor a row."""
+    """The value of every state in which a token of a one-response row is chosen: one [length] tensor a row.
+
+    Differentiable, unless called without gradients: then its activations are not kept.
+    """
     device = model.body.device
     result: list[Tensor] = [torch.empty(0)] * len(rows)
     for group in batches_by_tokens(rows, TOKENS_PER_PASS[device.type]):

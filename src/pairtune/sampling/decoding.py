@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 
 from pairtune.data.pack import Pack, pack_prompts
-from pairtune.engine.attention import NotPackableError, attend, no_mask
+from pairtune.engine.attention import NotPackableError, attend, no_mask, refuse
 from pairtune.engine.cost import count_pass
 from pairtune.engine.fusion import fused_blocks
 from pairtune.engine.kernels import attend_one
@@ -31,7 +31,8 @@ class KeyValues:
 
     def __init__(self, model: PreTrainedModel, longest: int) -> None:
         self.model, self.longest = model, longest
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.layer = 0  # whose turn it is
         self.pack: Pack | None = None
         self.slot_B = self.length_B = torch.empty(0, dtype=torch.long)
 
@@ -48,7 +49,7 @@ class KeyValues:
         hidden_PE = self._run(self.pack.tokens_T, self.pack.positions_T)[self.pack.source_R]
         self.pack = None
         if len(unique) < len(prompts):
-            self.layers = {i: (keys[prompt_B], values[prompt_B]) for i, (keys, values) in self.layers.items()}
+            self.layers = [(keys[prompt_B], values[prompt_B]) for keys, values in self.layers]
         self.length_B, self.slot_B = size_P[prompt_B], torch.arange(len(prompts), device=device)
         return hidden_PE[prompt_B]
 
@@ -64,9 +65,29 @@ class KeyValues:
         """Go on with these rows only."""
         self.slot_B, self.length_B = self.slot_B[rows], self.length_B[rows]
 
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, softcap: float | None
+    ) -> Tensor:
+        """The next layer's attention over prompts or of one new token a row: [1, H, T, D] -> [1, T, H, D]."""
+        layer, self.layer = self.layer, self.layer + 1
+        if self.pack is None:
+            q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+            keys, values = self.layers[layer]
+            slot_B, length_B = self.slot_B, self.length_B
+            return attend_one(q, k, v, keys, values, slot_B, length_B, scale, window=window, softcap=softcap)[None]
+        shape = (self.pack.rows, key.shape[1], self.longest, key.shape[3])
+        self.layers.append((key.new_empty(shape), value.new_empty(shape)))
+        for buffer, x in zip(self.layers[layer], (key, value), strict=True):
+            buffer[self.slot_T, :, self.pack.positions_T] = x[0].transpose(0, 1)
+        arguments = {"scaling": scale, "sliding_window": window, "softcap": softcap, "pack": self.pack}
+        out: Tensor = attend(self.model, query, key, value, None, **arguments)[0]
+        return out
+
     def _run(self, tokens: Tensor, positions: Tensor) -> Tensor:
         config = self.model.config
         implementation, config._attn_implementation = config._attn_implementation, NAME
+        self.layer = 0
+        _running.append(self)
         try:
             with fused_blocks(self.model):
                 output = self.model.base_model(
@@ -74,6 +95,7 @@ class KeyValues:
                 )
         finally:
             config._attn_implementation = implementation
+            _running.pop()
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
 
@@ -118,7 +140,6 @@ class Padded:
         return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled block calls it as it stands
 def attend_cached(
     module: Any,
     query_1HTD: Tensor,
@@ -135,30 +156,17 @@ def attend_cached(
     """Attention over prompts (with a pack) or of one new token a row: [1, T or B, H, D]."""
     if key_values is None:
         raise NotPackableError("the model does not hand keyword arguments on to its attention")
-    query, key, value = (x[0].transpose(0, 1) for x in (query_1HTD, key_1KTD, value_1KTD))
-    pack = key_values.pack
-    if pack is not None:
-        shape = (pack.rows, key.shape[1], key_values.longest, key.shape[2])
-        keys, values = key.new_empty(shape), value.new_empty(shape)
-        keys[key_values.slot_T, :, pack.positions_T] = key
-        values[key_values.slot_T, :, pack.positions_T] = value
-        key_values.layers[module.layer_idx] = keys, values
-        arguments = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "pack": pack}
-        out: tuple[Tensor, None] = attend(module, query_1HTD, key_1KTD, value_1KTD, None, **arguments, **others)
-        return out
-    out_BHD = attend_one(
-        query,
-        key,
-        value,
-        *key_values.layers[module.layer_idx],
-        key_values.slot_B,
-        key_values.length_B,
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=sliding_window,
-        softcap=softcap,
-    )
-    return out_BHD[None], None
+    refuse(others)
+    scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
+    return torch.ops.pairtune.attend_cached(query_1HTD, key_1KTD, value_1KTD, scale, sliding_window, softcap), None
 
 
+# Attention as one operation that a compiler does not look into, so a block compiles to one graph instead of eight
+# pieces of Python. It finds the keys and values here, for an operation takes numbers and tensors only.
+_running: list[KeyValues] = []
+_library = torch.library.Library("pairtune", "DEF")
+_library.define("attend_cached(Tensor q, Tensor k, Tensor v, float scale, int? window, float? softcap) -> Tensor")
+_library.impl("attend_cached", lambda *arguments: _running[-1].attend(*arguments), "CompositeExplicitAutograd")
+torch.library.register_fake("pairtune::attend_cached", lambda q, *_: q.new_empty(*q.transpose(1, 2).shape))
 AttentionInterface.register(NAME, attend_cached)
 AttentionMaskInterface.register(NAME, no_mask)

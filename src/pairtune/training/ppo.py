@@ -6,13 +6,13 @@ Shape suffixes: B answers of one step, R their tokens end to end.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Tokens, pack
+from pairtune.data.pack import Tokens, batches_by_tokens, pack
 from pairtune.engine.cost import uncounted
 from pairtune.engine.hidden import TOKENS_PER_PASS, hidden_states
 from pairtune.engine.logprob import token_logprobs
@@ -53,7 +53,7 @@ class Rollout:
     rows: list[Tokens]
     ended: list[bool]
     old: list[Tensor]  # the log-probabilities that the sampler drew with
-    old_values: list[Tensor]
+    values: list[Tensor]  # before any update; with their graph where the update can begin with the pass that made them
     advantages: list[Tensor]
     returns: list[Tensor]
     figures: dict[str, float]
@@ -169,9 +169,11 @@ def judge(
     reference_R = torch.cat(
         compute_logprobs(reference, rows, tokens_per_pass=tokens_per_pass, temperature=settings.temperature)
     )
-    values = compute_values(value, rows)
+    one_pass = settings.minibatches == 1 and len(batches_by_tokens(rows, tokens_per_pass)) == 1
+    with torch.set_grad_enabled(one_pass):
+        values = compute_values(value, rows)
     lengths_B = torch.tensor([len(answer.response) for answer in answers])
-    old_R, value_R = torch.cat(old), torch.cat(values)
+    old_R, value_R = torch.cat(old), torch.cat(values).detach()
     reward_R = token_rewards(score_B, old_R, reference_R, lengths_B, kl_coefficient=kl_coefficient)
     reward_R = scale(reward_R)
     advantage_R, return_R = advantages(
@@ -182,7 +184,7 @@ def judge(
         rows=rows,
         ended=ended_B.tolist(),
         old=old,
-        old_values=values,
+        values=values,
         advantages=list(whiten(advantage_R).split(sizes)),
         returns=list(return_R.split(sizes)),
         figures={
@@ -223,6 +225,7 @@ def update(
             figures = minibatch_gradients(policy, value, rollout, indices, settings)
             if count == 0:
                 first_error = figures["log_ratio_error"]
+                rollout = replace(rollout, values=[values.detach() for values in rollout.values])
             rates = [
                 learning_rate(step, settings.steps, peak=peak, warmup=settings.warmup, decay=False)
                 for peak in (settings.learning_rate, settings.value_learning_rate)
@@ -241,7 +244,10 @@ def update(
 def minibatch_gradients(
     policy: PreTrainedModel, value: ScalarModel, rollout: Rollout, indices: Sequence[int], settings: Ppo
 ) -> dict[str, float]:
-    """Gather the gradients of both losses, each a mean over the minibatch's tokens."""
+    """Gather the gradients of both losses, each a mean over the minibatch's tokens.
+
+    The value model comes first: its activations are gone when the policy's are made.
+    """
     device = policy.device
     tokens = sum(len(rollout.rows[i].responses[0]) for i in indices)
     names = ("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "log_ratio_error")
@@ -250,14 +256,16 @@ def minibatch_gradients(
         batch = pack([rollout.rows[i] for i in group]).to(device)
         old_R, old_value_R, advantage_R, return_R = (
             torch.cat([part[i] for i in group]).to(device)
-            for part in (rollout.old, rollout.old_values, rollout.advantages, rollout.returns)
+            for part in (rollout.old, rollout.values, rollout.advantages, rollout.returns)
         )
+        value_R = old_value_R  # where it has its graph, no update has come between: this pass has been made
+        if not value_R.requires_grad:
+            value_R = value.scalars(hidden_states(value.body, batch)[batch.source_R])
+        worth = clipped_value_loss(value_R, old_value_R.detach(), return_R, clip=settings.clip_value)
+        (worth.loss_R.sum() / tokens).backward()
         logprob_R = token_logprobs(policy, batch, temperature=settings.temperature)
         chosen = clipped_policy_loss(logprob_R, old_R, advantage_R, clip=settings.clip_ratio)
         (chosen.loss_R.sum() / tokens).backward()
-        value_R = value.scalars(hidden_states(value.body, batch)[batch.source_R])
-        worth = clipped_value_loss(value_R, old_value_R, return_R, clip=settings.clip_value)
-        (worth.loss_R.sum() / tokens).backward()
         for name, figure_R in zip(
             names,
             (chosen.loss_R, worth.loss_R, chosen.clipped_R, worth.clipped_R, (logprob_R - old_R).abs()),
