@@ -7,6 +7,7 @@ ids (checked), the same number of pairs in a batch, AdamW (fused) with the same 
 What is counted. From the first pass of the reference to the last update: reference (ours: hashing the weights and
 writing the cache too), batching, the optimiser's set-up, forward, backward, update; for sampling, reading the prompts
 and writing the tokens; for PPO, answers, scores and updates. Not counted, on both sides: imports, loading models,
-tokenising, and a warm-up of a few one-pair steps at learning rate 0 (for `generate`, a few rows; for PPO, one small
-round). Compiling that the warm-up does not reach is counted.
+tokenising, and a warm-up of one step of the timed size at learning rate 0, on other pairs (for sampling, the same
+rows once before), so that no side pays for memory that it touches for the first time. Compiling that the warm-up does
+not reach is counted.
 """

@@ -11,7 +11,6 @@ from benchmarks.processes import OURS, Result, Worker, prepared, rates, say, tak
 from benchmarks.results import BenchmarkError, Row, versus
 
 PAIRS, REPETITIONS, EPOCHS, BATCH, RATE = 8, 2, 2, 8, 5e-5
-WARMUP = 2  # one-pair steps
 # The pairs that results are compared on: 20 steps of 2.
 COMPARED, COMPARED_BATCH = 40, 2
 LOSS_RELATIVE = 1e-4
@@ -39,7 +38,7 @@ BEST = SEARCHED[1]
 def measure(options: Options) -> list[Row]:
     """The rows of the DPO benchmark. Raises BenchmarkError if our results are not the plain loop's."""
     count, repetitions = options.pairs or PAIRS, options.repetitions or REPETITIONS
-    with prepared(model=options.model, data=options.data, pairs=count, warmup=WARMUP, compared=COMPARED) as files:
+    with prepared(model=options.model, data=options.data, pairs=count, warmup=BATCH, compared=COMPARED) as files:
         agreed = equal_results(files)
         results = take_turns(workers(files), repetitions=repetitions, unit="pairs/s")
     shared = {
@@ -103,7 +102,7 @@ def equal_results(files: Result) -> str:
 
 def search(options: Options) -> None:
     """Time every setting tried for TRL, once, and say them from the fastest to the slowest."""
-    with prepared(model=options.model, data=options.data, pairs=options.pairs or PAIRS, warmup=WARMUP) as files:
+    with prepared(model=options.model, data=options.data, pairs=options.pairs or PAIRS, warmup=BATCH) as files:
         found = []
         for dtype, settings in SEARCHED:
             result = _trl(files, dtype, {**settings, "num_train_epochs": 1}).run()

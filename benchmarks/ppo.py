@@ -7,7 +7,7 @@ from benchmarks.peers import TRL_PPO, WORKER
 from benchmarks.processes import OURS, Worker, prepared, rates, take_turns
 from benchmarks.results import Row, versus
 
-STEPS, BATCH, NEW_TOKENS, EPOCHS, RATE, REPETITIONS, WARMUP = 2, 16, 24, 2, 2e-5, 3, 2
+STEPS, BATCH, NEW_TOKENS, EPOCHS, RATE, REPETITIONS = 2, 16, 24, 2, 2e-5, 3
 
 
 def measure(options: Options) -> list[Row]:
@@ -15,7 +15,7 @@ def measure(options: Options) -> list[Row]:
     repetitions = options.repetitions or REPETITIONS
     steps = max(1, options.pairs // BATCH) if options.pairs else STEPS
     with prepared(model=options.model, data=options.data, prompts=steps * BATCH) as files:
-        shared = {"task": "ppo", "model": files["model"], "prompts": files["prompts"], "warmup_rows": WARMUP}
+        shared = {"task": "ppo", "model": files["model"], "prompts": files["prompts"]}
         mine = {
             "steps": steps, "batch_size": BATCH, "minibatches": 1, "epochs": EPOCHS, "learning_rate": RATE,
             "value_learning_rate": RATE, "missing_end_penalty": 0.0,

@@ -7,7 +7,7 @@ from benchmarks.peers import TRL, WORKER
 from benchmarks.processes import OURS, Worker, prepared, rates, take_turns
 from benchmarks.results import Row, versus
 
-PAIRS, REPETITIONS, EPOCHS, BATCH, RATE, WARMUP = 16, 2, 2, 8, 5e-5, 2
+PAIRS, REPETITIONS, EPOCHS, BATCH, RATE = 16, 2, 2, 8, 5e-5
 # A pair at a time was TRL's fastest: a batch of 8 is padded to its longest row.
 PEER = {
     "bf16": True,
@@ -20,7 +20,7 @@ PEER = {
 def measure(options: Options) -> list[Row]:
     """The one row: pairs a second against TRL."""
     repetitions = options.repetitions or REPETITIONS
-    with prepared(model=options.model, data=options.data, pairs=options.pairs or PAIRS, warmup=WARMUP) as files:
+    with prepared(model=options.model, data=options.data, pairs=options.pairs or PAIRS, warmup=BATCH) as files:
         shared = {"task": "reward", **{name: files[name] for name in ("model", "pairs", "warmup")}}
         mine = {"batch_size": BATCH, "epochs": EPOCHS, "learning_rate": RATE}
         theirs = {**PEER, "num_train_epochs": EPOCHS, "learning_rate": RATE}

@@ -7,7 +7,7 @@ from benchmarks.peers import TRL, WORKER
 from benchmarks.processes import OURS, Worker, prepared, rates, take_turns
 from benchmarks.results import Row, versus
 
-BATCHES, REPETITIONS, NEW_TOKENS, WARMUP = (64, 256), 2, 32, 8
+BATCHES, REPETITIONS, NEW_TOKENS = (64, 256), 2, 32
 
 
 def measure(options: Options) -> list[Row]:
@@ -23,7 +23,6 @@ def _batch(options: Options, size: int, name: str) -> list[Row]:
             "model": files["model"],
             "prompts": files["prompts"],
             "max_new_tokens": NEW_TOKENS,
-            "warmup_rows": min(WARMUP, size),
         }
         workers = {
             "ours": Worker(OURS, {**shared, "dtype": "auto"}),

@@ -264,6 +264,13 @@ def test_a_comparison_tries_every_combination_of_the_values_given() -> None:
     assert settings == settings_from_keywords(CompareRun, {"methods": ["dpo", "simpo", "ppo"], **keywords})
 
 
+def test_of_a_sum_each_term_is_told_with_its_own_value() -> None:
+    (plain,) = candidates(settings_from_keywords(CompareRun, {"methods": ["dpo+simpo"]}))["dpo+simpo"]
+    assert plain.parameters == {"dpo.beta": 0.1, "simpo.beta": 2.0, "gamma": 1.0}
+    (given,) = candidates(settings_from_keywords(CompareRun, {"methods": ["dpo+simpo"], "beta": 0.3}))["dpo+simpo"]
+    assert given.parameters == {"beta": 0.3, "gamma": 1.0}
+
+
 def test_a_grid_survives_yaml(tmp_path: Path) -> None:
     settings = settings_from_keywords(CompareRun, {"methods": ["dpo", "simpo"], "beta": [0.1, 0.3, "simpo=2"]})
     plan = to_mapping(settings)
@@ -276,7 +283,13 @@ def test_a_wrong_grid_says_what_is_wrong() -> None:
     methods = ["dpo", "ipo"]
     said = 'methods: beta has values for "simpo", which is no method of this run that has it'
     assert said in complaint(CompareRun, methods=methods, preference__beta=["simpo=1"])
-    assert "beta names a value twice" in complaint(CompareRun, methods=methods, preference__beta=[0.1, "0.10"])
+    assert "a parameter of dpo has a value twice" in complaint(
+        CompareRun, methods=methods, preference__beta=[0.1, "0.10"]
+    )
+    nearly = [0.1, 0.10000000000001]  # one name, so one folder
+    assert "a parameter of dpo has a value twice" in complaint(CompareRun, methods=["dpo"], preference__beta=nearly)
+    said = "methods: beta: simpo has values of its own; 0.05 is for no method"
+    assert said in complaint(CompareRun, methods=["simpo"], preference__beta=[0.05, "simpo=2"])
     assert 'is "x"; it must be a number' in complaint(CompareRun, methods=methods, preference__beta="simpo=x")
     assert "ppo.kl_coefficient is -1.0; it must be at least 0" in complaint(CompareRun, ppo__kl_coefficient=[0.1, -1])
-    assert "ppo.kl_coefficient names a value twice" in complaint(CompareRun, ppo__kl_coefficient=[0.1, 0.1])
+    assert "a parameter of ppo has a value twice" in complaint(CompareRun, ppo__kl_coefficient=[0.1, 0.1])

@@ -76,7 +76,7 @@ def generate(job: Job) -> dict[str, Any]:
         return sum(len(answer.response) for answer in answers)
 
     clock = Clock()
-    draw(prompts[: job["warmup_rows"]])
+    draw(prompts)
     with clock.running():
         tokens = draw(prompts)
     return {"seconds": clock.seconds, "examples": tokens}
@@ -100,7 +100,7 @@ def ppo(job: Job) -> dict[str, Any]:
         return clock.seconds
 
     still = {"learning_rate": 0.0, "value_learning_rate": 0.0}
-    train(Ppo(**{**job["settings"], **still, "steps": 1, "batch_size": job["warmup_rows"]}))
+    train(Ppo(**{**job["settings"], **still, "steps": 1}))
     settings = Ppo(**job["settings"])
     return {"seconds": train(settings), "examples": settings.steps * settings.batch_size}
 
@@ -143,10 +143,10 @@ def gemm_rate(device: torch.device) -> float:
 
 
 def _timed(job: Job, train: Callable[[Sequence[Tokens], Any], None], kind: type = Preference) -> dict[str, Any]:
-    """One step a pair on the warm-up's pairs at learning rate 0, not counted, then the whole training, counted."""
+    """One pass over the warm-up's pairs at learning rate 0, not counted, then the whole training, counted."""
     rows, warmup = pairs.read_tokens(job["pairs"]), pairs.read_tokens(job["warmup"])
     settings = kind(**job["settings"])
-    train(warmup, kind(**{**job["settings"], "batch_size": 1, "epochs": 1, "learning_rate": 0.0}))
+    train(warmup, kind(**{**job["settings"], "epochs": 1, "learning_rate": 0.0}))
     clock = Clock()
     with clock.running():
         train(rows, settings)

@@ -105,7 +105,7 @@ def generate(job: Job) -> dict[str, Any]:
 
     torch.manual_seed(0)
     clock = Clock()
-    draw(rows[: job["warmup_rows"]])
+    draw(rows)
     with clock.running():
         tokens = draw(rows)
     return {"seconds": clock.seconds, "examples": tokens}
@@ -137,8 +137,8 @@ def ppo(job: Job) -> dict[str, Any]:
                 trainer.train()
         return clock.seconds
 
-    warm = job["warmup_rows"]
-    train(rows[:warm], total_episodes=warm, per_device_train_batch_size=warm, learning_rate=0.0)
+    one_step = job["options"]["per_device_train_batch_size"]
+    train(rows[:one_step], total_episodes=one_step, learning_rate=0.0)
     gc.collect()
     return {"seconds": train(rows), "examples": job["options"]["total_episodes"]}
 
@@ -151,9 +151,8 @@ def versions(job: Job) -> dict[str, Any]:
 
 
 def _warm_up(job: Job, train: Callable[..., float]) -> None:
-    """One step a pair on the warm-up's pairs, at learning rate 0; trainer and model are then thrown away."""
-    train(read_rows(job["warmup"]), num_train_epochs=1, per_device_train_batch_size=1, gradient_accumulation_steps=1,
-          learning_rate=0.0)  # fmt: skip
+    """One pass over the warm-up's pairs, at learning rate 0; trainer and model are then thrown away."""
+    train(read_rows(job["warmup"]), num_train_epochs=1, learning_rate=0.0)
     gc.collect()
 
 

@@ -26,7 +26,16 @@ class Candidate:
         """Every parameter and its value; of PPO, the one that a comparison may vary."""
         if isinstance(self.how, Ppo):
             return {"kl_coefficient": self.how.kl_coefficient}
-        return {key: value for term in self.how.terms for key, value in term.parameters.items()}
+        found: dict[str, dict[str, float]] = {}
+        for term in self.how.terms:
+            for key, value in term.parameters.items():
+                found.setdefault(key, {})[term.objective.name] = value
+        # Terms of a sum may have defaults of their own: simpo.beta beside dpo.beta.
+        named = [
+            {key: min(of.values())} if len(set(of.values())) == 1 else {f"{name}.{key}": of[name] for name in of}
+            for key, of in found.items()
+        ]
+        return {key: value for each in named for key, value in each.items()}
 
 
 def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
@@ -47,6 +56,9 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
                 given = settings.preference.parameters
                 values = {key: given[key].get(method) or given[key].get("") for key in given if key in has[method]}
                 found[method] = _of_loss(method, {key: each for key, each in values.items() if each})
+            names = [candidate.name for candidate in found[method]]
+            if len(set(names)) < len(names):
+                raise ValueError(f"a parameter of {method} has a value twice")
         return found
     except ValueError as error:
         raise InputError(f"methods: {error}") from error
@@ -65,28 +77,30 @@ def _of_loss(method: str, values: Mapping[str, tuple[float, ...]]) -> list[Candi
 
 def _of_ppo(settings: CompareRun) -> list[Candidate]:
     fixed = {each.name: getattr(settings.ppo, each.name) for each in dataclasses.fields(PpoBase)}
-    weights = settings.ppo.kl_coefficient
-    if len(set(weights)) < len(weights):
-        raise ValueError("ppo.kl_coefficient names a value twice")
-    return [
-        Candidate("ppo", _name("ppo", {"kl_coefficient": weight} if len(weights) > 1 else {}), how)
-        for weight in weights
-        for how in [Ppo(**fixed, kl_coefficient=weight)]
-    ]
+    made = []
+    for weight in settings.ppo.kl_coefficient:
+        varied = {"kl_coefficient": weight} if len(settings.ppo.kl_coefficient) > 1 else {}
+        made.append(Candidate("ppo", _name("ppo", varied), Ppo(**fixed, kl_coefficient=weight)))
+    return made
 
 
 def _name(method: str, varied: Mapping[str, float]) -> str:
     return "@".join([method, *(f"{key}={value:.10g}" for key, value in varied.items())])
 
 
+def _shown(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.10g}" for value in values)
+
+
 def _check_names(settings: CompareRun, has: Mapping[str, list[str]]) -> None:
-    """Every parameter is some method's, and every method that values are meant for has it."""
+    """Every value is tried by some method: none is meant for a method that is not there, or for nobody."""
     for key, values in settings.preference.parameters.items():
         if not any(key in names for names in has.values()):
             known = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in has.items())
             raise ValueError(f'no method has a parameter "{key}": {known or "ppo has its own settings"}')
-        for method, each in values.items():
+        for method in values:
             if method and key not in has.get(method, []):
                 raise ValueError(f'{key} has values for "{method}", which is no method of this run that has it')
-            if len(set(each)) < len(each):
-                raise ValueError(f"{key} names a value twice")
+        takers = [method for method, names in has.items() if key in names]
+        if "" in values and all(method in values for method in takers):
+            raise ValueError(f"{key}: {', '.join(takers)} has values of its own; {_shown(values[''])} is for no method")

@@ -133,7 +133,7 @@ class Sampling:
 class Evaluation:
     """How an arm is measured."""
 
-    prompts: int = _setting(256, "held-out prompts that are answered", least=2)
+    prompts: int = _setting(256, "held-out (or validation) prompts that are answered", least=2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ def files(tiny_folder, tmp_path):
 
 @pytest.fixture
 def job(files):
-    return {**files, "dtype": "float32", "warmup_rows": 1, "settings": SETTINGS, "max_new_tokens": 3}
+    return {**files, "dtype": "float32", "settings": SETTINGS, "max_new_tokens": 3}
 
 
 def test_prepared_texts_and_ids_are_the_same_thing(files, tiny_tokenizer):

@@ -16,12 +16,17 @@ QUIET: dict[str, Any] = {
 }
 
 
-def told(correlation: float | None = 0.1, *, noise: float = 0.0, **changed: float) -> list[dict[str, str]]:
-    """The notices of an arm that differs from a quiet one in `changed`; `noise` is that of its answers."""
+def told(
+    correlation: float | None = 0.1, *, noise: float = 0.0, width: float = 0.1, **changed: float
+) -> list[dict[str, str]]:
+    """The notices of an arm that differs from a quiet one in `changed`; `noise` of answers, `width` of intervals."""
 
     def arm(figures: dict[str, float], correlation: float | None) -> dict[str, Any]:
-        means = {name: {"mean": value, "n": 40, "ci95": [value, value]} for name, value in figures.items()}
-        found = None if correlation is None else {"mean": correlation, "n": 40, "ci95": None}
+        means = {
+            name: {"mean": value, "n": 40, "ci95": [value - width, value + width]} for name, value in figures.items()
+        }
+        bounds = None if correlation is None else [correlation - width, correlation + width]
+        found = None if correlation is None else {"mean": correlation, "n": 40, "ci95": bounds}
         return means | {"margin_length_correlation": found}
 
     def values(figures: dict[str, float], noise: float) -> dict[str, list[float]]:
@@ -41,16 +46,23 @@ def test_nothing_is_told_of_a_quiet_arm() -> None:
     assert told(chosen_fell=0.4, chosen_nats_per_token=-0.5) == []
     # Far off on average, and within what chance does.
     assert told(response_tokens=16.0, noise=60.0) == []
+    assert told(0.62, width=0.7) == []
+    assert told(chosen_fell=0.83, chosen_nats_per_token=-0.31, width=0.4) == []
+    assert told(distinct_bigrams=0.0) == []  # answers without a single 2-gram
 
 
 @pytest.mark.parametrize(
     ("changed", "kind", "words"),
     [
-        ({"chosen_fell": 0.83, "chosen_nats_per_token": -0.31}, "chosen_falls", ["83%", "0.31 nats", "fell by 0.10"]),
+        (
+            {"chosen_fell": 0.83, "chosen_nats_per_token": -0.31},
+            "chosen_falls",
+            ["83%", "−0.31 nats", "of the rejected −0.10"],
+        ),
         (
             {"chosen_fell": 0.83, "chosen_nats_per_token": -0.31, "rejected_nats_per_token": 0.2},
             "chosen_falls",
-            ["rose by 0.20", "not degeneration"],
+            ["of the rejected 0.20", "not degeneration"],
         ),
         ({"response_tokens": 18.0}, "length_drift", ["50% longer", "18.0 tokens against 12.0"]),
         ({"response_tokens": 6.0}, "length_drift", ["50% shorter"]),

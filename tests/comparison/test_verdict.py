@@ -198,15 +198,24 @@ def test_a_small_difference_is_not_rounded_to_zero() -> None:
 
 def test_what_was_chosen_and_by_what_is_said_where_there_was_a_choice() -> None:
     def tried(chosen: float, *values: float) -> list[dict[str, Any]]:
-        return [{"parameters": {"beta": value, "tau": 1.0}, "chosen": value == chosen} for value in values]
+        return [
+            {
+                "parameters": {"beta": value, "tau": 1.0},
+                "chosen": value == chosen,
+                "gold_score": measured(0.1, None, 180),
+            }
+            for value in values
+        ]
 
     found = two_arms("above")
     assert "tried" not in verdict(found)
-    found |= {"grid": {"dpo": tried(0.3, 0.1, 0.3, 0.5)}, "pairs": {"validation": 200}}
-    said = "Chosen by gold reward on 200 validation prompts: DPO at beta 0.3 (of 3 tried)."
+    found |= {"grid": {"dpo": tried(0.3, 0.1, 0.3, 0.5)}}
+    said = "Chosen by gold reward on 180 validation prompts: DPO at beta 0.3 (of 3 tried)."
     assert verdict(found).endswith(said)
     found["grid"]["ppo"] = tried(0.5, 0.1, 0.5)
     assert verdict(found).endswith("DPO at beta 0.3 (of 3 tried) and PPO at beta 0.5 (of 2 tried).")
+    found["grid"]["ppo"][0]["failed"] = "FloatingPointError: nan"
+    assert verdict(found).endswith("PPO at beta 0.5 (of 2 tried, 1 failed).")
 
 
 def test_of_several_arms_those_that_cannot_be_told_apart_in_accuracy_are_named_together() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -18,7 +19,6 @@ from pairtune.engine.examples import Examples, prepare
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import judge
-from pairtune.evaluation.statistics import estimate
 from pairtune.grid import Candidate
 from pairtune.models.load import frozen_copy, save_model
 from pairtune.objectives.mixture import Loss
@@ -61,19 +61,20 @@ class Arms:
         """Every candidate of a method; a candidate that fails is a result, and the others go on."""
         several = self.context.candidates[method]
         trials = [self._try(candidate, validate=len(several) > 1) for candidate in several]
-        finished = [trial for trial in trials if trial.trained]
+        finished = [trial for trial in trials if not trial.failed]
         if not finished:
             return Trials(trials)
         chosen = max(finished, key=_validation_score) if len(several) > 1 else finished[0]
         if len(several) > 1:
-            score = _validation_score(chosen)
-            say(f"  {chosen.candidate.name} is chosen: the highest mean score on validation data, {score:.3f}")
+            say(f"  {chosen.candidate.name} is chosen: the highest mean score on validation data")
         return Trials(trials, chosen)
 
     def _try(self, candidate: Candidate, *, validate: bool) -> Trial:
+        trained = None
         try:
             trained = self._train(candidate)
-            return Trial(candidate, trained, self._validate(candidate, trained) if validate else None)
+            validated = self.validate(candidate.name, trained) if validate else None
+            return Trial(candidate, trained, validated)
         except (InputError, KeyboardInterrupt):
             raise
         except Exception as error:  # a failed run is a result
@@ -81,7 +82,7 @@ class Arms:
                 raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             say(f"  {candidate.name} failed: {reason}")
-            return Trial(candidate, failed=reason)
+            return Trial(candidate, trained, failed=reason)
 
     def _train(self, candidate: Candidate) -> Done:
         name, settings = candidate.name, self.settings
@@ -131,6 +132,8 @@ class Arms:
         context, settings = self.context, self.settings
         policy = context.load("reference")
         reference = frozen_copy(policy)
+        with uncounted():
+            snapshots = self._snapshots(folder, policy, reference)
         train_ppo(
             policy,
             context.load_scalar("reward"),
@@ -142,7 +145,7 @@ class Arms:
             end_ids=[context.tokenizer.eos_token_id],
             seed=settings.seed,
             journal=Journal("ppo", folder, cost=context.stages.cost),
-            measure=self._snapshots(folder, policy, reference).take,
+            measure=snapshots.take,
             measurements=settings.evaluation.curve_points,
         )
         save_model(policy, context.tokenizer, context.model_folder(name))
@@ -167,14 +170,14 @@ class Arms:
 
     # ---- measuring -----------------------------------------------------------------------------------------------
 
-    def _validate(self, candidate: Candidate, trained: Done) -> Done:
-        """A candidate on the validation pairs and their prompts, which no held-out figure is taken on."""
+    def validate(self, name: str, trained: Done | None) -> Done:
+        """A candidate, or the reference, on the validation pairs, which no held-out figure is taken on."""
 
         def work(folder: Path) -> dict[str, Any]:
-            return self._measured(self.context.load(candidate.name), self.context.pairs.validation)
+            return self._measured(self.context.load(name), self.context.pairs.validation)
 
-        inputs = {"arm": trained.key, **self._measuring_inputs}
-        return self.context.stages.run(f"validate_{candidate.name}", inputs, work, title=f"validating {candidate.name}")
+        inputs = {"arm": trained.key if trained else None, **self._measuring_inputs}
+        return self.context.stages.run(f"validate_{name}", inputs, work, title=f"validating {name}")
 
     def measure(self, arm: str, trial: Trial | None) -> Done:
         """Every arm by the same definitions, on the same held-out prompts and pairs; the reference has no trial."""
@@ -218,17 +221,21 @@ class Arms:
             snapshots=snapshots,
         )
 
-    def _own_wins(self, candidate: Candidate, policy: PreTrainedModel) -> list[float]:
-        """Held-out pairs by the method's own criterion: its loss, or the reward model that PPO obeys."""
+    def _own_wins(self, candidate: Candidate, policy: PreTrainedModel) -> list[float] | None:
+        """Held-out pairs by the method's own criterion: its loss, or the reward model that PPO obeys.
+
+        None where it cannot be had: a baseline from responses to other prompts, of pairs with one prompt.
+        """
         if isinstance(candidate.how, Ppo):
             return wins(self.reward.facts["margins"])
-        examples = self._examples(self.context.load("reference"), self.context.pairs.heldout, candidate.how)
-        own = judge(policy, candidate.how, examples).own_wins
-        assert own is not None  # they are pairs
-        return own
+        held = self.context.pairs.heldout
+        if "kl_baseline" in candidate.how.arguments and len({row.prompt for row in held}) < 2:
+            return None
+        reference = self.context.load("reference") if candidate.how.needs_reference else policy
+        return judge(policy, candidate.how, self._examples(reference, held, candidate.how)).own_wins
 
 
 def _validation_score(trial: Trial) -> float:
     """Mean external score of the candidate's answers to the validation prompts."""
     assert trial.validated is not None
-    return estimate(trial.validated.facts["gold"]).mean
+    return fmean(trial.validated.facts["gold"])

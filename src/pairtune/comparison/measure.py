@@ -103,7 +103,7 @@ def measure_arm(
     curve = []
     for snapshot in snapshots:
         figures = judge([Answer.from_json(fields) for fields in snapshot["answers"]])
-        known = {name: snapshot[name] for name in ("step", "seconds", "log_ratios")}
+        known = {name: snapshot[name] for name in ("step", "seconds", "log_ratios", "answers")}
         curve.append(known | {name: figures[name] for name in ALONG_THE_WAY})
     return {
         "log_ratios": log_ratios(policy, heldout, reference_logprobs),

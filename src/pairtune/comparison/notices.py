@@ -1,13 +1,13 @@
 """What to watch, in words: an arm past a stated threshold, and what that does and does not mean.
 
-A threshold is crossed by a figure of the summary; where the figure is one against the reference's, the interval of
-the difference must exclude zero too.
+A threshold is crossed by a figure of the summary, and chance must not explain it: the interval of the figure, or of
+its paired difference from the reference's, must exclude zero. Distinct 2-grams have no interval.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pairtune.evaluation.statistics import detectable, paired_difference
+from pairtune.evaluation.statistics import Estimate, detectable, paired_difference
 
 # Chosen responses: the share of pairs whose chosen response fell, and the mean fall in nats per token.
 FELL_SHARE, FELL_NATS = 0.5, 0.1
@@ -41,14 +41,14 @@ def _of_arm(
     reference_values: Mapping[str, Sequence[float]],
 ) -> Iterator[tuple[str, str]]:
     share, nats = figures["chosen_fell"]["mean"], figures["chosen_nats_per_token"]["mean"]
-    if share > FELL_SHARE and nats < -FELL_NATS:
+    if share > FELL_SHARE and nats < -FELL_NATS and _excludes_zero(figures["chosen_nats_per_token"]):
         rejected = figures["rejected_nats_per_token"]["mean"]
         yield (
             "chosen_falls",
             f"The chosen response became less probable than under the reference on {share:.0%} of the held-out pairs "
-            f"(told above {FELL_SHARE:.0%}), by {-nats:.2f} nats a token on average (told above {FELL_NATS}); the "
-            f"rejected one {'fell by' if rejected < 0 else 'rose by'} {abs(rejected):.2f}. Alone this is not "
-            "degeneration: many losses look at the margin only. The generations show what became more probable.",
+            f"(told above {FELL_SHARE:.0%}); over all pairs the mean change is {_signed(nats)} nats a token (told "
+            f"below {_signed(-FELL_NATS)}), of the rejected {_signed(rejected)}. Alone this is not degeneration: many "
+            "losses look at the margin only. The generations show what became more probable.",
         )
     length, before = figures["response_tokens"]["mean"], reference["response_tokens"]["mean"]
     drift = length / before - 1 if before > 0 else 0.0
@@ -59,7 +59,7 @@ def _of_arm(
             f"tokens against {before:.1f} (told above {LENGTH_DRIFT:.0%}). Length alone may have gained some score.",
         )
     correlation = figures["margin_length_correlation"]
-    if correlation and abs(correlation["mean"]) > CORRELATION:
+    if correlation and abs(correlation["mean"]) > CORRELATION and _excludes_zero(correlation):
         word = "longer" if correlation["mean"] > 0 else "shorter"
         yield (
             "margin_follows_length",
@@ -76,16 +76,21 @@ def _of_arm(
             "degeneration.",
         )
     distinct, usually = figures["distinct_bigrams"]["mean"], reference["distinct_bigrams"]["mean"]
-    if distinct < DISTINCT * usually:
+    if 0 < distinct < DISTINCT * usually:
         yield (
             "sameness",
-            f"Answers to different prompts have become alike: {distinct:.0%} of all their 2-grams are distinct, "
-            f"against {usually:.0%} in the reference's (told below {DISTINCT:.0%} of that).",
+            f"The same pairs of neighbouring tokens come again and again, within an answer or from one to the next: "
+            f"{distinct:.0%} of all 2-grams are distinct, against {usually:.0%} in the reference's (told below "
+            f"{DISTINCT:.0%} of that). Longer answers lower it too.",
         )
 
 
 def _differs(name: str, values: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> bool:
     return detectable(paired_difference(values[name], reference[name]))
+
+
+def _excludes_zero(figure: Mapping[str, Any]) -> bool:
+    return figure["ci95"] is not None and detectable(Estimate.from_json(figure))
 
 
 def _signed(value: float) -> str:

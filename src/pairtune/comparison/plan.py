@@ -52,7 +52,8 @@ def _compare_plans(out: Path, before: dict[str, Any], now: dict[str, Any]) -> No
     if other:
         raise InputError(f'out: "{out}" holds another plan ({", ".join(other)}); give another --out, or remove it')
     old, new = flat(before), flat(now)
-    changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if name != "out" and old.get(name) != new[name]]
+    names = [name for name in old | new if name != "out" and old.get(name) != new.get(name)]
+    changed = [f"{name} {old.get(name, 'not given')} -> {new.get(name, 'not given')}" for name in names]
     if changed:
         say(f"plan: changed {', '.join(changed)}; what depends on it is done again")
 

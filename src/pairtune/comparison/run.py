@@ -58,6 +58,7 @@ class Comparison:
         reward = self.reward_model(pairs)
         arms = Arms(context, pairs=pairs, reward=reward, gold=external)
         trials: dict[str, Trials] = {method: arms.train(method) for method in settings.methods}
+        validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
         before = {"warm_start": warm, "pairs": pairs, "reference": logprobs, "unrelated": unrelated, "reward": reward}
@@ -69,6 +70,7 @@ class Comparison:
             stages=before,
             trials=trials,
             measured=measured,
+            validated=validated,
             pairs=context.pairs,
         )
         return self.out
@@ -150,7 +152,8 @@ class Comparison:
                 )
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
             bos = self.tokenizer.bos_token_id
-            check_rows(pairs.train, pairs.heldout, self.tokenizer, end_id=self.tokenizer.eos_token_id, bos_id=bos)
+            others = [*pairs.heldout, *pairs.validation]
+            check_rows(pairs.train, others, self.tokenizer, end_id=self.tokenizer.eos_token_id, bos_id=bos)
             return facts
 
         inputs = {

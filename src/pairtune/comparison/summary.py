@@ -39,6 +39,7 @@ def summarise(
     stages: Mapping[str, Done | None],
     trials: Mapping[str, Trials],
     measured: Mapping[str, Done],
+    validated: Done | None,
     pairs: SharedPairs,
 ) -> dict[str, Any]:
     """Write records.jsonl, samples.jsonl and summary.json; returns the summary.
@@ -48,6 +49,7 @@ def summarise(
     """
     prompts = [row.prompt for row in pairs.heldout]
     scale = _gold_scale(measured["reference"].facts["gold"])
+    validation_scale = _gold_scale(validated.facts["gold"]) if validated else scale
     values = {arm: _values(done.facts, scale, pairs.heldout) for arm, done in measured.items()}
     arms, reward = list(values), stages["reward"]
     assert reward is not None
@@ -69,7 +71,7 @@ def summarise(
             for arm in arms
         },
         "grid": {
-            method: [_grid_point(trial, found, scale, pairs.validation) for trial in found.every]
+            method: [_grid_point(trial, found, validation_scale, pairs.validation) for trial in found.every]
             for method, found in trials.items()
             if len(found.every) > 1
         },
@@ -93,7 +95,9 @@ def summarise(
     summary["verdict"] = verdict(summary)
     tried = [done for found in trials.values() for trial in found.every for done in (trial.trained, trial.validated)]
     before = [gold, *(done for name, done in stages.items() if name not in trials)]
-    summary["seconds_total"] = sum(done.cost.seconds for done in [*before, *tried, *measured.values()] if done)
+    summary["seconds_total"] = sum(
+        done.cost.seconds for done in [*before, *tried, validated, *measured.values()] if done
+    )
     _write_lines(
         out / "records.jsonl",
         [*_step_rows({"gold": gold, **stages}), *_evaluation_rows(measured, scale, pairs.heldout)],
@@ -141,12 +145,15 @@ def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:
     """What is no mean of one value each, and the method's own criterion, which the reference has not."""
     own = facts["own_wins"]
     correlation = margin_length_correlation(facts["log_ratios"], rows)
-    responses = [answer["response"] for answer in facts["answers"]]
     return {
         "heldout_own_accuracy": estimate(own, [row.prompt for row in rows]).to_json() if own else None,
         "margin_length_correlation": correlation.to_json() if correlation else None,
-        "distinct_bigrams": distinct_bigrams(responses).to_json(),
+        "distinct_bigrams": distinct_bigrams(_responses(facts)).to_json(),
     }
+
+
+def _responses(facts: Mapping[str, Any]) -> list[Sequence[int]]:
+    return [answer["response"] for answer in facts["answers"]]
 
 
 def _grid_point(trial: Trial, found: Trials, scale: tuple[float, float], rows: Sequence[Tokens]) -> dict[str, Any]:
@@ -213,6 +220,7 @@ def _evaluation_rows(
                     "seconds": point["seconds"],
                     **_means(_values(point, scale, some), [row.prompt for row in some]),
                     "margin_length_correlation": correlation.to_json() if correlation else None,
+                    "distinct_bigrams": distinct_bigrams(_responses(point)).to_json(),
                 }
             )
     return rows

@@ -185,8 +185,9 @@ def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str
         first, *others = [other["parameters"] for other in grid[arm]]
         varied = [key for key in first if any(other[key] != first[key] for other in others)]
         values = ", ".join(f"{key} {point['parameters'][key]:g}" for key in varied)
-        listed.append(f"{_name(arm)} at {values} (of {len(grid[arm])} tried)")
-    return f"Chosen by {score} on {summary['pairs']['validation']} validation prompts: {_join_words(listed)}"
+        failed = sum(bool(other.get("failed")) for other in grid[arm])
+        listed.append(f"{_name(arm)} at {values} (of {len(grid[arm])} tried{f', {failed} failed' if failed else ''})")
+    return f"Chosen by {score} on {chosen[0][1]['gold_score']['n']} validation prompts: {_join_words(listed)}"
 
 
 def _failures(failed: Mapping[str, str]) -> list[str]:

@@ -34,8 +34,8 @@ def margin_length_correlation(
 ) -> Estimate | None:
     """Spearman's rank correlation of the margin with how many tokens longer the chosen response is.
 
-    Its interval is a percentile bootstrap over prompts; unbounded without `interval`. None where either is the same
-    for all pairs: there is nothing to correlate.
+    Its interval is a percentile bootstrap over prompts; unbounded without `interval` or of one prompt. None where
+    either is the same for all pairs: there is nothing to correlate.
     """
     margin_N = np.array(margins(log_ratios))
     longer_N = np.array([len(row.responses[0]) - len(row.responses[1]) for row in rows])
@@ -43,7 +43,7 @@ def margin_length_correlation(
     if correlation is None:
         return None
     bounds = UNKNOWN
-    if interval:
+    if interval and len({row.prompt for row in rows}) > 1:
         drawn = [
             _spearman(margin_N[drawn_N], longer_N[drawn_N]) for drawn_N in _resamples([row.prompt for row in rows])
         ]
