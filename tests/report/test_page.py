@@ -124,7 +124,8 @@ def test_with_a_grid_what_to_watch_comes_first(grid_dir: Path) -> None:
         "beta 2, gamma 0.5",
     ):
         assert words in text.replace("\u00a0", " ")
-    assert text.count("best of 4 on validation") == 5
+    assert text.count("best of 4 on validation") == 4
+    assert text.count("best of 4 (1 failed) on validation") == 1
 
 
 def test_the_grid_tells_how_it_was_chosen(grid_dir: Path, grid_summary: dict[str, Any]) -> None:

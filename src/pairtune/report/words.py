@@ -36,10 +36,10 @@ def varied(candidates: Iterable[Row]) -> list[str]:
 
 
 def choice(summary: Row, arm: str) -> str | None:
-    """best of 4, 1 failed; None where nothing was to choose."""
+    """best of 4 (1 failed); None where nothing was to choose."""
     candidates = (summary.get("grid") or {}).get(arm) or []
     failed = sum(bool(row.get("failed")) for row in candidates)
-    return f"best of {len(candidates)}{f', {failed} failed' if failed else ''}" if len(candidates) > 1 else None
+    return f"best of {len(candidates)}{f' ({failed} failed)' if failed else ''}" if len(candidates) > 1 else None
 
 
 def gold_name(summary: Row) -> str:
