@@ -5,7 +5,7 @@ looks its answers up, so that nothing but the formula is tested.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +70,13 @@ def rows(length_S: Tensor) -> tuple[Tensor, Tensor]:
     ids = torch.zeros(len(length_S), width, dtype=torch.long)
     ids[:, 0] = torch.arange(len(length_S))
     return ids, ((place > 0) & (place <= length_S[:, None])).long()
+
+
+@pytest.fixture(autouse=True)
+def _values_only() -> Iterator[None]:
+    """No gradients are compared here, and torch warns of numbers read from tensors that have them."""
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture
