@@ -17,12 +17,14 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported, which reads it once
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer as BareTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from pairtune.data import pack
 from pairtune.models.machine import Machine
 
 VOCABULARY = 300
@@ -192,3 +194,18 @@ def architecture(request: pytest.FixtureRequest) -> str:
 def cpu() -> Machine:
     """The machine that tests compute on: the processor, in float32."""
     return Machine(torch.device("cpu"), torch.float32, "the tests ask for it")
+
+
+@pytest.fixture
+def blind_to_branches(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A planted fault, once it is called: a token sees all that lies before it in its row, another response too."""
+
+    def plant() -> None:
+        def of_rows(position: np.ndarray) -> Any:
+            place = np.arange(len(position))
+            return segments(place - np.maximum.accumulate(np.where(position == 0, place, 0)))
+
+        monkeypatch.setattr(pack, "_segments", of_rows)
+
+    segments = pack._segments
+    return plant

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from pairtune.comparison import arms, context
 from pairtune.comparison.pairs import SPLITS
 from pairtune.comparison.run import compare
 from pairtune.comparison.stages import Stages
 from pairtune.data import reviews
-from pairtune.data.pack import Block
 from pairtune.engine import hidden, reference
 from pairtune.settings import CompareRun
 from pairtune.training.checkpoint import Journal
@@ -204,15 +202,11 @@ def test_an_interrupted_comparison_ends_as_if_never_stopped(
 
 
 def test_an_architecture_that_is_not_packable_is_padded_in_every_stage(
-    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind_to_branches: Callable[[], None]
 ) -> None:
     packed = read(compare(tiny_run(methods=["ppo"], evaluation_curve_points=0)))
 
-    def blind(block: Block, window: int | None) -> Any:
-        block.asked[window] = torch.zeros(*block.index_NL.shape, 4, dtype=torch.int32)
-        return block.asked[window]
-
-    monkeypatch.setattr(Block, "seen", blind)
+    blind_to_branches()
     monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path / "cache"))
     padded_passes = []
     original = hidden.padded_hidden_states

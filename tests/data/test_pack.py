@@ -1,12 +1,12 @@
 """Packs lie as drawn in the module's head: the prompt once, positions, branches, where log-probabilities are read."""
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
 
-from pairtune.data.pack import BLOCK_WASTE, Tokens, batches_by_tokens, pack
-from pairtune.engine.kernels import visible
+from pairtune.data.pack import Tokens, batches_by_tokens, pack
 
 #      place    0  1    2  3  4    5  6  7    8  9
 ROWS = [Tokens((10, 11), ((12, 13, 14), (15,))), Tokens((20,), ((21,), (22, 23)))]
@@ -45,59 +45,41 @@ def test_sums_keep_the_values_dtype_and_gradient():
     assert values_R.grad.tolist() == [1, 1, 1, 10, 100, 1000, 1000]
 
 
+def seen(found, window=None):
+    """What each token sees by the rule of `Segments`: [T, T] bool."""
+    cut, tokens = found.segments, len(found.tokens_T)
+    key_X = torch.arange(tokens) if cut.index_X is None else cut.index_X
+    result = torch.zeros(tokens, tokens, dtype=torch.bool)
+    for (begin, end), (first, last) in zip(pairwise(cut.queries.tolist()), pairwise(cut.keys.tolist()), strict=True):
+        for query in range(begin, end):
+            stop = last - (end - 1 - query)
+            result[query, key_X[max(first, stop - window) if window else first : stop].long()] = True
+    return result
+
+
 def test_who_sees_whom_by_hand():
-    (block,) = pack(ROWS[:1]).blocks
+    found = pack(ROWS[:1])
     expected = ["x.....", "xx....", "xxx...", "xxxx..", "xxxxx.", "xx...x"]
-    (seen,) = visible(block.seen(None))
-    assert ["".join("x" if sees else "." for sees in row) for row in seen.tolist()] == expected
-    (near,) = visible(block.seen(2))  # itself and the one before it, in positions: 15 stands where 12 does, next to 11
-    expected = ["x.....", "xx....", ".xx...", "..xx..", "...xx.", ".x...x"]
-    assert ["".join("x" if sees else "." for sees in row) for row in near.tolist()] == expected
+    assert ["".join("x" if sees else "." for sees in row) for row in seen(found).tolist()] == expected
+    expected = ["x.....", "xx....", ".xx...", "..xx..", "...xx.", ".x...x"]  # 15 stands where 12 does, next to 11
+    assert ["".join("x" if sees else "." for sees in row) for row in seen(found, 2).tolist()] == expected
 
 
-def test_the_mask_is_the_rule_on_random_rows():
+@pytest.mark.parametrize("window", [None, 5])
+def test_who_sees_whom_is_the_rule_on_random_rows(window):
     rows = random_rows(30, seed=1)
     found = pack(rows)
-    assert len(found.blocks) > 1
     branch_T = torch.cat(
         [torch.cat([torch.full((len(p),), i) for i, p in enumerate((row.prompt, *row.responses))]) for row in rows]
     )
     row_T = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(row) for row in rows]))
-    for window in (None, 5):
-        attended = 0
-        for block in found.blocks:
-            for index, seen in zip(block.index_NL, visible(block.seen(window)), strict=True):
-                real = index >= 0
-                at = index[real]
-                assert len(set(row_T[at].tolist())) == 1
-                q, k = at[:, None], at[None, :]
-                rule = (k <= q) & ((branch_T[k] == 0) | (branch_T[k] == branch_T[q]))
-                if window:
-                    rule &= found.positions_T[q] - found.positions_T[k] < window
-                assert torch.equal(seen[real][:, real], rule)
-                assert not seen[real][:, ~real].any(), "nothing real may see padding"
-                assert seen.any(-1).all(), "a query that sees nothing gives 0/0"
-                attended += int(rule.sum())
-        if window is None:
-            assert attended == found.attended
-
-
-def test_each_token_has_one_slot():
-    found = pack(random_rows(40, seed=2))
-    assert len(found.blocks) > 2
-    places = torch.cat([block.index_NL.flatten() for block in found.blocks])
-    assert places[places >= 0].sort().values.tolist() == list(range(len(found.tokens_T)))
-
-
-def test_blocks_waste_little():
-    rows = random_rows(200, seed=3, longest=80)
-    for block in pack(rows).blocks:
-        lengths = (block.index_NL >= 0).sum(-1)
-        assert block.index_NL.numel() * block.index_NL.shape[1] <= BLOCK_WASTE * float((lengths**2).sum())
-
-
-def test_rows_of_one_length_are_one_block():
-    assert len(pack([Tokens((1, 2), ((3, 4),))] * 50).blocks) == 1
+    q, k = torch.meshgrid(torch.arange(len(row_T)), torch.arange(len(row_T)), indexing="ij")
+    rule = (row_T[q] == row_T[k]) & (k <= q) & ((branch_T[k] == 0) | (branch_T[k] == branch_T[q]))
+    if window:
+        rule &= found.positions_T[q] - found.positions_T[k] < window
+    else:
+        assert int(rule.sum()) == found.attended
+    assert torch.equal(seen(found, window), rule)
 
 
 @pytest.mark.parametrize("row", [Tokens((), ((1,),)), Tokens((1,), ()), Tokens((1,), ((2,), ()))])
@@ -110,7 +92,7 @@ def test_the_same_device_is_the_same_pack():
     found = pack(ROWS)
     assert found.to(torch.device("cpu")) is found
     moved = found.to(torch.device("meta"))
-    assert {moved.tokens_T.device.type, moved.blocks[0].index_NL.device.type, moved.last_S.device.type} == {"meta"}
+    assert {moved.tokens_T.device.type, moved.segments.queries.device.type, moved.last_S.device.type} == {"meta"}
     assert (moved.rows, moved.attended) == (found.rows, found.attended)
 
 

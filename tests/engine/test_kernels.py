@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import kernels
+from pairtune.engine import kernels, varlen
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
 """Relative error of the whole: float32's sums in another order, bfloat16's rounding of what comes out."""
-ROWS = [Tokens((5, 6, 7), ((8, 9), (10, 11, 12, 13))), Tokens((5,), ((8,), (9, 10))), Tokens((4,) * 20, ((7,) * 30,))]
+ROWS = [
+    *(Tokens((5, 6, 7), ((8, 9), (10, 11, 12, 13))), Tokens((5,), ((8,), (9, 10))), Tokens((4,) * 20, ((7,) * 30,))),
+    Tokens((4,) * 61, ((7,) * 70, (8,), (9,) * 49)),
+]
 
 built = pytest.mark.skipif(kernels.library()[0] is None, reason=f"no C++ kernels here: {kernels.library()[1]}")
 
@@ -35,35 +38,33 @@ def numbers(*shape, seed=0, dtype=torch.float32):
 
 @built
 class TestAttention:
-    def test_rows_by_head_and_back(self, dtype):
-        batch = pack(ROWS)
-        x_THD = numbers(6, len(batch.tokens_T), 8, dtype=dtype).transpose(0, 1)  # strided, as models hand them over
-        back = torch.full_like(x_THD.contiguous(), torch.nan)
-        for block in batch.blocks:
-            found = kernels.heads_first(x_THD, block.index_NL)
-            assert torch.equal(found, plainly(kernels.heads_first, x_THD, block.index_NL))
-            kernels.tokens_first(found, block.index_NL, back)
-        assert torch.equal(back, x_THD)
+    @pytest.mark.parametrize("window", [None, 1, 7, 50])
+    @pytest.mark.parametrize(("heads", "groups", "size"), [(6, 2, 64), (3, 3, 8), (4, 1, 80)])
+    def test_segments_are_what_they_are_plainly_and_so_are_the_gradients(self, dtype, heads, groups, size, window):
+        cut = pack(ROWS).segments
+        tokens = int(cut.queries[-1])
+        query, key, value, grad = (  # strided, as models hand them over
+            numbers(count, tokens, size, seed=seed, dtype=dtype).transpose(0, 1)
+            for seed, count in enumerate((heads, groups, groups, heads))
+        )
+        places = (cut.queries, cut.keys)
+        out, normaliser = kernels.attend(query, key, value, *places, 0.3, window)
+        found = kernels.attend_gradient(grad, query, key, value, *places, out, normaliser, 0.3, window)
+        exact = [x.float().requires_grad_() for x in (query, key, value)]
+        expected = varlen.attend(varlen.plainly, *exact, cut, 0.3, window)
+        assert far(out, expected) < DTYPES[dtype]
+        for one, other in zip(found, torch.autograd.grad(expected, exact, grad.float()), strict=True):
+            # a window of 1 leaves queries and keys no slope but rounding
+            assert float((one.float() - other).norm()) < DTYPES[dtype] * max(float(other.norm()), float(grad.norm()))
 
-    @pytest.mark.parametrize("window", [None, 4])
-    def test_softmax_over_what_is_seen_and_its_gradient(self, dtype, window):
-        for block in pack(ROWS).blocks:
-            rows, length = block.index_NL.shape
-            seen = block.seen(window)
-            scores, grad = (numbers(rows, 3, length, length, seed=s, dtype=dtype) * 5 for s in range(2))
-            exact = (scores.double() * 0.3).requires_grad_()
-            weights = exact.masked_fill(~kernels.visible(seen)[:, None], -torch.inf).softmax(-1)
-            (slope,) = torch.autograd.grad(weights, exact, grad.double())
-            expected = plainly(kernels.softmax_seen, scores, seen, 0.3)
-            found = kernels.softmax_seen(scores.clone(), seen, 0.3)
-            assert far(found, weights) < DTYPES[dtype]
-            assert far(expected, weights) < DTYPES[dtype]
-            assert torch.equal(found == 0, expected == 0), "nothing leaks to what is not seen"
-            for gradient in (
-                kernels.softmax_seen_gradient(grad.clone(), found, seen, 0.3),
-                plainly(kernels.softmax_seen_gradient, grad.clone(), found, seen, 0.3),
-            ):
-                assert far(gradient, slope * 0.3) < DTYPES[dtype]
+    def test_large_scores_overflow_nothing(self, dtype):
+        cut = pack(ROWS).segments
+        query, key, value, grad = (numbers(int(cut.queries[-1]), 2, 16, seed=s, dtype=dtype) * 40 for s in range(4))
+        out, normaliser = kernels.attend(query, key, value, cut.queries, cut.keys, 1.0, None)
+        found = kernels.attend_gradient(grad, query, key, value, cut.queries, cut.keys, out, normaliser, 1.0, None)
+        exact = varlen.attend(varlen.plainly, *(x.float() for x in (query, key, value)), cut, 1.0, None)
+        assert far(out, exact) < DTYPES[dtype]
+        assert all(x.isfinite().all() for x in (normaliser, *found))
 
     @pytest.mark.parametrize("window", [None, 3])
     def test_one_new_token_a_row(self, dtype, window):

@@ -1,4 +1,4 @@
-"""Attention by segments gives what attention by padded blocks gives, and a kernel that does not is not used."""
+"""Attention by segments gives what the padded oracle gives, and a kernel that does not is not used."""
 
 import sys
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack, pack_prompts
-from pairtune.engine import attention, fusion, naive, varlen
+from pairtune.engine import fusion, kernels, naive, varlen
 from pairtune.engine.logprob import token_logprobs
 
 CPU = torch.device("cpu")
@@ -17,12 +17,6 @@ ROWS = [
     Tokens((20,), ((21,), (22,))),
     Tokens((23, 24, 25, 26), ((27, 28, 29, 30, 31), (32, 33), (34, 35, 36, 37, 38, 39, 40, 41, 42))),
 ]
-
-
-def results(run, inputs):
-    out = run(*inputs)
-    weight = torch.linspace(-1, 2, out.numel()).view_as(out)
-    return [out.detach(), *torch.autograd.grad(out, inputs, weight)]
 
 
 def flash(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
@@ -75,7 +69,7 @@ def nan(query, key, value, cut, scale, window):
 
 class TestSegments:
     def test_by_hand(self):
-        cut = pack([Tokens((1, 2), ((3,), (4, 5))), Tokens((6,), ((7, 8),))]).segments()
+        cut = pack([Tokens((1, 2), ((3,), (4, 5))), Tokens((6,), ((7, 8),))]).segments
         assert cut.queries.tolist() == [0, 3, 5, 8]
         assert cut.keys.tolist() == [0, 3, 7, 10]
         assert cut.index_X.tolist() == [0, 1, 2, *(0, 1, 3, 4), 5, 6, 7]
@@ -86,42 +80,18 @@ class TestSegments:
         "batch", [pack_prompts([(1, 2), (3,), (4, 5, 6)]), pack([Tokens((1,), ((2,),)), Tokens((3, 4), ((5,),))])]
     )
     def test_without_second_responses_nothing_is_gathered(self, batch):
-        cut = batch.segments()
+        cut = batch.segments
         assert cut.index_X is None
         assert torch.equal(cut.queries, cut.keys)
         assert len(cut.keys) == batch.rows + 1
 
-    def test_a_pack_is_cut_once_on_each_device(self):
-        batch = pack(ROWS)
-        assert not batch.asked
-        assert batch.segments() is batch.segments()
-        assert batch.asked
-        assert not batch.to(torch.device("meta")).asked
-
 
 class TestAttention:
-    @pytest.mark.parametrize("window", [None, 1, 3])
-    @pytest.mark.parametrize(("heads", "groups"), [(2, 2), (4, 2), (3, 1)])
-    def test_segments_are_blocks(self, heads, groups, window):
-        batch, generator = pack(ROWS), torch.Generator().manual_seed(0)
-        inputs = [
-            torch.randn(len(batch.tokens_T), count, 8, generator=generator).requires_grad_()
-            for count in (heads, groups, groups)
-        ]
-        found = results(lambda *x: varlen.attend(varlen.plainly, *x, batch.segments(), 0.3, window), inputs)
-        for other in (
-            lambda *x: attention._by_autograd(*x, batch, 0.3, window, None),
-            lambda *x: attention._Explicit.apply(*x, batch, 0.3, window),
-        ):
-            for one, expected in zip(found, results(other, inputs), strict=True):
-                # a window of 1 leaves queries and keys no slope but rounding
-                assert (one - expected).norm() <= 1e-5 * max(float(expected.norm()), 10)
-
     def test_a_model_by_segments_is_the_oracle(self, tiny_model, architecture, monkeypatch):
+        monkeypatch.setattr(kernels, "library", lambda: (None, "turned off"))
         monkeypatch.setattr(varlen, "kernel_for", lambda query, key, window: varlen.plainly)
-        model, batch = tiny_model(architecture), pack(ROWS)
-        values = token_logprobs(model, batch)
-        assert not any(block.asked for block in batch.blocks)
+        model = tiny_model(architecture)
+        values = token_logprobs(model, pack(ROWS))
         expected = torch.cat(
             [part for r in ROWS for part in naive.response_logprobs(model, [r.prompt] * len(r.responses), r.responses)]
         )
@@ -183,7 +153,7 @@ class TestChoice:
         assert "; flash-attn: import of flash_attn halted" in why
 
     def test_float32_and_capped_scores_go_by_torch_and_say_so(self, tiny_model):
-        assert varlen.describe(tiny_model()) == "torch's attention: flash kernels do not take float32"
+        assert varlen.describe(tiny_model()) == "torch's products: flash kernels do not take float32"
         assert varlen.describe(tiny_model("gemma2")) == "torch's products: the attention's scores are capped"
 
 
@@ -211,7 +181,6 @@ class TestGpu:
         if varlen.describe(model).startswith("torch's"):
             pytest.skip(varlen.describe(model))
         ours = found()
-        assert batch.cut
         monkeypatch.setattr(varlen, "kernel_for", lambda *_: None)
         for one, other, truth in zip(ours, found(), exact, strict=True):
             assert (one - truth).norm() <= 1.5 * (other - truth).norm()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pairtune.data.pack import Block, Pack, Tokens
+from pairtune.data.pack import Pack, Tokens
 from pairtune.engine import hidden, naive
 from pairtune.engine.examples import Examples
 from pairtune.engine.hidden import is_padded
@@ -24,12 +24,6 @@ from pairtune.training.preflight import check_engine, check_first_loss, check_ro
 
 Pairs = Callable[..., list[Tokens]]
 BOS, EOS = 0, 1
-
-
-def blind_to_branches(block: Block, window: int | None) -> Tensor:
-    """Everything earlier is seen: forgets that two responses to one prompt may not see each other."""
-    block.asked[window] = torch.zeros(*block.index_NL.shape, 4, dtype=torch.int32)
-    return block.asked[window]
 
 
 def test_a_sound_model_passes_within_rounding(
@@ -50,9 +44,9 @@ def test_dropout_left_on_is_caught(tiny_model: Any, token_pairs: Pairs) -> None:
 
 
 def test_an_architecture_that_packed_rows_make_wrong_takes_the_padded_path_and_says_so(
-    tiny_model: Any, token_pairs: Pairs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_model: Any, token_pairs: Pairs, blind_to_branches: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Block, "seen", blind_to_branches)
+    blind_to_branches()
     model = tiny_model()
     reference = frozen_copy(model)
     rounding = check_engine(model, token_pairs(4), others=[reference])
@@ -65,13 +59,13 @@ def test_an_architecture_that_packed_rows_make_wrong_takes_the_padded_path_and_s
 
 
 def test_the_padded_path_trains_like_the_packed_one(
-    tiny_model: Any, token_pairs: Pairs, reference_of: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Any, token_pairs: Pairs, reference_of: Any, blind_to_branches: Callable[[], None]
 ) -> None:
     rows, losses = token_pairs(8), []
     for padded in (False, True):
         model, journal = tiny_model(), Journal("dpo")
         if padded:
-            monkeypatch.setattr(Block, "seen", blind_to_branches)
+            blind_to_branches()
             check_engine(model, rows)
         reference = reference_of(model, rows)
         examples = Examples(rows, reference=reference)

@@ -3,20 +3,15 @@
     tokens     p p p c c c | p p r r r r ...       positions restart for every response where the prompt ended
     branch     0 0 0 1 1 1 | 0 0 1 1 1 1 ...       0 is the prompt; a token sees its prompt and its own branch
 
-Shape suffixes: T tokens of the pack, R response tokens, S responses, N rows of a block, L the block's length, X keys of
-all segments.
+Shape suffixes: T tokens of the pack, R response tokens, S responses, X keys of all segments.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-
-# A block pads its rows to one length for attention alone; a new block starts when that would waste more than this.
-BLOCK_WASTE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,33 +23,6 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.prompt) + sum(len(response) for response in self.responses)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of similar length, padded to one length for attention alone; `index_NL` points into the pack's tokens."""
-
-    index_NL: Tensor  # -1 where padded
-    prompt_NL: Tensor  # length of the prompt before a response's token; 0 for a prompt's own
-    branch_NL: Tensor  # where in the row the token's branch (prompt or response) begins; itself where padded
-    asked: dict[int | None, Tensor] = field(default_factory=dict, compare=False)
-
-    def seen(self, window: int | None) -> Tensor:
-        """What token i of a row sees, within the window of positions: [N, L, 4] int32.
-
-        (a, b, c, 0): places a..b-1 of its prompt and c..i of its own branch. Padding sees itself alone, for a softmax
-        over nothing would be 0/0.
-        """
-        if window not in self.asked:
-            place = torch.arange(self.index_NL.shape[1], device=self.index_NL.device)
-            prompt, branch = self.prompt_NL, self.branch_NL
-            first = torch.zeros_like(prompt)
-            if window is not None:
-                position = torch.where(prompt > 0, prompt + place - branch, place)
-                first = torch.minimum((position - window + 1).clamp_min(0), prompt)
-                branch = torch.maximum(branch, place - window + 1)
-            self.asked[window] = torch.stack((first, prompt, branch, torch.zeros_like(prompt)), -1).int()
-        return self.asked[window]
 
 
 @dataclass(frozen=True)
@@ -71,6 +39,10 @@ class Segments:
     longest_queries: int
     longest_keys: int
 
+    def to(self, device: torch.device) -> "Segments":
+        """The same on another device."""
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -78,7 +50,7 @@ class Pack:
 
     tokens_T: Tensor
     positions_T: Tensor
-    blocks: tuple[Block, ...]
+    segments: Segments  # what each run of tokens sees
     source_R: Tensor  # the token whose hidden state predicts response token r
     target_R: Tensor  # the id of response token r
     place_R: Tensor  # where response token r itself lies in the pack
@@ -88,28 +60,13 @@ class Pack:
     rows: int
     responses: int
     attended: int  # pairs of (token, token it sees): what attention cannot avoid
-    cut: list[Segments] = field(default_factory=list, compare=False)  # what `segments` found, once it was asked
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on another device."""
         if self.tokens_T.device == device:
             return self
-        values: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        values["blocks"] = tuple(
-            Block(b.index_NL.to(device), b.prompt_NL.to(device), b.branch_NL.to(device)) for b in self.blocks
-        )
-        return Pack(**values | {"cut": []})
-
-    def segments(self) -> Segments:
-        """What each run of tokens sees, for attention that takes segments instead of padded blocks."""
-        if not self.cut:
-            self.cut.append(_segments(self.positions_T))
-        return self.cut[0]
-
-    @property
-    def asked(self) -> bool:
-        """Whether some attention has asked what may see what."""
-        return bool(self.cut) or all(block.asked for block in self.blocks)
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | Segments)}
+        return replace(self, **moved)
 
     def sums(self, values_R: Tensor) -> Tensor:
         """Sum a value per response token over each response: [R] -> [S]."""
@@ -125,9 +82,6 @@ def pack(rows: Sequence[Tokens]) -> Pack:
     """Lay rows end to end in the order given. Every prompt and every response needs at least one token."""
     tokens: list[int] = []
     positions: list[np.ndarray] = []
-    prompts: list[np.ndarray] = []
-    branches: list[np.ndarray] = []
-    starts: list[int] = []
     source: list[np.ndarray] = []
     place: list[np.ndarray] = []
     row_of: list[int] = []
@@ -135,29 +89,22 @@ def pack(rows: Sequence[Tokens]) -> Pack:
         start, prompt = len(tokens), len(row.prompt)
         if prompt == 0 or not row.responses or not all(row.responses):
             raise ValueError("a row needs a prompt and responses of at least one token each")
-        starts.append(start)
         tokens.extend(row.prompt)
         positions.append(np.arange(prompt))
-        prompts.append(np.zeros(prompt, dtype=np.int64))
-        branches.append(np.zeros(prompt, dtype=np.int64))
         for response in row.responses:
             begin, length = len(tokens), len(response)
             tokens.extend(response)
             positions.append(np.arange(prompt, prompt + length))
-            prompts.append(np.full(length, prompt))
-            branches.append(np.full(length, begin - start))
             place.append(np.arange(begin, begin + length))
             source.append(np.concatenate(([start + prompt - 1], np.arange(begin, begin + length - 1))))
             row_of.append(number)
-    starts.append(len(tokens))
     tokens_T, positions_T = np.array(tokens), np.concatenate(positions)
     place_R = np.concatenate(place)
     lengths_S = np.array([len(p) for p in place])
-    blocks = tuple(_blocks(np.array(starts), np.concatenate(prompts), np.concatenate(branches)))
     return Pack(
         tokens_T=torch.from_numpy(tokens_T),
         positions_T=torch.from_numpy(positions_T),
-        blocks=blocks,
+        segments=_segments(positions_T),
         source_R=torch.from_numpy(np.concatenate(source)),
         target_R=torch.from_numpy(tokens_T[place_R]),
         place_R=torch.from_numpy(place_R),
@@ -175,14 +122,13 @@ def pack_prompts(prompts: Sequence[Sequence[int]]) -> Pack:
     lengths = np.array([len(prompt) for prompt in prompts])
     if not lengths.all():
         raise ValueError("a prompt needs at least one token")
-    starts = np.concatenate(([0], lengths.cumsum()))
-    nothing = np.zeros(starts[-1], dtype=np.int64)
+    positions_T = np.concatenate([np.arange(length) for length in lengths])
     none = torch.empty(0, dtype=torch.long)
     return Pack(
         tokens_T=torch.tensor([token for prompt in prompts for token in prompt]),
-        positions_T=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
-        blocks=tuple(_blocks(starts, nothing, nothing)),
-        source_R=torch.from_numpy(starts[1:] - 1),
+        positions_T=torch.from_numpy(positions_T),
+        segments=_segments(positions_T),
+        source_R=torch.from_numpy(lengths.cumsum() - 1),
         target_R=none,
         place_R=none,
         response_R=none,
@@ -199,36 +145,7 @@ def _attended(row: Tokens) -> int:
     return prompt * (prompt + 1) // 2 + sum(len(r) * prompt + len(r) * (len(r) + 1) // 2 for r in row.responses)
 
 
-def _blocks(starts: np.ndarray, prompt_T: np.ndarray, branch_T: np.ndarray) -> Iterator[Block]:
-    """Group the rows, longest first, into blocks that waste little when padded."""
-    lengths = np.diff(starts)
-    group: list[int] = []
-    used = 0
-    for row in np.argsort(-lengths, kind="stable"):
-        longest = lengths[group[0]] if group else lengths[row]
-        if group and longest**2 * (len(group) + 1) > BLOCK_WASTE * (used + lengths[row] ** 2):
-            yield _block(group, starts, prompt_T, branch_T)
-            group, used = [], 0
-        group.append(int(row))
-        used += lengths[row] ** 2
-    yield _block(group, starts, prompt_T, branch_T)
-
-
-def _block(group: list[int], starts: np.ndarray, prompt_T: np.ndarray, branch_T: np.ndarray) -> Block:
-    begin = starts[group][:, None]
-    length = np.diff(starts)[group][:, None]
-    offset = np.arange(length.max())[None, :]
-    real = offset < length
-    index = np.where(real, begin + offset, 0)
-    return Block(
-        index_NL=torch.from_numpy(np.where(real, index, -1)),
-        prompt_NL=torch.from_numpy(np.where(real, prompt_T[index], 0)),
-        branch_NL=torch.from_numpy(np.where(real, branch_T[index], offset)),
-    )
-
-
-def _segments(positions_T: Tensor) -> Segments:
-    position = positions_T.cpu().numpy()
+def _segments(position: np.ndarray) -> Segments:
     begin = np.flatnonzero(np.diff(position, prepend=-2) != 1)
     before, own = position[begin], np.diff(begin, append=len(position))
     row = np.maximum.accumulate(np.where(before == 0, begin, 0))  # where the segment's row begins
@@ -239,13 +156,13 @@ def _segments(positions_T: Tensor) -> Segments:
         offset < np.repeat(before, count), np.repeat(row, count), np.repeat(begin - before, count)
     )
 
-    def on_device(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.int32)).to(positions_T.device)
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.int32))
 
     return Segments(
-        queries=on_device(np.append(begin, len(position))),
-        keys=on_device(np.append(0, after)),
-        index_X=on_device(index) if before.any() else None,
+        queries=tensor(np.append(begin, len(position))),
+        keys=tensor(np.append(0, after)),
+        index_X=tensor(index) if before.any() else None,
         longest_queries=int(own.max()),
         longest_keys=int(count.max()),
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Pack
+from pairtune.engine import attention
 from pairtune.engine.attention import NAME, NotPackableError
 from pairtune.engine.cost import count_pass
 from pairtune.engine.fusion import fused_blocks
@@ -28,7 +29,7 @@ def hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:
     count_pass(model, tokens=len(pack.tokens_T), attended=pack.attended, predicted=0)
     body = model.base_model
     implementation = model.config._attn_implementation
-    model.config._attn_implementation = NAME
+    model.config._attn_implementation, calls = NAME, attention.calls()
     try:
         with fused_blocks(model):
             output = body(
@@ -40,7 +41,7 @@ def hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:
         raise NotPackableError(f"the model's forward takes no further keyword arguments ({error})") from error
     finally:
         model.config._attn_implementation = implementation
-    if not pack.asked:
+    if attention.calls() == calls:
         raise NotPackableError("the model's attention does not go through transformers' attention interface")
     return output.last_hidden_state[0]  # type: ignore[no-any-return]
 

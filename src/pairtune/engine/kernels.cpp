@@ -1,7 +1,7 @@
 // The passes between matrix products, each over memory once. Built by kernels.py for the processor it runs on.
 // Every function exists for bfloat16 (_bf16) and float32 (_f32); sums and exponentials are float32.
-// Shape names as in the Python files: N rows of a block, K key-value heads, G query heads a key-value head, L length,
-// D head size, T tokens, R rows of logits, V vocabulary.
+// Shape names as in the Python files: B rows being answered, H heads, K key-value heads, D head size, R rows of logits,
+// V vocabulary.
 
 #include <algorithm>
 #include <cmath>
@@ -9,135 +9,15 @@
 #include <cstring>
 #include <limits>
 
+#include "numbers.h"
+
 namespace {
-
-struct bf16 {
-    uint16_t bits;
-};
-
-inline float load(float x) { return x; }
-inline float load(bf16 x) {
-    uint32_t wide = uint32_t(x.bits) << 16;
-    float value;
-    std::memcpy(&value, &wide, 4);
-    return value;
-}
-inline void store(float &at, float x) { at = x; }
-inline void store(bf16 &at, float x) {  // round to nearest even; a NaN stays one
-    uint32_t wide;
-    std::memcpy(&wide, &x, 4);
-    uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
-    at.bits = uint16_t((wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
-}
-
-// exp for x <= 0 (softmax never asks for more): 2^k times a polynomial, relative error below 2e-7, 0 below -87.
-inline float exp_of(float x) {
-    float clamped = std::max(x, -87.0f);
-    float k = std::nearbyint(clamped * 1.44269504f);
-    float r = (clamped - k * 0.693359375f) - k * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t bits = (int32_t(k) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, 4);
-    return x < -87.0f ? 0.0f : p * power;
-}
-
-// What token i of a row sees: [a, b) of its prompt and [c, i] of its own branch.
-struct Seen {
-    int32_t a, b, c, unused;
-};
-
-template <class S>
-void heads_first(const S *x, int64_t token_stride, int64_t head_stride, const int64_t *index, S *out, int64_t N,
-                 int64_t H, int64_t L, int64_t D) {
-#pragma omp parallel for collapse(2)
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t h = 0; h < H; h++)
-            for (int64_t l = 0; l < L; l++) {
-                int64_t token = index[n * L + l];
-                S *to = out + ((n * H + h) * L + l) * D;
-                if (token < 0)
-                    std::memset(to, 0, D * sizeof(S));
-                else
-                    std::memcpy(to, x + token * token_stride + h * head_stride, D * sizeof(S));
-            }
-}
-
-template <class S>
-void tokens_first(const S *x, const int64_t *index, S *out, int64_t N, int64_t H, int64_t L, int64_t D) {
-#pragma omp parallel for collapse(2)
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t l = 0; l < L; l++) {
-            int64_t token = index[n * L + l];
-            if (token < 0) continue;
-            for (int64_t h = 0; h < H; h++)
-                std::memcpy(out + (token * H + h) * D, x + ((n * H + h) * L + l) * D, D * sizeof(S));
-        }
-}
-
-template <class S>
-void softmax_seen(S *scores, const Seen *seen, float scale, int64_t N, int64_t H, int64_t L) {
-#pragma omp parallel for collapse(2)
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t h = 0; h < H; h++) {
-            float row[L];
-            for (int64_t i = 0; i < L; i++) {
-                S *at = scores + ((n * H + h) * L + i) * L;
-                Seen s = seen[n * L + i];
-                int32_t from[2] = {s.a, s.c}, to[2] = {s.b, int32_t(i) + 1};
-                float highest = std::numeric_limits<float>::lowest(), sum = 0;
-                for (int part = 0; part < 2; part++)
-                    for (int32_t j = from[part]; j < to[part]; j++) {
-                        row[j] = load(at[j]) * scale;
-                        highest = std::max(highest, row[j]);
-                    }
-                for (int part = 0; part < 2; part++)
-                    for (int32_t j = from[part]; j < to[part]; j++) {
-                        row[j] = exp_of(row[j] - highest);
-                        sum += row[j];
-                    }
-                float inverse = 1 / sum;
-                std::memset((void *)at, 0, L * sizeof(S));
-                for (int part = 0; part < 2; part++)
-                    for (int32_t j = from[part]; j < to[part]; j++) store(at[j], row[j] * inverse);
-            }
-        }
-}
-
-template <class S>
-void softmax_seen_gradient(S *grad, const S *weights, const Seen *seen, float scale, int64_t N, int64_t H, int64_t L) {
-#pragma omp parallel for collapse(2)
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t h = 0; h < H; h++)
-            for (int64_t i = 0; i < L; i++) {
-                int64_t offset = ((n * H + h) * L + i) * L;
-                S *g = grad + offset;
-                const S *w = weights + offset;
-                Seen s = seen[n * L + i];
-                int32_t from[2] = {s.a, s.c}, to[2] = {s.b, int32_t(i) + 1};
-                float sum = 0;
-                for (int part = 0; part < 2; part++)
-                    for (int32_t j = from[part]; j < to[part]; j++) sum += load(w[j]) * load(g[j]);
-                for (int part = 0; part < 2; part++)
-                    for (int32_t j = from[part]; j < to[part]; j++)
-                        store(g[j], load(w[j]) * (load(g[j]) - sum) * scale);
-                int32_t gaps[3][2] = {{0, s.a}, {std::max(s.a, s.b), s.c}, {int32_t(i) + 1, int32_t(L)}};
-                for (auto &gap : gaps)
-                    if (gap[1] > gap[0]) std::memset((void *)(g + gap[0]), 0, (gap[1] - gap[0]) * sizeof(S));
-            }
-}
 
 // One new token a row: its key and value are written behind the `length` before them, then it attends to them all
 // (the last `window` of them). Row b lies at slot[b] of the buffers [slots, K, longest, D].
 template <class S>
-void attend_one(const S *query, const S *key, const S *value, int64_t q_token, int64_t q_head, int64_t k_token,
-                int64_t k_head, int64_t v_token, int64_t v_head, S *keys, S *values, const int64_t *slot,
+void attend_one(const S *query, int64_t q_token, int64_t q_head, const S *key, int64_t k_token, int64_t k_head,
+                const S *value, int64_t v_token, int64_t v_head, S *keys, S *values, const int64_t *slot,
                 const int64_t *length, S *out, float scale, int64_t window, int64_t B, int64_t H, int64_t K, int64_t D,
                 int64_t longest) {
 #pragma omp parallel for collapse(2)
@@ -270,27 +150,12 @@ template <class S> void square_sum(const S *x, double *out, int64_t count) {
 }  // namespace
 
 #define FOR_DTYPE(S, suffix)                                                                                           \
-    extern "C" void heads_first_##suffix(const S *x, int64_t token_stride, int64_t head_stride, const int64_t *index,  \
-                                         S *out, int64_t N, int64_t H, int64_t L, int64_t D) {                         \
-        heads_first(x, token_stride, head_stride, index, out, N, H, L, D);                                             \
-    }                                                                                                                  \
-    extern "C" void tokens_first_##suffix(const S *x, const int64_t *index, S *out, int64_t N, int64_t H, int64_t L,   \
-                                          int64_t D) {                                                                 \
-        tokens_first(x, index, out, N, H, L, D);                                                                       \
-    }                                                                                                                  \
-    extern "C" void softmax_seen_##suffix(S *scores, const Seen *seen, float scale, int64_t N, int64_t H, int64_t L) { \
-        softmax_seen(scores, seen, scale, N, H, L);                                                                    \
-    }                                                                                                                  \
-    extern "C" void softmax_seen_gradient_##suffix(S *grad, const S *weights, const Seen *seen, float scale,           \
-                                                   int64_t N, int64_t H, int64_t L) {                                  \
-        softmax_seen_gradient(grad, weights, seen, scale, N, H, L);                                                    \
-    }                                                                                                                  \
     extern "C" void attend_one_##suffix(                                                                               \
-        const S *query, const S *key, const S *value, int64_t q_token, int64_t q_head, int64_t k_token,                \
-        int64_t k_head, int64_t v_token, int64_t v_head, S *keys, S *values, const int64_t *slot,                      \
+        const S *query, int64_t q_token, int64_t q_head, const S *key, int64_t k_token, int64_t k_head,                \
+        const S *value, int64_t v_token, int64_t v_head, S *keys, S *values, const int64_t *slot,                      \
         const int64_t *length, S *out, float scale, int64_t window, int64_t B, int64_t H, int64_t K, int64_t D,        \
         int64_t longest) {                                                                                             \
-        attend_one(query, key, value, q_token, q_head, k_token, k_head, v_token, v_head, keys, values, slot, length,   \
+        attend_one(query, q_token, q_head, key, k_token, k_head, value, v_token, v_head, keys, values, slot, length,   \
                    out, scale, window, B, H, K, D, longest);                                                           \
     }                                                                                                                  \
     extern "C" void logprobs_##suffix(const S *logits, const int64_t *target, float inverse_t, float *logprob,         \

@@ -1,10 +1,9 @@
-"""The passes between matrix products: in torch for every device, and in C++ (kernels.cpp) for CPUs with a compiler.
+"""Attention and the passes between matrix products, in C++ (attention.cpp, kernels.cpp) for CPUs with a compiler.
 
 The library is built once, for the processor it runs on, and kept in the cache by its source. Where that is not possible
-the torch versions serve; they are also what the tests hold the C++ against.
+the torch versions here serve (attention's is in attention.py), and on GPUs; the tests hold the C++ against them.
 
-Shape suffixes: T tokens, N rows of a block, L its length, H heads, K key-value heads, D head size, R rows of logits,
-V vocabulary.
+Shape suffixes: T tokens, B rows being answered, H heads, K key-value heads, D head size, R rows of logits, V vocabulary.
 """
 
 import ctypes
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from pairtune.cache import cache_folder
 
+SOURCES = ("numbers.h", "attention.cpp", "kernels.cpp")
 FLAGS = (
     *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC", "-std=c++17"),
     # -ffast-math by its parts: as one flag, gcc below 13 makes the whole process flush small numbers to zero.
@@ -43,14 +43,16 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return None, "there is no C++ compiler"
-    source = Path(__file__).with_name("kernels.cpp")
-    digest = hashlib.sha256(source.read_bytes() + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
+    sources = [Path(__file__).with_name(name) for name in SOURCES]
+    content = b"".join(source.read_bytes() for source in sources)
+    digest = hashlib.sha256(content + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
     path = cache_folder() / "kernels" / f"kernels-{digest}.so"
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".partial-{os.getpid()}")
-            subprocess.run([compiler, *FLAGS, str(source), "-o", str(partial)], check=True, capture_output=True)
+            units = [str(source) for source in sources if source.suffix == ".cpp"]
+            subprocess.run([compiler, *FLAGS, *units, "-o", str(partial)], check=True, capture_output=True)
             partial.replace(path)
         return ctypes.CDLL(str(path)), ""
     except (OSError, subprocess.CalledProcessError) as error:
@@ -66,10 +68,16 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # to a compiler, a fact of the machine
+def built() -> bool:
+    """Whether there is a C++ library."""
+    return library()[0] is not None
+
+
 def serves(*tensors: Tensor) -> bool:
     """Whether the C++ library takes these tensors."""
     fits = all(x.device.type == "cpu" and x.dtype in SUFFIXES for x in tensors)
-    return fits and library()[0] is not None
+    return fits and built()
 
 
 def _call(name: str, dtypes: torch.dtype | tuple[torch.dtype, ...], *arguments: Tensor | float | int) -> None:
@@ -87,57 +95,59 @@ def _call(name: str, dtypes: torch.dtype | tuple[torch.dtype, ...], *arguments: 
 # ---- attention ---------------------------------------------------------------------------------------------------
 
 
-def heads_first(x_THD: Tensor, index_NL: Tensor) -> Tensor:
-    """A block's rows by head, zeros where the index is negative: [T, H, D] -> [N, H, L, D]."""
-    (rows, length), (heads, size) = index_NL.shape, x_THD.shape[1:]
-    if not serves(x_THD):
-        real_NL11 = (index_NL >= 0)[:, :, None, None]
-        return (x_THD[index_NL.clamp_min(0)] * real_NL11).transpose(1, 2).contiguous()
-    if x_THD.stride(-1) != 1:
-        x_THD = x_THD.contiguous()
-    out = x_THD.new_empty(rows, heads, length, size)
-    strides = (x_THD.stride(0), x_THD.stride(1))
-    _call("heads_first", x_THD.dtype, x_THD, *strides, index_NL, out, rows, heads, length, size)
-    return out
+def attend(
+    query_THD: Tensor,
+    key_TKD: Tensor,
+    value_TKD: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    scale: float,
+    window: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Attention over a pack's segments, in C++ only: what comes out [T, H, D], and the log of each softmax's sum [T, H].
+
+    `queries` and `keys` are those of `data.pack.Segments`.
+    """
+    inputs = _with_strides(query_THD, key_TKD, value_TKD)
+    out_THD = query_THD.new_empty(query_THD.shape)
+    normaliser_TH = query_THD.new_empty(query_THD.shape[:2], dtype=torch.float32)
+    numbers = _numbers(out_THD, key_TKD, queries, scale, window)
+    _call("attend", out_THD.dtype, *inputs, queries, keys, out_THD, normaliser_TH, *numbers)
+    return out_THD, normaliser_TH
 
 
-def tokens_first(x_NHLD: Tensor, index_NL: Tensor, out_THD: Tensor) -> None:
-    """The inverse, into `out_THD`, which other blocks fill as well; where the index is negative nothing is written."""
-    rows, heads, length, size = x_NHLD.shape
-    if serves(x_NHLD):
-        _call("tokens_first", x_NHLD.dtype, x_NHLD, index_NL, out_THD, rows, heads, length, size)
-    else:
-        out_THD[index_NL[index_NL >= 0]] = x_NHLD.transpose(1, 2)[index_NL >= 0]
+def attend_gradient(
+    grad_THD: Tensor,
+    query_THD: Tensor,
+    key_TKD: Tensor,
+    value_TKD: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    out_THD: Tensor,
+    normaliser_TH: Tensor,
+    scale: float,
+    window: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of query, key and value from that of what `attend` gave."""
+    inputs, given = _with_strides(query_THD, key_TKD, value_TKD), _with_strides(grad_THD)
+    gradients = [x.new_empty(x.shape) for x in (query_THD, key_TKD, value_TKD)]
+    numbers = _numbers(out_THD, key_TKD, queries, scale, window)
+    places = (queries, keys, out_THD, normaliser_TH)
+    _call("attend_gradient", out_THD.dtype, *inputs, *places, *given, *gradients, *numbers)
+    return gradients[0], gradients[1], gradients[2]
 
 
-def softmax_seen(scores_NHLL: Tensor, seen_NL4: Tensor, scale: float) -> Tensor:
-    """Softmax of scale·scores over what each token sees (see `Block.seen`), over the scores; 0 elsewhere."""
-    rows, heads, length, _ = scores_NHLL.shape
-    if serves(scores_NHLL):
-        _call("softmax_seen", scores_NHLL.dtype, scores_NHLL, seen_NL4, float(scale), rows, heads, length)
-        return scores_NHLL
-    hidden_N1LL = ~visible(seen_NL4)[:, None]
-    weights = (scores_NHLL.float() * scale).masked_fill_(hidden_N1LL, -torch.inf).softmax(-1)
-    return weights.to(scores_NHLL.dtype)
+def _with_strides(*tensors: Tensor) -> list[Tensor | int]:
+    """Each [T, heads, D] with its strides of tokens and heads; its last dimension must lie close."""
+    close = [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
+    return [part for x in close for part in (x, x.stride(0), x.stride(1))]
 
 
-def softmax_seen_gradient(grad_NHLL: Tensor, weights_NHLL: Tensor, seen_NL4: Tensor, scale: float) -> Tensor:
-    """Gradient of the scores from that of the weights, over it: scale·w·(dw − Σ w·dw)."""
-    rows, heads, length, _ = weights_NHLL.shape
-    if serves(grad_NHLL, weights_NHLL):
-        arguments = (grad_NHLL, weights_NHLL, seen_NL4, float(scale), rows, heads, length)
-        _call("softmax_seen_gradient", grad_NHLL.dtype, *arguments)
-        return grad_NHLL
-    grad, weights = grad_NHLL.float(), weights_NHLL.float()
-    grad -= (weights * grad).sum(-1, keepdim=True)
-    return grad.mul_(weights).mul_(scale).to(weights_NHLL.dtype)
-
-
-def visible(seen_NL4: Tensor) -> Tensor:
-    """`seen` as a mask, [N, L, L] bool."""
-    place = torch.arange(seen_NL4.shape[1], device=seen_NL4.device)
-    first, stop, branch, _ = seen_NL4[..., None].unbind(2)
-    return ((place >= first) & (place < stop)) | ((place >= branch) & (place <= place[:, None]))
+def _numbers(
+    out_THD: Tensor, key_TKD: Tensor, queries: Tensor, scale: float, window: int | None
+) -> tuple[float | int, ...]:
+    _, heads, size = out_THD.shape
+    return float(scale), window or len(out_THD), len(queries) - 1, heads, key_TKD.shape[1], size
 
 
 def attend_one(
@@ -159,12 +169,11 @@ def attend_one(
     """
     heads, groups, longest = query_BHD.shape[1], keys.shape[1], keys.shape[2]
     if serves(query_BHD) and softcap is None:
-        new = [x if x.stride(-1) == 1 else x.contiguous() for x in (query_BHD, key_BKD, value_BKD)]
-        strides = [stride for x in new for stride in x.stride()[:2]]
         out = query_BHD.new_empty(query_BHD.shape)
         shape = (len(out), heads, groups, out.shape[-1], longest)
         places = (keys, values, slot_B, length_B, out)
-        _call("attend_one", out.dtype, *new, *strides, *places, float(scale), window or longest, *shape)
+        new = _with_strides(query_BHD, key_BKD, value_BKD)
+        _call("attend_one", out.dtype, *new, *places, float(scale), window or longest, *shape)
         return out
     keys[slot_B, :, length_B], values[slot_B, :, length_B] = key_BKD, value_BKD
     # To ask a GPU for the longest row would be to wait for it, in every layer of every token.

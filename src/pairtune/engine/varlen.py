@@ -75,9 +75,18 @@ class _Gather(torch.autograd.Function):
 
 
 def plainly(
-    query_THD: Tensor, key_XKD: Tensor, value_XKD: Tensor, cut: Segments, scale: float, window: int | None
+    query_THD: Tensor,
+    key_XKD: Tensor,
+    value_XKD: Tensor,
+    cut: Segments,
+    scale: float,
+    window: int | None,
+    softcap: float | None = None,
 ) -> Tensor:
-    """What a kernel must give, segment by segment with a mask that can be read off: [T, H, D]. Slow."""
+    """What a kernel must give, segment by segment with a mask that can be read off: [T, H, D]. Slow.
+
+    It serves where no kernel does. Scores are `softcap`·tanh(scores / softcap) where they are capped (Gemma 2).
+    """
     shared = query_THD.shape[1] // key_XKD.shape[1]
     out = []
     for (begin, end), (first, last) in zip(pairwise(cut.queries.tolist()), pairwise(cut.keys.tolist()), strict=True):
@@ -86,8 +95,11 @@ def plainly(
         place = torch.arange(last - first, device=query.device)
         behind = place[begin - end :, None] - place  # how far each key lies behind each query
         hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
-        scores = (query @ key.transpose(1, 2) * scale).masked_fill(hidden, -torch.inf)
-        out.append((scores.softmax(-1) @ value).transpose(0, 1))
+        scores = query @ key.transpose(1, 2) * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        weights = scores.float().masked_fill(hidden, -torch.inf).softmax(-1)
+        out.append((weights.to(value.dtype) @ value).transpose(0, 1))
     return torch.cat(out)
 
 
@@ -112,7 +124,7 @@ def describe(model: PreTrainedModel) -> str:
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     windowed = getattr(config, "sliding_window", None) is not None
     kernel, words = choose(model.device, model.dtype, heads, groups, size, windowed)
-    return words if kernel is not None else f"torch's attention: {words}"
+    return words if kernel is not None else f"torch's products: {words}"
 
 
 @cache
@@ -150,7 +162,7 @@ def trial(
     with torch.enable_grad():
         for run, kind in ((kernel, dtype), (plainly, torch.float32)):
             own = [x.to(kind, copy=True).requires_grad_() for x in (query, key, value)]
-            out = attend(run, own[0], own[1], own[2], batch.segments(), size**-0.5, window)
+            out = attend(run, own[0], own[1], own[2], batch.segments, size**-0.5, window)
             results.append((out.detach(), *torch.autograd.grad(out, own, grad.to(kind))))
     found, exact = results
     errors = [(one.float() - other).norm() / other.norm() for one, other in zip(found, exact, strict=True)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 
 from pairtune.data.pack import Pack, pack_prompts
-from pairtune.engine.attention import NotPackableError, attend, no_mask, refuse
+from pairtune.engine.attention import LIBRARY, NotPackableError, attend, no_mask, refuse
 from pairtune.engine.cost import count_pass
 from pairtune.engine.fusion import fused_blocks
 from pairtune.engine.kernels import attend_one
@@ -164,9 +164,8 @@ def attend_cached(
 # Attention as one operation that a compiler does not look into, so a block compiles to one graph instead of eight
 # pieces of Python. It finds the keys and values here, for an operation takes numbers and tensors only.
 _running: list[KeyValues] = []
-_library = torch.library.Library("pairtune", "DEF")
-_library.define("attend_cached(Tensor q, Tensor k, Tensor v, float scale, int? window, float? softcap) -> Tensor")
-_library.impl("attend_cached", lambda *arguments: _running[-1].attend(*arguments), "CompositeExplicitAutograd")
+LIBRARY.define("attend_cached(Tensor q, Tensor k, Tensor v, float scale, int? window, float? softcap) -> Tensor")
+LIBRARY.impl("attend_cached", lambda *arguments: _running[-1].attend(*arguments), "CompositeExplicitAutograd")
 torch.library.register_fake("pairtune::attend_cached", lambda q, *_: q.new_empty(*q.transpose(1, 2).shape))
 AttentionInterface.register(NAME, attend_cached)
 AttentionMaskInterface.register(NAME, no_mask)
