@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pairtune import disk
 from pairtune.configure import read_yaml
 from pairtune.errors import InputError
 from pairtune.grid import candidates
@@ -41,9 +42,7 @@ def open_run(settings: CompareRun) -> Path:
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f'out: "{out}" is not empty and holds no plan of pairtune; give an empty or a new folder')
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "plan.yaml.partial"
-    partial.write_text(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    partial.replace(out / "plan.yaml")
+    disk.write(out / "plan.yaml", yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
     return out
 
 

@@ -61,13 +61,12 @@ class Comparison:
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
-        before = {"warm_start": warm, "pairs": pairs, "reference": logprobs, "unrelated": unrelated, "reward": reward}
+        passes = {"reference": logprobs} | ({"unrelated": unrelated} if unrelated else {})
         summarise(
             self.out,
             settings,
             tokenizer=self.tokenizer,
-            gold=external,
-            stages=before,
+            stages={"gold": external, "warm_start": warm, "pairs": pairs, **passes, "reward": reward},
             trials=trials,
             measured=measured,
             validated=validated,

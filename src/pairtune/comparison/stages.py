@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairtune import disk
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.reference import ENGINE_VERSION
 from pairtune.progress import duration, say
@@ -67,9 +68,8 @@ class Stages:
             self.cost = cost
             facts = work(folder)
         cost = Cost(**facts.pop("cost")) if "cost" in facts else cost
-        partial = folder / "result.partial"
-        partial.write_text(json.dumps({"key": key, "facts": facts, "cost": cost.to_json()}, indent=2), encoding="utf-8")
-        partial.replace(folder / "result.json")
+        result = {"key": key, "facts": facts, "cost": cost.to_json()}
+        disk.write(folder / "result.json", json.dumps(result, indent=2))
         forget_checkpoint(folder)
         say(f"  done in {duration(cost.seconds)}")
         return Done(key, folder, facts, cost)
