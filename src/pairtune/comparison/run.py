@@ -14,7 +14,7 @@ from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.unrelated import unrelated_rows
-from pairtune.evaluation.heldout import reward_margins, wins
+from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import estimate
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_model, save_model
@@ -236,7 +236,7 @@ class Comparison:
 
         inputs = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
         done = self.stages.run(name, inputs, work, title=title, leaves=self.context.model_folder(name))
-        accuracy = estimate(wins(done.facts["margins"]), [row.prompt for row in self.context.pairs.heldout])
-        done.facts["heldout_accuracy"] = accuracy.to_json()
-        say(f"  right on {accuracy.mean:.1%} of {accuracy.n} held-out pairs")
+        right = accuracy(done.facts["margins"], self.context.pairs.heldout)
+        done.facts["heldout_accuracy"] = right.to_json()
+        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs")
         return done
