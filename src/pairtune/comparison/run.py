@@ -7,7 +7,7 @@ from typing import Any
 from pairtune.comparison.arms import Arms, Trials
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import sample_review_pairs
-from pairtune.comparison.plan import check_disk, model_hash, open_run, write_environment
+from pairtune.comparison.plan import model_hash, open_run, write_environment
 from pairtune.comparison.stages import Done
 from pairtune.comparison.summary import summarise
 from pairtune.data import reviews
@@ -57,6 +57,7 @@ class Comparison:
         external = gold or self.train_judge(pairs)
         reward = self.reward_model(pairs)
         arms = Arms(context, pairs=pairs, reward=reward, gold=external)
+        arms.check_disk()
         trials: dict[str, Trials] = {method: arms.train(method) for method in settings.methods}
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
@@ -94,8 +95,9 @@ class Comparison:
 
         def work(folder: Path) -> dict[str, Any]:
             model = load_model(settings.model, self.context.machine, trust_remote_code=settings.trust_remote_code)
-            trained = sum(map(len, self.context.candidates.values()))
-            check_disk(self.out, sum(p.numel() * p.element_size() for p in model.parameters()), trained=trained)
+            shared = 2 + self.context.own_data  # reference, reward model, judge
+            parameters = sum(p.numel() for p in model.parameters())
+            self.context.check_disk(parameters, self.context.every_candidate, shared=shared)
             rows = self.demonstrations(gold)
             check_engine(model, rows)
             journal = Journal("sft", folder, cost=self.stages.cost)
@@ -193,8 +195,7 @@ class Comparison:
     @property
     def losses(self) -> list[Loss]:
         """Every loss that is to be trained."""
-        every = [candidate.how for several in self.context.candidates.values() for candidate in several]
-        return [how for how in every if isinstance(how, Loss)]
+        return [candidate.how for candidate in self.context.every_candidate if isinstance(candidate.how, Loss)]
 
     def unrelated_pass(self, pairs: Done) -> Done | None:
         """The reference's log-probabilities of responses to other prompts, for methods that estimate a KL by them."""
