@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pairtune
-from pairtune import commands, disk
+from pairtune import disk
 from pairtune.cli import HELP, PLAIN, SETTINGS, main
+from pairtune.commands import compare, tune
 from pairtune.errors import InputError
 from pairtune.models.load import cache_folder, load_model
 from pairtune.settings import settings_of
@@ -134,7 +135,7 @@ def test_a_finished_result_is_not_written_over_nor_an_unfinished_one_of_somethin
     model: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = ["tune", "--model", model, "--data", write(pairs()), "--dtype", "float32", "--out", "out"]
-    monkeypatch.setattr(commands, "train_preference", interrupt)
+    monkeypatch.setattr(tune, "train_preference", interrupt)
     assert main(given) == 130
     assert "unfinished run of other settings" in fails(*given, "--beta", "0.2", only=False)
     write(pairs(23))  # the same path with another content
@@ -171,7 +172,7 @@ def test_a_full_disk(
         raise error
 
     given = ["--model", model, "--data", write(pairs()), "--dtype", "float32"]
-    monkeypatch.setattr(commands, "save_model", full)
+    monkeypatch.setattr(tune, "save_model", full)
     assert "no space is left on the disk" in fails("tune", *given, only=False)
     monkeypatch.setattr("pairtune.comparison.arms.train_preference", full)
     comparison = [*given, "--heldout", "6", "--methods", "dpo", "--sampling-max-new-tokens", "4"]
@@ -239,7 +240,7 @@ def test_a_diverged_training_is_told_in_one_line(
     def diverge(*_: Any, **__: Any) -> None:
         raise FloatingPointError("the gradient's norm is nan")
 
-    monkeypatch.setattr(commands, "train_preference", diverge)
+    monkeypatch.setattr(tune, "train_preference", diverge)
     said = fails("tune", "--model", model, "--data", write(pairs()), "--dtype", "float32", only=False)
     assert "the training diverged (the gradient's norm is nan)" in said
 
@@ -248,7 +249,7 @@ def test_unwritable_places_are_told(fails: Callable[..., str], monkeypatch: pyte
     def refuse(*_: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere")
 
-    monkeypatch.setattr(commands, "run_tune", refuse)
+    monkeypatch.setattr(tune, "run", refuse)
     assert '"/elsewhere" may not be written or read' in fails("tune")
 
 
@@ -263,7 +264,7 @@ def test_an_error_of_ours_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> 
     def broken(_: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(commands, "run_tune", broken)
+    monkeypatch.setattr(tune, "run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["tune"])
 
@@ -271,7 +272,7 @@ def test_an_error_of_ours_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_interrupted_command_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "run_tune", interrupt)
+    monkeypatch.setattr(tune, "run", interrupt)
     assert main(["tune"]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
 
@@ -345,7 +346,7 @@ def test_functions_refuse_what_they_do_not_know(name: str) -> None:
 
 def test_functions_and_flags_make_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(commands, "run_compare", seen.append)
+    monkeypatch.setattr(compare, "run", seen.append)
     (tmp_path / "run.yaml").write_text("seed: 5\nppo: {steps: 3}\n")
     main(["compare", "--beta", "0.2", "--ppo-steps", "4", "--methods", "dpo", "--config", str(tmp_path / "run.yaml")])
     pairtune.compare(beta=0.2, ppo_steps=4, methods=["dpo"], config=str(tmp_path / "run.yaml"))

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from logging import ERROR, getLogger
 from typing import Any, NoReturn
 
@@ -107,18 +108,7 @@ def _run(arguments: list[str]) -> int:
     config = values.pop("config")
     settings: Any = settings_from(SETTINGS[command], values, config=config)
     _quieten()
-    from pairtune import commands
-
-    runners: dict[str, Callable[[Any], Any]] = {
-        "compare": commands.run_compare,
-        "sft": commands.run_sft,
-        "reward": commands.run_reward,
-        "tune": commands.run_tune,
-        "ppo": commands.run_ppo,
-        "generate": commands.run_generate,
-        "evaluate": commands.run_evaluate,
-    }
-    runners[command](settings)
+    import_module(f"pairtune.commands.{command}").run(settings)
     return 0
 
 

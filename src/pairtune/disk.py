@@ -1,12 +1,20 @@
-"""Whether an error means that the disk is full: libraries wrap the system's own error in theirs."""
+"""The disk: a file written whole, and whether an error means that no space is left."""
 
 import errno
+from pathlib import Path
 
 _SIGNS = ("No space left on device", "os error 28", "StorageFull")
 
 
+def write(path: Path, text: str) -> None:
+    """Write a text file whole: whoever reads it finds what was there before or all of this."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 def is_full(error: BaseException | None) -> bool:
-    """Whether `error`, or an error behind it, says that no space is left."""
+    """Whether `error`, or an error behind it, says that no space is left: libraries wrap the system's in theirs."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

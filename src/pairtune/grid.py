@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from pairtune.errors import InputError
 from pairtune.objectives.mixture import Loss, loss_of
 from pairtune.settings import CompareRun, Ppo, PpoBase
+from pairtune.varied import varied
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
             else:
                 given = settings.preference.parameters
                 values = {key: given[key].get(method) or given[key].get("") for key in given if key in has[method]}
-                found[method] = _of_loss(method, {key: each for key, each in values.items() if each})
+                tried = {key: each for key, each in values.items() if each}
+                found[method] = _at_each(method, tried, partial(loss_of, method))
             names = [candidate.name for candidate in found[method]]
             if len(set(names)) < len(names):
                 raise ValueError(f"a parameter of {method} has a value twice")
@@ -64,28 +67,22 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
         raise InputError(f"methods: {error}") from error
 
 
-def _of_loss(method: str, values: Mapping[str, tuple[float, ...]]) -> list[Candidate]:
-    varied = [key for key, each in values.items() if len(each) > 1]
-    made = []
-    for combination in itertools.product(*values.values()):
-        parameters = dict(zip(values, combination, strict=True))
-        made.append(
-            Candidate(method, _name(method, {key: parameters[key] for key in varied}), loss_of(method, parameters))
-        )
-    return made
-
-
 def _of_ppo(settings: CompareRun) -> list[Candidate]:
     fixed = {each.name: getattr(settings.ppo, each.name) for each in dataclasses.fields(PpoBase)}
-    made = []
-    for weight in settings.ppo.kl_coefficient:
-        varied = {"kl_coefficient": weight} if len(settings.ppo.kl_coefficient) > 1 else {}
-        made.append(Candidate("ppo", _name("ppo", varied), Ppo(**fixed, kl_coefficient=weight)))
-    return made
+    values = {"kl_coefficient": settings.ppo.kl_coefficient}
+    return _at_each("ppo", values, lambda parameters: Ppo(**(fixed | parameters)))
 
 
-def _name(method: str, varied: Mapping[str, float]) -> str:
-    return "@".join([method, *(f"{key}={value:.10g}" for key, value in varied.items())])
+def _at_each(
+    method: str, values: Mapping[str, tuple[float, ...]], make: Callable[[dict[str, float]], Loss | Ppo]
+) -> list[Candidate]:
+    """A method at every combination of the values, named by what tells them apart."""
+    combinations = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+    names = varied(combinations)
+    return [
+        Candidate(method, "@".join([method, *(f"{name}={each[name]:.10g}" for name in names)]), make(each))
+        for each in combinations
+    ]
 
 
 def _shown(values: tuple[float, ...]) -> str:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,22 @@ def test_hashes_follow_content_not_names(tmp_path: Path, model: str, tiny_folder
     assert data_hash("some/data") == "hub:some/data"
 
 
-def test_room_on_the_disk(tmp_path: Path) -> None:
-    check_disk(tmp_path, 1, trained=2)
-    with pytest.raises(InputError, match="GB free and this run needs about"):
-        check_disk(tmp_path, 10**18, trained=2)
+@pytest.mark.parametrize(("free", "enough"), [(1000 * (3 * 2 + 2 * 12), True), (1000 * (3 * 2 + 2 * 12) - 1, False)])
+def test_room_for_models_and_a_checkpoint(
+    free: int, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    expected = nullcontext() if enough else pytest.raises(InputError, match="GB free and this run needs about")
+    with expected:
+        check_disk(tmp_path, 1000, value_bytes=2, models=3, learning=2)
+
+
+def test_models_of_an_earlier_plan_are_told(tiny_run: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    out = begun(tiny_run(methods=["dpo", "ipo"]))
+    for name in ("reference", "reward", "judge", "dpo", "ipo"):
+        (out / "models" / name).mkdir(parents=True)
+    open_run(tiny_run(methods=["dpo", "ipo"]))
+    assert "no longer asked for" not in capsys.readouterr().err
+    open_run(tiny_run(methods=["dpo"], beta=[0.1, 0.3]))
+    assert f"no part of summary and report: dpo, ipo in {out / 'models'}" in capsys.readouterr().err

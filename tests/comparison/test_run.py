@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pairtune.comparison.run import compare
 from pairtune.comparison.stages import Stages
 from pairtune.data import reviews
 from pairtune.engine import hidden, reference
+from pairtune.errors import InputError
 from pairtune.settings import CompareRun
 from pairtune.training.checkpoint import Journal
 
@@ -299,6 +301,24 @@ def test_each_method_stands_at_its_best_value_by_validation_data(tiny_run: Tiny,
     compare(tiny_run(**grid | {"beta": [0.1, 5.0, 1.0, "simpo=2"]}, validation=6, heldout=8, evaluation_curve_points=0))
     assert worked[:2] == ["dpo@beta=1", "validate_dpo@beta=1"]
     assert set(worked[2:]) <= {"measure_dpo"}
+
+
+def test_a_disk_without_room_for_the_arms_is_told_before_they_are_trained(
+    tiny_run: Tiny, worked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"evaluation_curve_points": 0, "learning_rate": 1e-3}
+    out = compare(tiny_run(methods=["dpo"], **settings))
+    before = (out / "summary.json").read_bytes()
+    usage = shutil.disk_usage(out)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    worked.clear()
+    for changed in ({"methods": ["dpo", "ipo"]}, {"methods": ["dpo"], "epochs": 2}):  # another arm; the same again
+        with pytest.raises(InputError, match="GB free and this run needs about"):
+            compare(tiny_run(**settings | changed))
+    assert worked == []
+    compare(tiny_run(methods=["dpo"], **settings))  # nothing is left to be written
+    assert worked == []
+    assert (out / "summary.json").read_bytes() == before
 
 
 def test_a_candidate_that_fails_leaves_the_method_to_the_others(

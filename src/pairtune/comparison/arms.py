@@ -57,6 +57,18 @@ class Arms:
 
     # ---- training ------------------------------------------------------------------------------------------------
 
+    def check_disk(self) -> None:
+        """Raises InputError if the disk clearly has no room for what is still to be trained."""
+        context = self.context
+        untrained = [
+            candidate
+            for candidate in context.every_candidate
+            if not context.stages.kept(candidate.name, self._inputs(candidate))
+            or not context.model_folder(candidate.name).is_dir()
+        ]
+        weights = sum(path.stat().st_size for path in context.model_folder("reference").glob("*.safetensors"))
+        context.check_disk(weights / context.machine.dtype.itemsize, untrained)
+
     def train(self, method: str) -> Trials:
         """Every candidate of a method; a candidate that fails is a result, and the others go on."""
         several = self.context.candidates[method]
@@ -85,25 +97,27 @@ class Arms:
             return Trial(candidate, trained, failed=reason)
 
     def _train(self, candidate: Candidate) -> Done:
-        name, settings = candidate.name, self.settings
+        name = candidate.name
         work: Callable[[Path], dict[str, Any]]
         if isinstance(candidate.how, Ppo):
-            work = partial(self._ppo, name, candidate.how)
-            needs = {
-                "reward": self.reward.key,
-                "ppo": to_mapping(candidate.how),
-                "sampling": to_mapping(settings.sampling),
-            }
-            title = f"{name}: sampling, judging, updating"
+            work, does = partial(self._ppo, name, candidate.how), "sampling, judging, updating"
         else:
-            work = partial(self._tune, candidate, candidate.how)
+            work, does = partial(self._tune, candidate, candidate.how), "preference tuning"
+        inputs, leaves = self._inputs(candidate), self.context.model_folder(name)
+        return self.context.stages.run(name, inputs, work, title=f"{name}: {does}", leaves=leaves)
+
+    def _inputs(self, candidate: Candidate) -> dict[str, Any]:
+        """What a candidate's training depends on."""
+        settings = self.settings
+        needs: dict[str, Any]
+        if isinstance(candidate.how, Ppo):
+            needs = {"reward": self.reward.key, "ppo": to_mapping(candidate.how)}
+            needs |= {"sampling": to_mapping(settings.sampling)}
+        else:
             shared = {key: value for key, value in to_mapping(settings.preference).items() if key not in parameters()}
             needs = {"pairs": self.pairs.key, "preference": shared, "loss": candidate.how.to_json()}
-            title = f"{name}: preference tuning"
         curve = [settings.evaluation.curve_points, settings.evaluation.curve_prompts]
-        inputs: dict[str, Any] = {**needs, "curve": curve, "seed": settings.seed}
-        leaves = self.context.model_folder(name)
-        return self.context.stages.run(name, inputs, work, title=title, leaves=leaves)
+        return {**needs, "curve": curve, "seed": settings.seed}
 
     def _tune(self, candidate: Candidate, loss: Loss, folder: Path) -> dict[str, Any]:
         """One preference objective on the pairs."""

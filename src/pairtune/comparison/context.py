@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from pairtune.comparison.measure import Score
 from pairtune.comparison.pairs import SharedPairs, gold_text, read_own_pairs
-from pairtune.comparison.plan import STAGES, data_hash
+from pairtune.comparison.plan import MODELS, STAGES, check_disk, data_hash
 from pairtune.comparison.stages import Done, Stages
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
@@ -18,12 +18,12 @@ from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.evaluation.policy import Answer
-from pairtune.grid import candidates
+from pairtune.grid import Candidate, candidates
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import say
-from pairtune.settings import CompareRun
+from pairtune.settings import CompareRun, Ppo
 from pairtune.training.preflight import check_engine
 
 
@@ -42,6 +42,11 @@ class Context:
         say(f"machine: {self.machine}")
         self.padded: bool | None = None  # whether the architecture needs the padded path, once that is known
         self.tokens_per_pass = TOKENS_PER_PASS[self.machine.device.type]
+
+    @property
+    def every_candidate(self) -> list[Candidate]:
+        """The candidates of all methods, in the order in which they are trained."""
+        return [candidate for several in self.candidates.values() for candidate in several]
 
     @property
     def validation(self) -> int:
@@ -67,11 +72,22 @@ class Context:
     @cached_property
     def pairs(self) -> SharedPairs:
         """The pairs, once their stage is done."""
-        return SharedPairs.load(self.out / "stages" / "pairs" / "pairs.jsonl")
+        return SharedPairs.load(self.out / STAGES / "pairs" / "pairs.jsonl")
 
     def model_folder(self, name: str) -> Path:
         """Where one of the run's models lies: "reference" is the warm-started one."""
-        return self.out / "models" / name
+        return self.out / MODELS / name
+
+    def check_disk(self, parameters: float, untrained: Sequence[Candidate], *, shared: int = 0) -> None:
+        """Raises InputError if the disk clearly has no room for these candidates' training and `shared` more models."""
+        fresh = [candidate for candidate in untrained if not self.model_folder(candidate.name).is_dir()]
+        check_disk(
+            self.out,
+            parameters,
+            value_bytes=self.machine.dtype.itemsize,
+            models=len(fresh) + shared,
+            learning=max((2 if isinstance(candidate.how, Ppo) else 1 for candidate in untrained), default=0),
+        )
 
     def load(self, name: str) -> PreTrainedModel:
         """One of the run's models, on the engine's path that is right for its architecture."""

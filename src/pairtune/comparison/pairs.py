@@ -125,9 +125,34 @@ def sample_review_pairs(
     Answers that the length limit cut are pairs like any other, without an end-of-text token; two equal answers are not.
     """
     heldout_at, validation_at = settings.pairs, settings.pairs + settings.heldout
-    wanted = validation_at + validation
+    found, facts = _two_answers(reference, tokenizer, prompts, settings, wanted=validation_at + validation)
+    texts = [gold_text(tokenizer, prompt, side.response) for prompt, *sides in found for side in sides]
+    gold_N2 = gold(texts).reshape(-1, 2)
+    first_wins = reviews.label(gold_N2[:, 0], gold_N2[:, 1], seed=settings.seed)
+    rows = [
+        Tokens(prompt, (a.response, b.response) if wins else (b.response, a.response))
+        for (prompt, a, b), wins in zip(found, first_wins, strict=True)
+    ]
+    facts |= {
+        "response_tokens": float(np.mean([len(r) for row in rows for r in row.responses])),
+        "labels_with_the_higher_gold": float(np.mean(first_wins == (gold_N2[:, 0] > gold_N2[:, 1]))),
+        "gold_std": float(gold_N2.std()),
+    }
+    parts = SharedPairs(rows[:heldout_at], rows[heldout_at:validation_at], rows[validation_at:])
+    return parts, facts
+
+
+def _two_answers(
+    reference: PreTrainedModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[tuple[int, ...]],
+    settings: CompareRun,
+    *,
+    wanted: int,
+) -> tuple[list[tuple[tuple[int, ...], Sample, Sample]], dict[str, Any]]:
+    """The first `wanted` prompts to which two answers differ, with both; and how much was asked for them."""
     found: list[tuple[tuple[int, ...], Sample, Sample]] = []
-    asked = answers = ended = 0
+    asked = ended = 0
     with task("answers", wanted) as progress:
         while len(found) < wanted:
             some = prompts[asked : asked + min(ASKED_AT_ONCE, wanted - len(found))]
@@ -143,33 +168,12 @@ def sample_review_pairs(
                 seed=stream_seed(settings.seed, "pairs", asked),
             )
             asked += len(some)
-            answers += len(drawn)
             ended += sum(answer.ended for answer in drawn)
-            fresh = [
-                (prompt, a, b)
-                for prompt, a, b in zip(some, drawn[::2], drawn[1::2], strict=True)
-                if a.response != b.response
-            ]
-            progress.advance(min(len(fresh), wanted - len(found)))
+            triples = zip(some, drawn[::2], drawn[1::2], strict=True)
+            fresh = [(prompt, a, b) for prompt, a, b in triples if a.response != b.response]
+            progress.advance(len(fresh))
             found += fresh
-    found = found[:wanted]
-    texts = [gold_text(tokenizer, prompt, side.response) for prompt, *sides in found for side in sides]
-    gold_N2 = gold(texts).reshape(-1, 2)
-    first_wins = reviews.label(gold_N2[:, 0], gold_N2[:, 1], seed=settings.seed)
-    rows = [
-        Tokens(prompt, (a.response, b.response) if wins else (b.response, a.response))
-        for (prompt, a, b), wins in zip(found, first_wins, strict=True)
-    ]
-    agree = float(np.mean(first_wins == (gold_N2[:, 0] > gold_N2[:, 1])))
-    facts = {
-        "prompts_asked": asked,
-        "ended": ended / answers,
-        "response_tokens": float(np.mean([len(r) for row in rows for r in row.responses])),
-        "labels_with_the_higher_gold": agree,
-        "gold_std": float(gold_N2.std()),
-    }
-    parts = SharedPairs(rows[:heldout_at], rows[heldout_at:validation_at], rows[validation_at:])
-    return parts, facts
+    return found, {"prompts_asked": asked, "ended": ended / (2 * asked)}
 
 
 def gold_text(tokenizer: Tokenizer, prompt: Sequence[int], response: Sequence[int]) -> str:

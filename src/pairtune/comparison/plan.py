@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pairtune import disk
 from pairtune.configure import read_yaml
 from pairtune.errors import InputError
 from pairtune.grid import candidates
@@ -22,9 +23,11 @@ from pairtune.settings import CompareRun, to_mapping
 IDENTITY = ("preset", "model", "data")
 # The folder of the run's stages.
 STAGES = "stages"
-# Bytes on disk for each byte of a bfloat16 model: PPO's checkpoint (masters and moments of two models) and, of models
-# kept, the reference, the reward model and the judge; each candidate adds one.
-DISK_PER_MODEL_BYTE = 16
+# The folder of the run's models, and those among them that are no candidate's.
+MODELS = "models"
+SHARED_MODELS = ("reference", "reward", "judge")
+# Bytes of a checkpoint for each parameter that learns: its float32 master and two moments.
+CHECKPOINT_BYTES = 12
 
 
 def open_run(settings: CompareRun) -> Path:
@@ -38,12 +41,11 @@ def open_run(settings: CompareRun) -> Path:
     if (out / "plan.yaml").is_file():
         if (out / STAGES).is_dir():  # else nothing was done under that plan, and a typing error may be mended
             _compare_plans(out, read_yaml(out / "plan.yaml"), plan)
+            _say_what_is_left(out, settings)
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f'out: "{out}" is not empty and holds no plan of pairtune; give an empty or a new folder')
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "plan.yaml.partial"
-    partial.write_text(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    partial.replace(out / "plan.yaml")
+    disk.write(out / "plan.yaml", yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
     return out
 
 
@@ -58,13 +60,25 @@ def _compare_plans(out: Path, before: dict[str, Any], now: dict[str, Any]) -> No
         say(f"plan: changed {', '.join(changed)}; what depends on it is done again")
 
 
-def check_disk(out: Path, model_bytes: int, *, trained: int) -> None:
-    """Raises InputError if the disk clearly has no room for a run that trains so many models."""
-    free, need = shutil.disk_usage(out).free, (DISK_PER_MODEL_BYTE + trained) * model_bytes
+def _say_what_is_left(out: Path, settings: CompareRun) -> None:
+    """Candidates of an earlier plan keep their models, for they may be asked for again; they look like this run's."""
+    asked = {candidate.name for several in candidates(settings).values() for candidate in several}
+    left = sorted(path.name for path in (out / MODELS).glob("*") if path.name not in {*asked, *SHARED_MODELS})
+    if left:
+        say(f"plan: no longer asked for, and no part of summary and report: {', '.join(left)} in {out / MODELS}")
+
+
+def check_disk(out: Path, parameters: float, *, value_bytes: int, models: int, learning: int) -> None:
+    """Raises InputError if the disk clearly has no room for what a run is still to write.
+
+    That is `models` of so many parameters, of so many bytes each, and the checkpoint of as many as are `learning` at
+    once.
+    """
+    free, need = shutil.disk_usage(out).free, parameters * (models * value_bytes + learning * CHECKPOINT_BYTES)
     if free < need:
         raise InputError(
             f'out: the disk of "{out}" has {free / 1e9:.1f} GB free and this run needs about {need / 1e9:.1f} GB; '
-            "make room or give another --out"
+            "make room and give the same command, which goes on from here, or give another --out"
         )
 
 

@@ -7,14 +7,14 @@ from typing import Any
 from pairtune.comparison.arms import Arms, Trials
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import sample_review_pairs
-from pairtune.comparison.plan import check_disk, model_hash, open_run, write_environment
+from pairtune.comparison.plan import model_hash, open_run, write_environment
 from pairtune.comparison.stages import Done
 from pairtune.comparison.summary import summarise
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.unrelated import unrelated_rows
-from pairtune.evaluation.heldout import reward_margins, wins
+from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import estimate
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_model, save_model
@@ -57,17 +57,17 @@ class Comparison:
         external = gold or self.train_judge(pairs)
         reward = self.reward_model(pairs)
         arms = Arms(context, pairs=pairs, reward=reward, gold=external)
+        arms.check_disk()
         trials: dict[str, Trials] = {method: arms.train(method) for method in settings.methods}
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
-        before = {"warm_start": warm, "pairs": pairs, "reference": logprobs, "unrelated": unrelated, "reward": reward}
+        passes = {"reference": logprobs} | ({"unrelated": unrelated} if unrelated else {})
         summarise(
             self.out,
             settings,
             tokenizer=self.tokenizer,
-            gold=external,
-            stages=before,
+            stages={"gold": external, "warm_start": warm, "pairs": pairs, **passes, "reward": reward},
             trials=trials,
             measured=measured,
             validated=validated,
@@ -95,8 +95,9 @@ class Comparison:
 
         def work(folder: Path) -> dict[str, Any]:
             model = load_model(settings.model, self.context.machine, trust_remote_code=settings.trust_remote_code)
-            trained = sum(map(len, self.context.candidates.values()))
-            check_disk(self.out, sum(p.numel() * p.element_size() for p in model.parameters()), trained=trained)
+            shared = 2 + self.context.own_data  # reference, reward model, judge
+            parameters = sum(p.numel() for p in model.parameters())
+            self.context.check_disk(parameters, self.context.every_candidate, shared=shared)
             rows = self.demonstrations(gold)
             check_engine(model, rows)
             journal = Journal("sft", folder, cost=self.stages.cost)
@@ -194,8 +195,7 @@ class Comparison:
     @property
     def losses(self) -> list[Loss]:
         """Every loss that is to be trained."""
-        every = [candidate.how for several in self.context.candidates.values() for candidate in several]
-        return [how for how in every if isinstance(how, Loss)]
+        return [candidate.how for candidate in self.context.every_candidate if isinstance(candidate.how, Loss)]
 
     def unrelated_pass(self, pairs: Done) -> Done | None:
         """The reference's log-probabilities of responses to other prompts, for methods that estimate a KL by them."""
@@ -237,7 +237,7 @@ class Comparison:
 
         inputs = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
         done = self.stages.run(name, inputs, work, title=title, leaves=self.context.model_folder(name))
-        accuracy = estimate(wins(done.facts["margins"]), [row.prompt for row in self.context.pairs.heldout])
-        done.facts["heldout_accuracy"] = accuracy.to_json()
-        say(f"  right on {accuracy.mean:.1%} of {accuracy.n} held-out pairs")
+        right = accuracy(done.facts["margins"], self.context.pairs.heldout)
+        done.facts["heldout_accuracy"] = right.to_json()
+        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs")
         return done

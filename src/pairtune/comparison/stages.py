@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pairtune import disk
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.reference import ENGINE_VERSION
 from pairtune.progress import duration, say
@@ -48,9 +49,8 @@ class Stages:
         `work(folder)` does it and returns the stage's facts; what it leaves in its folder, and the folder `leaves`
         outside of it, belong to the stage. If it is interrupted, the next run finds its folder as it was left.
         """
-        key = content_key({"stage": name, "versions": [STAGES_VERSION, ENGINE_VERSION], **inputs})
-        folder = self.folder / name
-        kept = self._kept(name, key)
+        key, folder = _key(name, inputs), self.folder / name
+        kept = self.kept(name, inputs)
         if kept and leaves and not leaves.is_dir():
             say(f"{title}: {leaves} is gone; doing the stage again")
             kept = None
@@ -67,9 +67,8 @@ class Stages:
             self.cost = cost
             facts = work(folder)
         cost = Cost(**facts.pop("cost")) if "cost" in facts else cost
-        partial = folder / "result.partial"
-        partial.write_text(json.dumps({"key": key, "facts": facts, "cost": cost.to_json()}, indent=2), encoding="utf-8")
-        partial.replace(folder / "result.json")
+        result = {"key": key, "facts": facts, "cost": cost.to_json()}
+        disk.write(folder / "result.json", json.dumps(result, indent=2))
         forget_checkpoint(folder)
         say(f"  done in {duration(cost.seconds)}")
         return Done(key, folder, facts, cost)
@@ -78,8 +77,9 @@ class Stages:
         """Whether there is a result of the stage, of these inputs or of others."""
         return (self.folder / name / "result.json").is_file()
 
-    def _kept(self, name: str, key: str) -> Done | None:
-        path = self.folder / name / "result.json"
+    def kept(self, name: str, inputs: dict[str, Any]) -> Done | None:
+        """The stage's result from an earlier run, if its inputs were the same."""
+        key, path = _key(name, inputs), self.folder / name / "result.json"
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             if result["key"] != key:
@@ -89,7 +89,12 @@ class Stages:
             return None
         except (ValueError, KeyError, TypeError) as error:
             say(f"{name}: its result.json cannot be used ({error}); doing the stage again")
+            path.unlink()  # told once
             return None
+
+
+def _key(name: str, inputs: dict[str, Any]) -> str:
+    return content_key({"stage": name, "versions": [STAGES_VERSION, ENGINE_VERSION], **inputs})
 
 
 def content_key(inputs: dict[str, Any]) -> str:

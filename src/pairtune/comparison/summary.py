@@ -1,12 +1,14 @@
 """From the stages' facts to what a run leaves behind: records, samples, summary.json, with intervals and a verdict."""
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pairtune import disk
 from pairtune.comparison.arms import Trial, Trials
 from pairtune.comparison.effort import effort
 from pairtune.comparison.notices import notices
@@ -35,83 +37,53 @@ def summarise(
     settings: CompareRun,
     *,
     tokenizer: Tokenizer,
-    gold: Done,
-    stages: Mapping[str, Done | None],
+    stages: Mapping[str, Done],
     trials: Mapping[str, Trials],
     measured: Mapping[str, Done],
     validated: Done | None,
     pairs: SharedPairs,
-) -> dict[str, Any]:
-    """Write records.jsonl, samples.jsonl and summary.json; returns the summary.
+) -> None:
+    """Write records.jsonl, samples.jsonl and summary.json.
 
-    Pairs of one prompt are not independent: intervals of what is measured on them are drawn over prompts. Answers are
-    one to a prompt.
+    stages: what came before the arms, "gold" and "reward" among it. Pairs of one prompt are not independent: intervals
+    of what is measured on them are drawn over prompts. Answers are one to a prompt.
     """
-    prompts = [row.prompt for row in pairs.heldout]
-    scale = _gold_scale(measured["reference"].facts["gold"])
-    validation_scale = _gold_scale(validated.facts["gold"]) if validated else scale
+    scale = _gold_scale(measured["reference"])
     values = {arm: _values(done.facts, scale, pairs.heldout) for arm, done in measured.items()}
-    arms, reward = list(values), stages["reward"]
-    assert reward is not None
     chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
-    stages = {**stages, **{method: trial.trained for method, trial in chosen.items()}}
+    spent = {**stages, **{method: trial.trained for method, trial in chosen.items() if trial.trained}}
     summary: dict[str, Any] = {
         "preset": settings.preset,
         "model": settings.model,
         "data": settings.data,
         "seed": settings.seed,
         "pairs": {"train": len(pairs.train), "heldout": len(pairs.heldout), "validation": len(pairs.validation)},
-        "gold_scorer": {"kind": gold.facts["kind"], "heldout_accuracy": gold.facts["heldout_accuracy"]},
-        "reward_model": {"heldout_accuracy": reward.facts["heldout_accuracy"]},
+        "gold_scorer": {name: stages["gold"].facts[name] for name in ("kind", "heldout_accuracy")},
+        "reward_model": {"heldout_accuracy": stages["reward"].facts["heldout_accuracy"]},
         "arms": {
-            arm: _means(values[arm], prompts)
-            | _of_all(measured[arm].facts, pairs.heldout)
-            | _costs(arm, stages)
+            arm: _means(values[arm], pairs.heldout)
+            | _of_all(done.facts, pairs.heldout)
+            | _costs(arm, spent)
             | {"parameters": chosen[arm].candidate.parameters if arm in chosen else {}}
-            for arm in arms
+            for arm, done in measured.items()
         },
-        "grid": {
-            method: [_grid_point(trial, found, validation_scale, pairs.validation) for trial in found.every]
-            for method, found in trials.items()
-            if len(found.every) > 1
-        },
-        "differences": {
-            f"{first} - {second}": {
-                name: paired_difference(
-                    values[first][name], values[second][name], prompts if name in OF_PAIRS else None
-                ).to_json()
-                for name in DIFFERENCES
-            }
-            for i, second in enumerate(arms)
-            for first in arms[i + 1 :]
-        },
-        "failed": {
-            method: "; ".join(dict.fromkeys(trial.failed or "" for trial in found.every))
-            for method, found in trials.items()
-            if not found.chosen
-        },
+        "grid": _grid(trials, _gold_scale(validated) if validated else scale, pairs.validation),
+        "differences": _differences(values, pairs.heldout),
+        "failed": _failed(trials),
     }
     summary["notices"] = notices(summary, values)
     summary["verdict"] = verdict(summary)
-    tried = [done for found in trials.values() for trial in found.every for done in (trial.trained, trial.validated)]
-    before = [gold, *(done for name, done in stages.items() if name not in trials)]
-    summary["seconds_total"] = sum(
-        done.cost.seconds for done in [*before, *tried, validated, *measured.values()] if done
-    )
-    _write_lines(
-        out / "records.jsonl",
-        [*_step_rows({"gold": gold, **stages}), *_evaluation_rows(measured, scale, pairs.heldout)],
-    )
-    _write_lines(out / "samples.jsonl", _sample_rows(measured, scale, tokenizer))
-    partial = out / "summary.json.partial"
-    partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(out / "summary.json")
-    return summary
+    summary["seconds_total"] = _seconds(stages, trials, validated, measured)
+    records = [*_step_rows(spent), *_evaluation_rows(measured, scale, pairs.heldout)]
+    disk.write(out / "records.jsonl", _lines(records))
+    disk.write(out / "samples.jsonl", _lines(_sample_rows(measured, scale, tokenizer)))
+    disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
-def _gold_scale(reference_gold: Sequence[float]) -> tuple[float, float]:
+def _gold_scale(reference: Done) -> tuple[float, float]:
     """Mean and standard deviation of the reference's own answers: every gold score is given in these units."""
-    return float(np.mean(reference_gold)), max(float(np.std(reference_gold)), 1e-9)
+    gold = reference.facts["gold"]
+    return float(np.mean(gold)), max(float(np.std(gold)), 1e-9)
 
 
 def _standard(gold: Sequence[float], scale: tuple[float, float]) -> list[float]:
@@ -134,10 +106,22 @@ def _values(facts: Mapping[str, Any], scale: tuple[float, float], rows: Sequence
     }
 
 
-def _means(values: Mapping[str, Sequence[float]], prompts: Sequence[Hashable]) -> dict[str, Any]:
+def _means(values: Mapping[str, Sequence[float]], rows: Sequence[Tokens]) -> dict[str, Any]:
+    prompts = [row.prompt for row in rows]
+    return {name: estimate(each, prompts if name in OF_PAIRS else None).to_json() for name, each in values.items()}
+
+
+def _differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Sequence[Tokens]) -> dict[str, Any]:
+    """Every arm against every one before it."""
+    prompts = [row.prompt for row in rows]
     return {
-        name: estimate(value, prompts[: len(value)] if name in OF_PAIRS else None).to_json()
-        for name, value in values.items()
+        f"{first} - {second}": {
+            name: paired_difference(
+                values[first][name], values[second][name], prompts if name in OF_PAIRS else None
+            ).to_json()
+            for name in DIFFERENCES
+        }
+        for second, first in combinations(values, 2)
     }
 
 
@@ -156,6 +140,15 @@ def _responses(facts: Mapping[str, Any]) -> list[Sequence[int]]:
     return [answer["response"] for answer in facts["answers"]]
 
 
+def _grid(trials: Mapping[str, Trials], scale: tuple[float, float], rows: Sequence[Tokens]) -> dict[str, Any]:
+    """Every candidate of each method that had several."""
+    return {
+        method: [_grid_point(trial, found, scale, rows) for trial in found.every]
+        for method, found in trials.items()
+        if len(found.every) > 1
+    }
+
+
 def _grid_point(trial: Trial, found: Trials, scale: tuple[float, float], rows: Sequence[Tokens]) -> dict[str, Any]:
     """A candidate as it did on validation data; of one that failed, why."""
     point: dict[str, Any] = {
@@ -167,12 +160,29 @@ def _grid_point(trial: Trial, found: Trials, scale: tuple[float, float], rows: S
     }
     if not trial.validated:
         return point | dict.fromkeys(("accuracy", *OF_GRID))
-    means = _means(_values(trial.validated.facts, scale, rows), [row.prompt for row in rows])
+    means = _means(_values(trial.validated.facts, scale, rows), rows)
     return point | {"accuracy": means["heldout_accuracy"]} | {name: means[name] for name in OF_GRID}
 
 
-def _costs(arm: str, stages: Mapping[str, Done | None]) -> dict[str, Any]:
-    spent = {name: done.cost for name in _stages_of(arm) if (done := stages.get(name))}
+def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
+    """Why, of each method that no candidate is left of."""
+    return {
+        method: "; ".join(dict.fromkeys(trial.failed or "" for trial in found.every))
+        for method, found in trials.items()
+        if not found.chosen
+    }
+
+
+def _seconds(
+    stages: Mapping[str, Done], trials: Mapping[str, Trials], validated: Done | None, measured: Mapping[str, Done]
+) -> float:
+    """Of every stage of the run, whether now or earlier."""
+    tried = [done for found in trials.values() for trial in found.every for done in (trial.trained, trial.validated)]
+    return sum(done.cost.seconds for done in [*stages.values(), *tried, validated, *measured.values()] if done)
+
+
+def _costs(arm: str, stages: Mapping[str, Done]) -> dict[str, Any]:
+    spent = {name: stages[name].cost for name in _stages_of(arm) if name in stages}
     total = sum(spent.values(), Cost())
     asked = effort(arm) if arm != "reference" else None
     return {
@@ -195,11 +205,11 @@ def _stages_of(arm: str) -> list[str]:
     return [*(name for name, needed in before.items() if needed), arm]
 
 
-def _step_rows(stages: Mapping[str, Done | None]) -> list[dict[str, Any]]:
+def _step_rows(stages: Mapping[str, Done]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for done in stages.values():
-        path = done.folder / "records.jsonl" if done else None
-        if path and path.is_file():
+        path = done.folder / "records.jsonl"
+        if path.is_file():
             rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return rows
 
@@ -218,7 +228,7 @@ def _evaluation_rows(
                     "arm": arm,
                     "step": point["step"],
                     "seconds": point["seconds"],
-                    **_means(_values(point, scale, some), [row.prompt for row in some]),
+                    **_means(_values(point, scale, some), some),
                     "margin_length_correlation": correlation.to_json() if correlation else None,
                     "distinct_bigrams": distinct_bigrams(_responses(point)).to_json(),
                 }
@@ -250,7 +260,5 @@ def _sample_rows(
     return sorted(rows, key=lambda row: row["prompt_index"])
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(path)
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

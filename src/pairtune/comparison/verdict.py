@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from pairtune.evaluation.statistics import Estimate, detectable
+from pairtune.varied import varied
 
 _REFERENCE = "reference"
 _SPELLED = {"simpo": "SimPO"}
@@ -182,9 +183,8 @@ def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str
         return ""
     listed = []
     for arm, point in chosen:
-        first, *others = [other["parameters"] for other in grid[arm]]
-        varied = [key for key in first if any(other[key] != first[key] for other in others)]
-        values = ", ".join(f"{key} {point['parameters'][key]:g}" for key in varied)
+        names = varied([other["parameters"] for other in grid[arm]])
+        values = ", ".join(f"{name} {point['parameters'][name]:g}" for name in names)
         failed = sum(bool(other.get("failed")) for other in grid[arm])
         listed.append(f"{_name(arm)} at {values} (of {len(grid[arm])} tried{f', {failed} failed' if failed else ''})")
     return f"Chosen by {score} on {chosen[0][1]['gold_score']['n']} validation prompts: {_join_words(listed)}"

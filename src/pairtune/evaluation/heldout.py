@@ -9,6 +9,7 @@ from pairtune.data.pack import Tokens
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.evaluation.statistics import Estimate, estimate
 from pairtune.models.heads import ScalarModel
 
 
@@ -34,3 +35,8 @@ def reward_margins(model: ScalarModel, rows: Sequence[Tokens]) -> list[float]:
 def wins(margin_N: Sequence[float]) -> list[float]:
     """1 where the margin is above 0, ½ where it is 0, else 0. Their mean is the held-out accuracy."""
     return [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margin_N]
+
+
+def accuracy(margin_N: Sequence[float], rows: Sequence[Tokens]) -> Estimate:
+    """The held-out accuracy of pairs with these margins; its interval is drawn over their prompts."""
+    return estimate(wins(margin_N), [row.prompt for row in rows])

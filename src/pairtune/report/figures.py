@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from pairtune.errors import InputError
 from pairtune.report import drawing, words
 from pairtune.report.records import REFERENCE, Measured, Row, measured, read
+from pairtune.varied import varied
 
 _KL = "KL from the reference (nats per response)"
 
@@ -179,11 +180,11 @@ def _draw_grid(
             for kl, gold, _ in found[-1:]:
                 labels.append((kl.mean, gold.mean, words.arm_name(each), drawing.PALETTE[colours.get(each, 0)]))
     else:
-        varied = words.varied(row["parameters"] for row in candidates[method])
+        names = varied([row["parameters"] for row in candidates[method]])
         for kl, gold, row in points[method]:
-            value = ", ".join(words.setting(row["parameters"].get(name)) for name in varied)
+            value = ", ".join(words.setting(row["parameters"].get(name)) for name in names)
             labels.append((kl.mean, gold.mean, value, drawing.PALETTE[colours.get(method, 0)]))
-        by = drawing.short(", ".join(name.replace("_", " ") for name in varied), 16)
+        by = drawing.short(", ".join(name.replace("_", " ") for name in names), 16)
         title = f"{drawing.short(words.arm_name(method), 16)} by {by}: {title}"
     lines = [_means(found) for each, found in points.items() if found and method in (None, each)]
     drawing.label_points(axes, labels, lines)

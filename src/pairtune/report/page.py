@@ -13,6 +13,7 @@ from pairtune.errors import InputError
 from pairtune.report import drawing, figures, words
 from pairtune.report.glossary import GLOSSARY, Term
 from pairtune.report.records import REFERENCE, Row, Run, measured, read
+from pairtune.varied import varied
 
 PROMPTS_SHOWN = 12
 """Generations are shown for this many prompts, the lowest prompt indices: a rule, so nobody picks them."""
@@ -221,12 +222,12 @@ def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell
     """Per method: its seconds in all, and each candidate's row, settings and figures on the validation split."""
     methods = []
     for method, candidates in (summary.get("grid") or {}).items():
-        varied = words.varied(row["parameters"] for row in candidates)
+        names = varied([row["parameters"] for row in candidates])
         rows = []
         for row in candidates:
             cells = [_measure(row.get(key), show) for key, _, show in _candidate_figures(summary)]
             cells.append(Cell(words.seconds(row["seconds"]) if row.get("seconds") else words.NOTHING))
-            label = words.parameters({name: row["parameters"].get(name) for name in varied})
+            label = words.parameters({name: row["parameters"].get(name) for name in names})
             rows.append((row, label, cells))
         methods.append((method, sum(row.get("seconds") or 0.0 for row in candidates), rows))
     return methods

@@ -28,13 +28,6 @@ def parameters(values: Row | None) -> str:
     return ", ".join(f"{visible(name.replace('_', ' '))} {setting(value)}" for name, value in (values or {}).items())
 
 
-def varied(candidates: Iterable[Row]) -> list[str]:
-    """The parameters in which the candidates of one method differ; all, where they don't."""
-    rows = list(candidates)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return [name for name in names if len({setting(row.get(name)) for row in rows}) > 1] or names
-
-
 def choice(summary: Row, arm: str) -> str | None:
     """best of 4 (1 failed); None where nothing was to choose."""
     candidates = (summary.get("grid") or {}).get(arm) or []

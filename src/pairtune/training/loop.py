@@ -1,7 +1,7 @@
-"""The loop that every training on fixed examples shares: order, schedule, step, record, checkpoint, measurement."""
+"""The loop that every training shares: resumption, step, record, measurement, checkpoint."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -24,48 +24,69 @@ def fit(
     *,
     batches: Sequence[Sequence[int]],
     journal: Journal,
-    state: dict[str, Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
     measure: Measure | None = None,
     measurements: int = 0,
 ) -> None:
-    """Train on each step's examples in turn; a checkpoint is gone on from.
+    """Train on fixed examples, each step's in turn. `state`: as for `run_steps`."""
 
-    `state` is what the gradients remember from step to step: kept in checkpoints, and put back in place.
+    def work(step: int) -> dict[str, float]:
+        figures = gradients(batches[step - 1])
+        rate = learning_rate(step, len(batches), peak=settings.learning_rate, warmup=settings.warmup)
+        norm = optimizer.step(learning_rate=rate, max_gradient_norm=settings.max_gradient_norm)
+        return figures | {"learning_rate": rate, "gradient_norm": norm}
+
+    run_steps(
+        len(batches),
+        work,
+        {"": optimizer},
+        state or {},
+        journal=journal,
+        note=lambda figures: "  ".join(f"{name} {value:.3f}" for name, value in list(figures.items())[:2]),
+        measure=measure,
+        measurements=measurements,
+    )
+
+
+def run_steps(
+    steps: int,
+    work: Callable[[int], dict[str, float]],
+    optimizers: Mapping[str, Optimizer],
+    state: Mapping[str, Tensor],
+    *,
+    journal: Journal,
+    note: Callable[[Mapping[str, float]], str],
+    measure: Measure | None,
+    measurements: int,
+) -> None:
+    """Do the work of each step; its figures are recorded, and noted for whoever waits. A checkpoint is gone on from.
+
+    optimizers: by the prefix that their tensors have in a checkpoint. state: what the work remembers from step to step,
+    kept in checkpoints beside them, and put back in place.
     """
-    state = state or {}
-    points = measuring_points(len(batches), measurements) if measure else set()
+    points = measuring_points(steps, measurements) if measure else set()
     done, seconds, tensors = journal.resume()
     if tensors:
-        optimizer.load_state(tensors)
+        for prefix, optimizer in optimizers.items():
+            optimizer.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for name, value in state.items():
             value.copy_(tensors[name])
-    with task(journal.stage, len(batches), done) as progress, interruptible() as interruption:
-        for step, indices in enumerate(batches, 1):
-            if step <= done:
-                continue
+    with task(journal.stage, steps, done) as progress, interruptible() as interruption:
+        for step in range(done + 1, steps + 1):
             if measure and step == 1 and points:
                 with uncounted():
                     measure(0, 0.0)
             began = time.perf_counter()
-            figures = gradients(indices)
-            rate = learning_rate(step, len(batches), peak=settings.learning_rate, warmup=settings.warmup)
-            norm = optimizer.step(learning_rate=rate, max_gradient_norm=settings.max_gradient_norm)
+            figures = work(step)
             seconds += time.perf_counter() - began
-            journal.record(
-                kind="step",
-                stage=journal.stage,
-                step=step,
-                seconds=round(seconds, 3),
-                **figures,
-                learning_rate=rate,
-                gradient_norm=norm,
-            )
-            progress.note("  ".join(f"{name} {value:.3f}" for name, value in list(figures.items())[:2]))
+            journal.record(kind="step", stage=journal.stage, step=step, seconds=round(seconds, 3), **figures)
+            progress.note(note(figures))
             progress.advance()
             if measure and step in points:
                 with uncounted():
                     measure(step, seconds)
-            journal.checkpoint(step, seconds, optimizer.state() | state, stopping=interruption.asked)
+            kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
+            journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
 
 
 def measuring_points(steps: int, measurements: int) -> set[int]:

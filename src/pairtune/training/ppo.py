@@ -4,7 +4,6 @@ Four models: the policy and the value model learn, the reward model and the refe
 Shape suffixes: B answers of one step, R their tokens end to end.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, batches_by_tokens, pack
-from pairtune.engine.cost import uncounted
 from pairtune.engine.hidden import TOKENS_PER_PASS, hidden_states
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.reference import compute_logprobs
@@ -28,17 +26,12 @@ from pairtune.objectives.policy_gradient import (
     token_rewards,
     whiten,
 )
-from pairtune.progress import say, task
+from pairtune.progress import say
 from pairtune.sampling.sampler import Sample, sample, stream_seed
 from pairtune.settings import Ppo, Sampling
-from pairtune.training.checkpoint import Journal, interruptible
-from pairtune.training.loop import Measure, measuring_points
-from pairtune.training.step import (
-    Optimizer,
-    epoch_order,
-    learning_rate,
-    micro_batches,
-)
+from pairtune.training.checkpoint import Journal
+from pairtune.training.loop import Measure, run_steps
+from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches
 
 # Adam's ε in PPO (detail 17 of docs/ppo.md).
 ADAM_EPS = 1e-5
@@ -79,59 +72,39 @@ def train_ppo(
         model.eval()  # no dropout: the policy that is updated is the one that was sampled
     actor = Optimizer(policy.parameters(), eps=ADAM_EPS)
     critic = Optimizer(value.parameters(), eps=ADAM_EPS)
-    points = measuring_points(settings.steps, measurements) if measure else set()
-    done, seconds, tensors = journal.resume()
-    coefficient = settings.kl_coefficient
-    if tensors:
-        coefficient = float(tensors.pop("kl_coefficient"))
-        actor.load_state({k.removeprefix("actor."): v for k, v in tensors.items() if k.startswith("actor.")})
-        critic.load_state({k.removeprefix("critic."): v for k, v in tensors.items() if k.startswith("critic.")})
-    with task(journal.stage, settings.steps, done) as progress, interruptible() as interruption:
-        for step in range(done + 1, settings.steps + 1):
-            if measure and step == 1 and points:
-                with uncounted():
-                    measure(0, 0.0)
-            began = time.perf_counter()
-            asked = step_prompts(prompts, settings.batch_size, step=step, seed=seed)
-            answers = sample(
-                policy,
-                asked,
-                end_ids=end_ids,
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=settings.temperature,
-                seed=stream_seed(seed, "ppo", step),
-                batch_size=sampling.batch_size,
-            )
-            rollout = judge(asked, answers, value, reward_model, reference, settings, coefficient)
-            figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
-            seconds += time.perf_counter() - began
-            journal.record(
-                kind="step",
-                stage=journal.stage,
-                step=step,
-                seconds=round(seconds, 3),
-                **figures,
-                kl_coefficient=coefficient,
-            )
-            if figures["kl"] < NEGATIVE_KL_ALARM:
-                say(f"  step {step}: the sampled KL is {figures['kl']:.2f} nats; it should not be below 0")
-            if settings.kl_target > 0:
-                coefficient = adapted_kl_coefficient(
-                    coefficient, figures["kl"], target=settings.kl_target, answers=settings.batch_size
-                )
-            progress.note(f"reward {figures['reward']:.3f}  kl {figures['kl']:.2f}")
-            progress.advance()
-            if measure and step in points:
-                with uncounted():
-                    measure(step, seconds)
-            journal.checkpoint(
-                step,
-                seconds,
-                {f"actor.{k}": v for k, v in actor.state().items()}
-                | {f"critic.{k}": v for k, v in critic.state().items()}
-                | {"kl_coefficient": torch.tensor(coefficient, dtype=torch.float64)},
-                stopping=interruption.asked,
-            )
+    weight = torch.tensor(settings.kl_coefficient, dtype=torch.float64)  # of the KL reward; moves if there is a target
+
+    def work(step: int) -> dict[str, float]:
+        asked = step_prompts(prompts, settings.batch_size, step=step, seed=seed)
+        answers = sample(
+            policy,
+            asked,
+            end_ids=end_ids,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=settings.temperature,
+            seed=stream_seed(seed, "ppo", step),
+            batch_size=sampling.batch_size,
+        )
+        coefficient = float(weight)
+        rollout = judge(asked, answers, value, reward_model, reference, settings, coefficient)
+        figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
+        kl = figures["kl"]
+        if kl < NEGATIVE_KL_ALARM:
+            say(f"  step {step}: the sampled KL is {kl:.2f} nats; it should not be below 0")
+        if settings.kl_target > 0:
+            weight.fill_(adapted_kl_coefficient(coefficient, kl, target=settings.kl_target, answers=len(answers)))
+        return figures | {"kl_coefficient": coefficient}
+
+    run_steps(
+        settings.steps,
+        work,
+        {"actor.": actor, "critic.": critic},
+        {"kl_coefficient": weight},
+        journal=journal,
+        note=lambda figures: f"reward {figures['reward']:.3f}  kl {figures['kl']:.2f}",
+        measure=measure,
+        measurements=measurements,
+    )
     actor.release()
     critic.release()
 

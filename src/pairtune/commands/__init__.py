@@ -1,0 +1,1 @@
+"""The commands: each a module with `run(settings)`, imported when it is asked for, for most import much."""

@@ -1,0 +1,20 @@
+"""`pairtune compare`."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from pairtune.comparison.run import compare
+from pairtune.progress import say
+from pairtune.report import page, terminal
+from pairtune.settings import CompareRun
+
+
+def run(settings: CompareRun) -> Path:
+    """Compare methods; report.html and a table on the terminal. Returns the run's folder."""
+    out = compare(settings)
+    report = page.write(out)
+    terminal.show(json.loads((out / "summary.json").read_text(encoding="utf-8")), Console())
+    say(f"report: {report}")
+    return out

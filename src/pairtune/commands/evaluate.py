@@ -1,0 +1,65 @@
+"""`pairtune evaluate`."""
+
+import json
+from typing import Any
+
+from pairtune.commands.inputs import given, load, load_reward_model, read
+from pairtune.commands.results import of_pairs, result_file, write
+from pairtune.data.tokenize import encode_pairs
+from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.reference import reference_logprobs
+from pairtune.engine.scalars import score_rewards
+from pairtune.errors import InputError
+from pairtune.evaluation.heldout import log_ratios
+from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
+from pairtune.evaluation.statistics import estimate
+from pairtune.evaluation.watch import distinct_bigrams
+from pairtune.models.load import load_model, load_tokenizer
+from pairtune.models.machine import choose_machine
+from pairtune.progress import say, task
+from pairtune.settings import EvaluateRun
+from pairtune.training.preflight import check_engine, say_truncation
+
+
+def run(settings: EvaluateRun) -> dict[str, Any]:
+    """Held-out accuracy, sampled KL, length and repetition of a policy against its reference. Returns the figures."""
+    out = result_file(settings.out)
+    pairs, tokenizer = read(settings)
+    encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
+    say_truncation(encoded)
+    rows = encoded.rows
+    judge = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
+    name = given(settings.reference, "reference")
+    if load_tokenizer(name, trust_remote_code=settings.trust_remote_code).get_vocab() != tokenizer.get_vocab():
+        raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
+    policy = load(settings)
+    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code)
+    for model in (policy, reference, *([judge.body] if judge else [])):
+        check_engine(model, rows, quiet=model is not policy)
+    frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)
+    prompts = list(dict.fromkeys(row.prompt for row in rows))[: settings.evaluation.prompts]
+    with task("answers", len(prompts)) as progress:
+        answers = write_answers(
+            policy,
+            prompts,
+            settings.sampling,
+            end_ids=[tokenizer.eos_token_id],
+            seed=settings.seed,
+            progress=progress.advance,
+        )
+    figures = {
+        **of_pairs(log_ratios(policy, rows, frozen), rows),
+        "kl_from_reference": estimate(log_ratios_to(reference, answers, temperature=settings.sampling.temperature)),
+        "response_tokens": estimate([float(len(answer.response)) for answer in answers]),
+        "repetition": estimate([repetition(answer.response) for answer in answers]),
+        "distinct_bigrams": distinct_bigrams([answer.response for answer in answers]),
+    }
+    if judge:
+        scores = score_rewards(judge, [answer.tokens for answer in answers])
+        figures["reward_model_score"] = estimate([score[0] for score in scores])
+    result = {name: figure.to_json() for name, figure in figures.items()}
+    text = json.dumps(result, indent=2)
+    if out:
+        write(out, text + "\n")
+    print(text)
+    return result

@@ -1,0 +1,88 @@
+"""What commands are given: models and rows, read, checked, and told of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from pairtune.data.check import check_pairs, check_skipped
+from pairtune.data.pack import Tokens
+from pairtune.data.schema import Pair, Skipped
+from pairtune.data.sources import read_pairs, read_prompts
+from pairtune.data.split import split_by_prompt
+from pairtune.data.tokenize import encode_pairs, encode_prompt
+from pairtune.errors import InputError
+from pairtune.models.heads import ScalarModel, load_scalar_model
+from pairtune.models.load import Tokenizer, load_model, load_tokenizer
+from pairtune.models.machine import choose_machine
+from pairtune.progress import say
+from pairtune.settings import EvaluateRun, RewardRun, Run, TuneRun
+from pairtune.training.preflight import check_rows, say_truncation
+
+
+def given(value: str, name: str) -> str:
+    """The value of a setting that has no default. Raises InputError if there is none."""
+    if not value:
+        raise InputError(f"{name} is missing; give --{name.replace('_', '-')}")
+    return value
+
+
+def load(settings: Any) -> PreTrainedModel:
+    """The command's model, after what is cheap to check has been checked."""
+    machine = choose_machine(settings.dtype)
+    model = load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code)
+    say(f"machine: {machine}")
+    return model
+
+
+def load_reward_model(settings: Run, folder: str, tokenizer: Tokenizer) -> ScalarModel:
+    """A reward model that reads what the policy writes."""
+    model, own_tokenizer = load_scalar_model(
+        folder, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code
+    )
+    if own_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise InputError("reward_model: its tokenizer is not the policy's; train one from the same model")
+    return model
+
+
+def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:
+    """The pairs, with what is to be said of them, and the model's tokenizer."""
+    data = read_pairs(given(settings.data, "data"))
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    for finding in (*check_skipped(data.skipped), *check_pairs(data.rows)):
+        say(f"data: {finding.message}")
+    return data.rows, tokenizer
+
+
+def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequence[Tokens], Tokenizer]:
+    """Pairs read, checked, split by prompt and tokenised: (training, held-out, the tokenizer)."""
+    heldout = heldout_size(settings.heldout)
+    pairs, tokenizer = read(settings)
+    train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
+    encoded = [encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens) for pairs in (train, held)]
+    for part in encoded:
+        say_truncation(part)
+    train_rows, held_rows = (part.rows for part in encoded)
+    check_rows(train_rows, held_rows, tokenizer, end_id=tokenizer.eos_token_id, bos_id=tokenizer.bos_token_id)
+    say(f"data: {len(train_rows)} training and {len(held_rows)} held-out pairs")
+    return train_rows, held_rows, tokenizer
+
+
+def heldout_size(heldout: float) -> int | float:
+    """A share below 1, or a number of pairs."""
+    if heldout >= 1 and not float(heldout).is_integer():
+        raise InputError(f"heldout is {heldout:g}; it must be a share below 1 or a whole number of pairs")
+    return int(heldout) if heldout >= 1 else heldout
+
+
+def read_prompt_ids(source: str, max_tokens: int, tokenizer: Tokenizer) -> list[list[int]]:
+    """The prompts of a source as token ids, of long ones the last `max_tokens`."""
+    data = read_prompts(given(source, "data"))
+    say_skipped(data.skipped)
+    return [encode_prompt(row.prompt, tokenizer)[-max_tokens:] for row in data.rows]
+
+
+def say_skipped(skipped: Sequence[Skipped]) -> None:
+    """What of the data was left out, and why."""
+    for finding in check_skipped(skipped):
+        say(f"data: {finding.message}")

@@ -1,0 +1,98 @@
+"""`pairtune tune`."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from pairtune.commands.inputs import given, heldout_size, load, say_skipped, split_pairs
+from pairtune.commands.results import begin, finish, of_pairs, result_folder
+from pairtune.configure import loss_to_train
+from pairtune.data.sources import has_labels, read_labelled
+from pairtune.data.split import split_by_prompt
+from pairtune.data.tokenize import encode_demonstrations
+from pairtune.engine.cost import Cost, measured
+from pairtune.engine.examples import Examples, prepare
+from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.errors import InputError
+from pairtune.evaluation.objective import judge
+from pairtune.evaluation.statistics import estimate
+from pairtune.models.load import Tokenizer, load_tokenizer, save_model
+from pairtune.objectives.catalog import OBJECTIVES
+from pairtune.objectives.mixture import Loss
+from pairtune.progress import say, task
+from pairtune.settings import TuneRun
+from pairtune.training.checkpoint import Journal
+from pairtune.training.preference import train_preference
+from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
+
+
+def run(settings: TuneRun) -> Path:
+    """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
+    loss = loss_to_train(settings)
+    out = result_folder(settings.out, "tune")
+    train_rows, held_rows, tokenizer = _split_examples(settings, loss)
+    model = load(settings)
+    check_engine(model, train_rows.rows)
+    begin(out, settings, "tune")
+    train, before = _prepare(model, train_rows, loss, settings)
+    held, _ = _prepare(model, held_rows, loss, settings)
+    if train.reference is not None:
+        check_first_loss(model, train.rows, train.reference)
+    with measured() as cost:
+        journal = Journal(settings.preference.objective, out, cost=cost)
+        train_preference(model, train, loss, settings.preference, seed=settings.seed, journal=journal)
+    save_model(model, tokenizer, out)
+    judged = judge(model, loss, held)
+    prompts = [row.prompt for row in held.rows]
+    facts = {"heldout_loss": estimate(judged.losses, prompts).to_json()}
+    if judged.own_wins is not None:
+        facts["heldout_own_accuracy"] = estimate(judged.own_wins, prompts).to_json()
+    if judged.log_ratios is not None:
+        facts |= {name: figure.to_json() for name, figure in of_pairs(judged.log_ratios, held.rows).items()}
+    return finish(out, {"pairs" if train.labels is None else "responses": len(train.rows), **facts}, before + cost)
+
+
+def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer]:
+    """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer)."""
+    if not has_labels(given(settings.data, "data")):
+        train_pairs, held_pairs, tokenizer = split_pairs(settings)
+        return Examples(train_pairs), Examples(held_pairs), tokenizer
+    if not loss.takes_labels:
+        takers = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.unpaired)
+        raise InputError(
+            f"data: holds single responses with labels, and {settings.preference.objective} takes pairs; "
+            f"objectives that take labels are {takers}"
+        )
+    data = read_labelled(settings.data)
+    say_skipped(data.skipped)
+    if len({row.label for row in data.rows}) < 2:
+        raise InputError("data: every row has the same label; there is nothing to tell apart")
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    halves = []
+    for rows in split_by_prompt(data.rows, heldout=heldout_size(settings.heldout), seed=settings.seed):
+        encoded = encode_demonstrations(rows, tokenizer, max_tokens=settings.max_tokens)
+        say_truncation(encoded)
+        halves.append(Examples(encoded.rows, [row.label for row in rows]))
+    train, held = halves
+    check_rows(train.rows, held.rows, tokenizer, end_id=tokenizer.eos_token_id, bos_id=tokenizer.bos_token_id)
+    say(f"data: {len(train.rows)} training and {len(held.rows)} held-out responses")
+    return train, held, tokenizer
+
+
+def _prepare(model: PreTrainedModel, examples: Examples, loss: Loss, settings: TuneRun) -> tuple[Examples, Cost]:
+    """What the objective needs of the reference, which `model` still is."""
+    with task("reference", len(examples.rows)) as progress:
+        try:
+            return prepare(
+                model,
+                examples.rows,
+                loss.arguments,
+                needs_reference=loss.needs_reference,
+                labels=examples.labels,
+                seed=settings.seed,
+                tokens_per_pass=TOKENS_PER_PASS[model.device.type],
+                say=say,
+                progress=progress.advance,
+            )
+        except ValueError as error:
+            raise InputError(f"data: {error}; hold out more, or take another objective") from error
