@@ -11,7 +11,7 @@ from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import measured
 from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import token_logprobs
-from pairtune.sampling import sampler
+from pairtune.sampling.decoding import KeyValues
 from pairtune.sampling.sampler import draw, sample
 
 EOS = 1
@@ -123,7 +123,7 @@ def test_an_answer_alone_is_the_answer_in_a_batch(tiny_model, architecture, monk
     for size in (1, 3):
         assert_same(answers(model, end_ids=ENDS, batch_size=size), together)
     for share in (0.0, 1.1):  # rows leave at once; never
-        monkeypatch.setattr(sampler, "COMPACT_AT", share)
+        monkeypatch.setattr(KeyValues, "leave_at", share)
         assert_same(answers(model, end_ids=ENDS), together)
 
 
