@@ -87,7 +87,7 @@ class TestAttention:
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_one_new_token_a_row_by_torchs_attention(dtype, device, slots, window):
     """What CUDA takes, held against the plain version in float64; every slot may be taken or some have been left."""
-    query = numbers(len(slots), 6, 16, dtype=dtype)
+    query = numbers(6, len(slots), 16, dtype=dtype).transpose(0, 1)  # strided, as models hand it over
     keys, values = (numbers(5, 2, 9, 16, seed=seed, dtype=dtype) for seed in (1, 2))
     slot, length = torch.tensor(slots), torch.tensor([0, 5, 2, 7, 8])[: len(slots)]
     new = [buffer[slot, :, length] for buffer in (keys, values)]
@@ -96,6 +96,7 @@ def test_one_new_token_a_row_by_torchs_attention(dtype, device, slots, window):
     arguments = [x.to(device) for x in (query, keys, values, slot, length)]
     found = kernels.attend_one_masked(*arguments, 0.25, window)
     assert far(found.cpu(), exact) < DTYPES[dtype]
+    assert found.is_contiguous()
 
 
 @built

@@ -232,15 +232,29 @@ def test_progress_tells_every_row_once(tiny_model):
     assert seen == [3, 3, 2]
 
 
+MATRICES = 2 * (32 * 32 + 32 * 16 + 32 * 16 + 32 * 32 + 3 * 32 * 64)
+"""What the tiny llama multiplies each token by."""
+
+
 def test_each_pass_is_counted(tiny_model):
     """Two prompts of 2 and 4 tokens, 3 answer tokens each, by hand."""
     with measured() as cost:
         answers(tiny_model(), [(5, 6), (7, 8, 9, 10)], end_ids=(), max_new_tokens=3)
-    matrices = 2 * (32 * 32 + 32 * 16 + 32 * 16 + 32 * 32 + 3 * 32 * 64)
     tokens = (2 + 4) + 2 * 2
     attended = (1 + 2) + (1 + 2 + 3 + 4) + (3 + 5) + (4 + 6)
     assert cost.tokens == tokens
-    assert cost.flops == 2 * tokens * matrices + 4 * attended * 32 * 2 + 2 * (2 * 3) * 32 * 300
+    assert cost.flops == 2 * tokens * MATRICES + 4 * attended * 32 * 2 + 2 * (2 * 3) * 32 * 300
+
+
+def test_a_row_that_left_is_not_counted(tiny_model):
+    decoder = KeyValues(tiny_model(), 9)
+    with torch.no_grad():
+        decoder.begin([(3, 4), (5,), (6, 7, 8)])
+        decoder.step(torch.tensor([3, 3, 3]))
+        decoder.keep(torch.tensor([0, 2]))
+        with measured() as cost:
+            decoder.step(torch.tensor([3, 3]))
+    assert cost.flops == 2 * 2 * MATRICES + 4 * (4 + 5) * 32 * 2
 
 
 @pytest.mark.gpu

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pairtune.sampling import static
+from pairtune.engine import kernels
+from pairtune.sampling import decoding, static
 from pairtune.sampling.decoding import KeyValues, Padded
 from pairtune.sampling.sampler import sample
 from pairtune.sampling.static import GRAPHS, TROUBLE, Static, decoder_for
@@ -105,6 +106,26 @@ def test_nothing_is_recorded_without_graphs_or_on_padded_rows(tiny_model, stand_
     assert list(GRAPHS) == ["cuda"]
 
 
+def test_a_step_reads_nothing_back(tiny_model, architecture, monkeypatch):
+    """Or a GPU could not record it. Meta tensors have no values, so that on them any reading raises."""
+
+    def attend_one(query, key, value, keys, values, slot_B, length_B, scale, *, window, softcap):
+        keys[slot_B, :, length_B], values[slot_B, :, length_B] = key, value
+        return kernels.attend_one_masked(query, keys, values, slot_B, length_B, scale, window)
+
+    monkeypatch.setattr(decoding, "attend_one", attend_one)
+    monkeypatch.setattr(torch.ops.pairtune, "attend_cached", lambda *x: decoding._running[-1].attend(*x))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)  # transformers asks, and reads less
+    model = tiny_model(architecture)
+    decoder = KeyValues(model, 9)
+    with torch.no_grad():
+        decoder.begin([(3, 4), (5,)])
+        decoder.model = model.to("meta")
+        decoder.layers = [(keys.to("meta"), values.to("meta")) for keys, values in decoder.layers]
+        decoder.slot_B, decoder.length_B = decoder.slot_B.to("meta"), decoder.length_B.to("meta")
+        assert decoder.step(torch.tensor([6, 7], device="meta")).shape == (2, 32)
+
+
 def refuse_to_record(self, function):
     function()
     try:
@@ -150,6 +171,7 @@ def test_what_fails_or_differs_is_said_and_not_used(tiny_model, stand_in, monkey
     assert said == "decoding steps are one by one, which is right but slower"
     assert trouble == TROUBLE[type(model)]
     assert re.fullmatch(why, trouble)
+    assert type(decoder_for(model, 9)) is KeyValues
 
 
 def test_what_fails_later_is_said_then(tiny_model, stand_in, monkeypatch, capfd):
@@ -191,6 +213,7 @@ class TestGpu:
         answers(model, replayed=True)
         assert not TROUBLE[type(model)]
 
+    @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
     def test_a_replayed_step_stays_where_it_is_and_asks_the_gpu_nothing(self, tiny_model):
         decoder = Static(tiny_model().cuda(), 40)
         with torch.no_grad():

@@ -203,7 +203,7 @@ def attend_one_masked(
     mixed = torch.nn.functional.scaled_dot_product_attention(
         query_BHD.unflatten(1, (keys.shape[1], -1)), keys, values, attn_mask=visible_BL[:, None, None], scale=scale
     )
-    return mixed.flatten(1, 2)
+    return mixed.flatten(1, 2).contiguous()  # the kernels lay it out as they like, but compiled blocks count on this
 
 
 # ---- the head ----------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class KeyValues:
             buffer[self.slot_T, :, self.pack.positions_T] = x[0].transpose(0, 1)
         arguments = {"scaling": scale, "sliding_window": window, "softcap": softcap, "pack": self.pack}
         out: Tensor = attend(self.model, query, key, value, None, **arguments)[0]
-        return out
+        return out.contiguous()  # a kernel may lay it out as the queries are, but compiled blocks count on this
 
     def _next(self, token_B: Tensor) -> Tensor:
         """The step itself, which reads the rows' places and lengths and writes keys and values: [B, E]."""

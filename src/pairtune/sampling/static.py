@@ -1,7 +1,7 @@
 """A decoding step that a GPU repeats by itself: recorded once as a CUDA graph, then replayed for every token.
 
-A step of a small model is hundreds of short kernels, and launching them takes longer than running them. A graph is
-launched at once, but it holds addresses and shapes, so a step's inputs lie where they lay when it was recorded. No
+A step of a small model is hundreds of short kernels, which can take longer to launch than to run. A graph is launched
+at once, but it holds addresses and shapes, so a step's inputs lie where they lay when it was recorded. No
 graph's word is taken for it: its first replay is held against the step itself.
 
 Shape suffixes: B rows, E hidden size.
@@ -77,9 +77,9 @@ class Static(KeyValues):
     """KeyValues whose steps are replayed. A step's hidden states are good until the next one writes over them.
 
     When rows leave, the caches of those that stay are moved together, so that attention reads them where they lie, and
-    the step is recorded anew: this takes about as long as three steps by themselves. Rows that have ended cost a
-    replay no more than the reading of their caches, so they stay until they are half of the batch. Then it is recorded
-    log2(B) times at most, and each recording halves what a replay reads of caches.
+    the step is recorded anew: a warm-up, a recording and a comparison, each about a step by itself. Rows that have
+    ended cost a replay little more than the reading of their caches, so they stay until they are half of the batch:
+    then there are log2(B) recordings at most, and each one halves the caches that a replay reads.
     """
 
     leave_at = 0.5
