@@ -83,6 +83,23 @@ class TestAttention:
         assert int(ours[0].isnan().sum()) < int(buffers[0].isnan().sum()), "the new key is kept"
 
 
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("slots", [[0, 1, 3, 4], [0, 1, 2, 3, 4]], ids=["some", "all"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_one_new_token_a_row_by_torchs_attention(dtype, device, slots, window):
+    """What CUDA takes, held against the plain version in float64; every slot may be taken or some have been left."""
+    query = numbers(6, len(slots), 16, dtype=dtype).transpose(0, 1)  # strided, as models hand it over
+    keys, values = (numbers(5, 2, 9, 16, seed=seed, dtype=dtype) for seed in (1, 2))
+    slot, length = torch.tensor(slots), torch.tensor([0, 5, 2, 7, 8])[: len(slots)]
+    new = [buffer[slot, :, length] for buffer in (keys, values)]
+    doubles = [x.double() for x in (query, *new, keys, values)]
+    exact = kernels.attend_one(*doubles, slot, length, 0.25, window=window, softcap=None)
+    arguments = [x.to(device) for x in (query, keys, values, slot, length)]
+    found = kernels.attend_one_masked(*arguments, 0.25, window)
+    assert far(found.cpu(), exact) < DTYPES[dtype]
+    assert found.is_contiguous()
+
+
 @built
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_the_heads_logprobs_and_their_gradient(dtype, temperature):

@@ -11,7 +11,7 @@ from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import measured
 from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import token_logprobs
-from pairtune.sampling import sampler
+from pairtune.sampling.decoding import KeyValues
 from pairtune.sampling.sampler import draw, sample
 
 EOS = 1
@@ -123,7 +123,7 @@ def test_an_answer_alone_is_the_answer_in_a_batch(tiny_model, architecture, monk
     for size in (1, 3):
         assert_same(answers(model, end_ids=ENDS, batch_size=size), together)
     for share in (0.0, 1.1):  # rows leave at once; never
-        monkeypatch.setattr(sampler, "COMPACT_AT", share)
+        monkeypatch.setattr(KeyValues, "leave_at", share)
         assert_same(answers(model, end_ids=ENDS), together)
 
 
@@ -232,15 +232,29 @@ def test_progress_tells_every_row_once(tiny_model):
     assert seen == [3, 3, 2]
 
 
+MATRICES = 2 * (32 * 32 + 32 * 16 + 32 * 16 + 32 * 32 + 3 * 32 * 64)
+"""What the tiny llama multiplies each token by."""
+
+
 def test_each_pass_is_counted(tiny_model):
     """Two prompts of 2 and 4 tokens, 3 answer tokens each, by hand."""
     with measured() as cost:
         answers(tiny_model(), [(5, 6), (7, 8, 9, 10)], end_ids=(), max_new_tokens=3)
-    matrices = 2 * (32 * 32 + 32 * 16 + 32 * 16 + 32 * 32 + 3 * 32 * 64)
     tokens = (2 + 4) + 2 * 2
     attended = (1 + 2) + (1 + 2 + 3 + 4) + (3 + 5) + (4 + 6)
     assert cost.tokens == tokens
-    assert cost.flops == 2 * tokens * matrices + 4 * attended * 32 * 2 + 2 * (2 * 3) * 32 * 300
+    assert cost.flops == 2 * tokens * MATRICES + 4 * attended * 32 * 2 + 2 * (2 * 3) * 32 * 300
+
+
+def test_a_row_that_left_is_not_counted(tiny_model):
+    decoder = KeyValues(tiny_model(), 9)
+    with torch.no_grad():
+        decoder.begin([(3, 4), (5,), (6, 7, 8)])
+        decoder.step(torch.tensor([3, 3, 3]))
+        decoder.keep(torch.tensor([0, 2]))
+        with measured() as cost:
+            decoder.step(torch.tensor([3, 3]))
+    assert cost.flops == 2 * 2 * MATRICES + 4 * (4 + 5) * 32 * 2
 
 
 @pytest.mark.gpu

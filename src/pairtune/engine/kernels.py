@@ -165,7 +165,8 @@ def attend_one(
 ) -> Tensor:
     """Attention of one new token a row, [B, H, D]: its key and value are written behind the `length_B` before them.
 
-    Row b's keys and values lie at `slot_B[b]` of the buffers [slots, K, longest, D].
+    Row b's keys and values lie at `slot_B[b]` of the buffers [slots, K, longest, D]; slots ascend. On CUDA the buffers
+    must be finite where nothing is written yet.
     """
     heads, groups, longest = query_BHD.shape[1], keys.shape[1], keys.shape[2]
     if serves(query_BHD) and softcap is None:
@@ -176,6 +177,8 @@ def attend_one(
         _call("attend_one", out.dtype, *new, *places, float(scale), window or longest, *shape)
         return out
     keys[slot_B, :, length_B], values[slot_B, :, length_B] = key_BKD, value_BKD
+    if query_BHD.is_cuda and softcap is None:
+        return attend_one_masked(query_BHD, keys, values, slot_B, length_B, scale, window)
     # To ask a GPU for the longest row would be to wait for it, in every layer of every token.
     seen = longest if length_B.is_cuda else int(length_B.max()) + 1
     place = torch.arange(seen, device=length_B.device)
@@ -190,6 +193,26 @@ def attend_one(
     seen_values = values[slot_B, :, :seen].masked_fill_(hidden[:, None, :, None], 0)  # unwritten: 0·NaN would be NaN
     mixed_BHD: Tensor = (weights @ seen_values.float()).flatten(1, 2)
     return mixed_BHD.to(query_BHD.dtype)
+
+
+def attend_one_masked(
+    query_BHD: Tensor, keys: Tensor, values: Tensor, slot_B: Tensor, length_B: Tensor, scale: float, window: int | None
+) -> Tensor:
+    """The same once the new key and value are written, by torch's fused attention: caches are read in their own dtype.
+
+    The queries that share a key stand as rows of one product: with `enable_gqa` and a mask no fused kernel serves, and
+    torch would fall back to repeating the caches.
+    """
+    place = torch.arange(keys.shape[2], device=keys.device)
+    visible_BL = place <= length_B[:, None]
+    if window is not None:
+        visible_BL &= place > length_B[:, None] - window
+    if len(slot_B) < len(keys):  # else every slot is taken, each by its own row
+        keys, values = keys[slot_B], values[slot_B]
+    mixed = torch.nn.functional.scaled_dot_product_attention(
+        query_BHD.unflatten(1, (keys.shape[1], -1)), keys, values, attn_mask=visible_BL[:, None, None], scale=scale
+    )
+    return mixed.flatten(1, 2).contiguous()  # the kernels lay it out as they like, but compiled blocks count on this
 
 
 # ---- the head ----------------------------------------------------------------------------------------------------

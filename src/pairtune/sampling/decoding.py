@@ -20,6 +20,8 @@ from pairtune.engine.fusion import fused_blocks
 from pairtune.engine.kernels import attend_one
 
 NAME = "pairtune_decoding"
+# The batch is made smaller when at least this share of its rows has finished.
+LEAVE_AT = 0.2
 
 
 class KeyValues:
@@ -28,6 +30,8 @@ class KeyValues:
     Equal prompts are read once and copied to the rows that answer them. A finished row is left out of `slot_B`;
     nothing is moved. Raises NotPackableError for an architecture that does not show its attention.
     """
+
+    leave_at = LEAVE_AT
 
     def __init__(self, model: PreTrainedModel, longest: int) -> None:
         self.model, self.longest = model, longest
@@ -51,19 +55,21 @@ class KeyValues:
         if len(unique) < len(prompts):
             self.layers = [(keys[prompt_B], values[prompt_B]) for keys, values in self.layers]
         self.length_B, self.slot_B = size_P[prompt_B], torch.arange(len(prompts), device=device)
+        self.seen = sum(map(len, prompts))  # of all rows, counted here: to ask a GPU is to wait for it
         return hidden_PE[prompt_B]
 
     def step(self, token_B: Tensor) -> Tensor:
         """Take in one token a row: the hidden states after them, [B, E]."""
-        attended = int(self.length_B.sum()) + len(token_B)
-        count_pass(self.model, tokens=len(token_B), attended=attended, predicted=0)
-        hidden_BE = self._run(token_B, self.length_B)
-        self.length_B = self.length_B + 1
+        self.seen += len(token_B)
+        count_pass(self.model, tokens=len(token_B), attended=self.seen, predicted=0)
+        hidden_BE = self._next(token_B)
+        self.length_B += 1
         return hidden_BE
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+        """Go on with these rows only, in the order they are in."""
         self.slot_B, self.length_B = self.slot_B[rows], self.length_B[rows]
+        self.seen = int(self.length_B.sum())
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, softcap: float | None
@@ -76,12 +82,18 @@ class KeyValues:
             slot_B, length_B = self.slot_B, self.length_B
             return attend_one(q, k, v, keys, values, slot_B, length_B, scale, window=window, softcap=softcap)[None]
         shape = (self.pack.rows, key.shape[1], self.longest, key.shape[3])
-        self.layers.append((key.new_empty(shape), value.new_empty(shape)))
+        # On CUDA a masked weight of 0 meets what is not written yet, and 0·NaN would be NaN.
+        keys, values = (x.new_zeros(shape) if x.is_cuda else x.new_empty(shape) for x in (key, value))
+        self.layers.append((keys, values))
         for buffer, x in zip(self.layers[layer], (key, value), strict=True):
             buffer[self.slot_T, :, self.pack.positions_T] = x[0].transpose(0, 1)
         arguments = {"scaling": scale, "sliding_window": window, "softcap": softcap, "pack": self.pack}
         out: Tensor = attend(self.model, query, key, value, None, **arguments)[0]
-        return out
+        return out.contiguous()  # a kernel may lay it out as the queries are, but compiled blocks count on this
+
+    def _next(self, token_B: Tensor) -> Tensor:
+        """The step itself, which reads the rows' places and lengths and writes keys and values: [B, E]."""
+        return self._run(token_B, self.length_B)
 
     def _run(self, tokens: Tensor, positions: Tensor) -> Tensor:
         config = self.model.config
@@ -101,6 +113,8 @@ class KeyValues:
 
 class Padded:
     """The same by transformers' own cache on left-padded rows, for architectures that packed rows would make wrong."""
+
+    leave_at = LEAVE_AT
 
     def __init__(self, model: PreTrainedModel, longest: int) -> None:
         self.model, self.cache = model, DynamicCache(config=model.config)

@@ -12,13 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.engine.cost import count_pass
-from pairtune.engine.hidden import is_padded
 from pairtune.engine.kernels import draw
 from pairtune.engine.logprob import plain_head
-from pairtune.sampling.decoding import KeyValues, Padded
-
-# The batch is made smaller when at least this share of its rows has finished.
-COMPACT_AT = 0.2
+from pairtune.sampling.static import decoder_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,33 +79,30 @@ def _sample_batch(
     end_ids: tuple[int, ...],
     temperature: float,
 ) -> list[Sample]:
-    device = next(model.parameters()).device
-    end = torch.tensor(end_ids, dtype=torch.long, device=device)
-    uniform = uniform.to(device)
-    rows = torch.arange(len(prompts), device=device)
+    uniform = uniform.to(next(model.parameters()).device)
+    rows, ends = list(range(len(prompts))), set(end_ids)
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
     head = plain_head(model)
-    decoder = (Padded if is_padded(model) else KeyValues)(model, max(map(len, prompts)) + uniform.shape[1])
+    decoder = decoder_for(model, max(map(len, prompts)) + uniform.shape[1])
     hidden_BE = decoder.begin(prompts)
     for step in range(uniform.shape[1]):
         count_pass(model, tokens=0, attended=0, predicted=len(rows))
-        token_B, logprob_B = draw(head(hidden_BE), uniform[rows, step], temperature)
-        stopped_B = torch.isin(token_B, end)
-        for row, token, logprob, stop in zip(
-            rows.tolist(), token_B.tolist(), logprob_B.tolist(), stopped_B.tolist(), strict=True
-        ):
+        token_B, logprob_B = draw(head(hidden_BE), uniform[:, step], temperature)
+        for row, token, logprob in zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True):
             if not ended[row]:
                 tokens[row].append(token)
                 logprobs[row].append(logprob)
-                ended[row] = stop
-        going_B = torch.tensor([not ended[row] for row in rows.tolist()], device=device)
-        if not going_B.any() or step + 1 == uniform.shape[1]:
+                ended[row] = token in ends
+        going = [i for i, row in enumerate(rows) if not ended[row]]
+        if not going or step + 1 == uniform.shape[1]:
             break
-        if (~going_B).float().mean() >= COMPACT_AT and going_B.sum() > 1:  # one row alone would be compiled anew
-            kept = going_B.nonzero()[:, 0]
+        if (len(rows) - len(going)) / len(rows) >= decoder.leave_at and len(
+            going
+        ) > 1:  # one row alone would be compiled anew
+            kept = torch.tensor(going, device=uniform.device)
             decoder.keep(kept)
-            rows, token_B = rows[kept], token_B[kept]
+            rows, uniform, token_B = [rows[i] for i in going], uniform[kept], token_B[kept]
         hidden_BE = decoder.step(token_B)
     return [Sample(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logprobs, ended, strict=True)]
