@@ -49,7 +49,7 @@ class TestAttention:
         )
         places = (cut.queries, cut.keys)
         out, normaliser = kernels.attend(query, key, value, *places, 0.3, window)
-        found = kernels.attend_gradient(grad, query, key, value, *places, out, normaliser, 0.3, window)
+        found = kernels.attend_gradient(grad, (query, key, value), (*places, out, normaliser), 0.3, window)
         exact = [x.float().requires_grad_() for x in (query, key, value)]
         expected = varlen.attend(varlen.plainly, *exact, cut, 0.3, window)
         assert far(out, expected) < DTYPES[dtype]
@@ -61,7 +61,8 @@ class TestAttention:
         cut = pack(ROWS).segments
         query, key, value, grad = (numbers(int(cut.queries[-1]), 2, 16, seed=s, dtype=dtype) * 40 for s in range(4))
         out, normaliser = kernels.attend(query, key, value, cut.queries, cut.keys, 1.0, None)
-        found = kernels.attend_gradient(grad, query, key, value, cut.queries, cut.keys, out, normaliser, 1.0, None)
+        places = (cut.queries, cut.keys, out, normaliser)
+        found = kernels.attend_gradient(grad, (query, key, value), places, 1.0, None)
         exact = varlen.attend(varlen.plainly, *(x.float() for x in (query, key, value)), cut, 1.0, None)
         assert far(out, exact) < DTYPES[dtype]
         assert all(x.isfinite().all() for x in (normaliser, *found))

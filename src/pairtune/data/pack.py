@@ -8,6 +8,7 @@ Shape suffixes: T tokens of the pack, R response tokens, S responses, X keys of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class Segments:
 
     def to(self, device: torch.device) -> "Segments":
         """The same on another device."""
-        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Pack:
         """The same pack on another device."""
         if self.tokens_T.device == device:
             return self
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | Segments)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | Segments)}
         return replace(self, **moved)
 
     def sums(self, values_R: Tensor) -> Tensor:

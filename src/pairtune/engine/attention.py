@@ -70,7 +70,8 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     global _calls
     _calls += 1
-    out_THD, normaliser_TH = kernels.attend(*_tokens_first(query, key, value), queries, keys, scale, window)
+    query_THD, key_TKD, value_TKD = _tokens_first(query, key, value)
+    out_THD, normaliser_TH = kernels.attend(query_THD, key_TKD, value_TKD, queries, keys, scale, window)
     return out_THD[None], normaliser_TH
 
 
@@ -86,13 +87,12 @@ def _attend_gradient(
     scale: float,
     window: int | None,
 ) -> tuple[Tensor, ...]:
-    given, out, inputs = grad_1THD[0], out_1THD[0], _tokens_first(query, key, value)
-    gradients = kernels.attend_gradient(given, *inputs, queries, keys, out, normaliser_TH, scale, window)
-    return tuple(x[None] for x in gradients)
+    inputs, given = _tokens_first(query, key, value), (queries, keys, out_1THD[0], normaliser_TH)
+    return tuple(x[None] for x in kernels.attend_gradient(grad_1THD[0], inputs, given, scale, window))
 
 
-def _tokens_first(*tensors: Tensor) -> list[Tensor]:
-    return [x[0].transpose(0, 1) for x in tensors]
+def _tokens_first(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -110,6 +110,15 @@ def _no_second_derivative(*_: Any) -> None:
     raise RuntimeError("attention is once_differentiable: its gradient has none of its own")
 
 
+def _shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    heads, tokens, size = query.shape[1:]
+    return query.new_empty(1, tokens, heads, size), query.new_empty(tokens, heads, dtype=torch.float32)
+
+
+def _shapes_of_gradients(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.transpose(1, 2).shape) for x in (query, key, value))
+
+
 _calls = 0
 _INPUTS = "Tensor query, Tensor key, Tensor value, Tensor queries, Tensor keys"
 LIBRARY.define(f"attend({_INPUTS}, float scale, int? window) -> (Tensor, Tensor)")
@@ -119,19 +128,10 @@ LIBRARY.define(
 )
 LIBRARY.impl("attend", _attend, "CPU")
 LIBRARY.impl("attend_gradient", _attend_gradient, "CPU")
+torch.library.register_fake("pairtune::attend", _shapes)
+torch.library.register_fake("pairtune::attend_gradient", _shapes_of_gradients)
 torch.library.register_autograd("pairtune::attend", _backward, setup_context=_remember)
 torch.library.register_autograd("pairtune::attend_gradient", _no_second_derivative)
-
-
-@torch.library.register_fake("pairtune::attend")
-def _shapes(query: Tensor, key: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    _, heads, tokens, size = query.shape
-    return query.new_empty(1, tokens, heads, size), query.new_empty(tokens, heads, dtype=torch.float32)
-
-
-@torch.library.register_fake("pairtune::attend_gradient")
-def _shapes_of_gradients(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.transpose(1, 2).shape) for x in (query, key, value))
 
 
 # ---- elsewhere ----------------------------------------------------------------------------------------------------

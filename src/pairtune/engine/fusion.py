@@ -24,6 +24,8 @@ from pairtune.engine.cost import body_parameters
 LARGE_MODEL = 20_000_000
 # Variants of one block that dynamo may keep: with and without gradients, windows, one row or many, each model's dtype.
 VARIANTS = 64
+# Share of what a backward pass could keep that is kept: the rest, such as an activation's output, is cheap to make again.
+ACTIVATIONS = 0.8
 # glibc's names for "how many blocks may be mapped" and "how much free memory to keep" (mallopt(3)).
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
@@ -54,6 +56,7 @@ def obstacle() -> str:
     except Exception as error:  # whatever a compiler raises, the answer is the same: do without
         return f"the compiler does not work ({type(error).__name__})"
     torch._dynamo.config.recompile_limit = VARIANTS
+    torch._functorch.config.activation_memory_budget = ACTIVATIONS
     return ""
 
 

@@ -3,7 +3,8 @@
 The library is built once, for the processor it runs on, and kept in the cache by its source. Where that is not possible
 the torch versions here serve (attention's is in attention.py), and on GPUs; the tests hold the C++ against them.
 
-Shape suffixes: T tokens, B rows being answered, H heads, K key-value heads, D head size, R rows of logits, V vocabulary.
+Shape suffixes: T tokens, B rows being answered, H heads, K key-value heads, D head size, R rows of logits,
+V vocabulary.
 """
 
 import ctypes
@@ -104,50 +105,44 @@ def attend(
     scale: float,
     window: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention over a pack's segments, in C++ only: what comes out [T, H, D], and the log of each softmax's sum [T, H].
+    """Attention over a pack's segments, in C++ only: [T, H, D], and the log of each softmax's sum, [T, H] float32.
 
     `queries` and `keys` are those of `data.pack.Segments`.
     """
-    inputs = _with_strides(query_THD, key_TKD, value_TKD)
     out_THD = query_THD.new_empty(query_THD.shape)
     normaliser_TH = query_THD.new_empty(query_THD.shape[:2], dtype=torch.float32)
-    numbers = _numbers(out_THD, key_TKD, queries, scale, window)
+    inputs = _with_strides(query_THD, key_TKD, value_TKD)
+    numbers = (float(scale), window or len(out_THD), len(queries) - 1, *_heads(query_THD, key_TKD))
     _call("attend", out_THD.dtype, *inputs, queries, keys, out_THD, normaliser_TH, *numbers)
     return out_THD, normaliser_TH
 
 
 def attend_gradient(
     grad_THD: Tensor,
-    query_THD: Tensor,
-    key_TKD: Tensor,
-    value_TKD: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    out_THD: Tensor,
-    normaliser_TH: Tensor,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    given: tuple[Tensor, Tensor, Tensor, Tensor],
     scale: float,
     window: int | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of query, key and value from that of what `attend` gave."""
-    inputs, given = _with_strides(query_THD, key_TKD, value_TKD), _with_strides(grad_THD)
-    gradients = [x.new_empty(x.shape) for x in (query_THD, key_TKD, value_TKD)]
-    numbers = _numbers(out_THD, key_TKD, queries, scale, window)
-    places = (queries, keys, out_THD, normaliser_TH)
-    _call("attend_gradient", out_THD.dtype, *inputs, *places, *given, *gradients, *numbers)
-    return gradients[0], gradients[1], gradients[2]
+) -> tuple[Tensor, ...]:
+    """The gradients of query, key and value (the inputs) from that of what `attend` gave.
+
+    `given`: the segments' queries and keys, and what `attend` returned.
+    """
+    gradients = tuple(x.new_empty(x.shape) for x in inputs)
+    places = (*_with_strides(*inputs), *given, *_with_strides(grad_THD), *gradients)
+    numbers = (float(scale), window or len(grad_THD), len(given[0]) - 1, *_heads(*inputs[:2]))
+    _call("attend_gradient", grad_THD.dtype, *places, *numbers)
+    return gradients
+
+
+def _heads(query_THD: Tensor, key_TKD: Tensor) -> tuple[int, int, int]:
+    return query_THD.shape[1], key_TKD.shape[1], query_THD.shape[2]
 
 
 def _with_strides(*tensors: Tensor) -> list[Tensor | int]:
     """Each [T, heads, D] with its strides of tokens and heads; its last dimension must lie close."""
     close = [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
     return [part for x in close for part in (x, x.stride(0), x.stride(1))]
-
-
-def _numbers(
-    out_THD: Tensor, key_TKD: Tensor, queries: Tensor, scale: float, window: int | None
-) -> tuple[float | int, ...]:
-    _, heads, size = out_THD.shape
-    return float(scale), window or len(out_THD), len(queries) - 1, heads, key_TKD.shape[1], size
 
 
 def attend_one(

@@ -87,7 +87,9 @@ class KeyValues:
         self.layers.append((keys, values))
         for buffer, x in zip(self.layers[layer], (key, value), strict=True):
             buffer[self.slot_T, :, self.pack.positions_T] = x[0].transpose(0, 1)
-        arguments = {"scaling": scale, "sliding_window": window, "softcap": softcap, "pack": self.pack}
+        arguments: dict[str, Any] = {
+            "scaling": scale, "sliding_window": window, "softcap": softcap, "pack": self.pack
+        }  # fmt: skip
         out: Tensor = attend(self.model, query, key, value, None, **arguments)[0]
         return out.contiguous()  # a kernel may lay it out as the queries are, but compiled blocks count on this
 

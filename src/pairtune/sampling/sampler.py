@@ -98,9 +98,8 @@ def _sample_batch(
         going = [i for i, row in enumerate(rows) if not ended[row]]
         if not going or step + 1 == uniform.shape[1]:
             break
-        if (len(rows) - len(going)) / len(rows) >= decoder.leave_at and len(
-            going
-        ) > 1:  # one row alone would be compiled anew
+        gone = len(rows) - len(going)
+        if gone >= decoder.leave_at * len(rows) and len(going) > 1:  # one row alone would be compiled anew
             kept = torch.tensor(going, device=uniform.device)
             decoder.keep(kept)
             rows, uniform, token_B = [rows[i] for i in going], uniform[kept], token_B[kept]
