@@ -10,7 +10,7 @@ from benchmarks.peers import TRL, WORKER
 from benchmarks.processes import OURS, Result, Worker, prepared, rates, say, take_turns
 from benchmarks.results import BenchmarkError, Row, versus
 
-PAIRS, REPETITIONS, EPOCHS, BATCH, RATE = 8, 2, 2, 8, 5e-5
+PAIRS, REPETITIONS, EPOCHS, BATCH, RATE = 16, 2, 2, 8, 5e-5
 # The pairs that results are compared on: 20 steps of 2.
 COMPARED, COMPARED_BATCH = 40, 2
 LOSS_RELATIVE = 1e-4

@@ -36,9 +36,11 @@ def prepare(job: Job) -> dict[str, Any]:
     pool = list(read_pairs(job["data"]).rows) if job["data"] else list(review_pairs(POOL))
     random.Random(0).shuffle(pool)
     rows, odd = _texts_and_ids(pool, tokenizer)
-    # Warming up on pairs that are timed later could leave something of them behind, in a cache by content.
-    warmup = rows[: job["warmup"]]
-    timed = _spread(rows[len(warmup) :], job["pairs"])
+    timed = _spread(rows, job["pairs"])
+    # Warming up on pairs that are timed later could leave something of them behind, in a cache by content; others of
+    # the same lengths touch the memory that the timed steps will need.
+    timed_ids = set(map(id, timed))
+    warmup = _spread([row for row in rows if id(row) not in timed_ids], job["warmup"])
     compared = [row for row in rows if _length(row) <= LONGEST_COMPARED][: job["compared"]]
     prompts = [row for row in rows if len(row["prompt_ids"]) <= LONGEST_PROMPT][: job["prompts"]]
     for name, wanted, found in (("pairs", job["pairs"], timed), ("compared", job["compared"], compared),

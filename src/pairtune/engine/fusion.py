@@ -22,9 +22,9 @@ from pairtune.engine.cost import body_parameters
 
 # Parameters in matrix products from which compiling repays its seconds.
 LARGE_MODEL = 20_000_000
-# Variants of one block that dynamo may keep: with and without gradients, windows, one row or many, each model's dtype.
+# Variants of one block that dynamo may keep: with and without gradients, windows, one row or many, every dtype.
 VARIANTS = 64
-# Share of what a backward pass could keep that is kept: the rest, such as an activation's output, is cheap to make again.
+# Share of what a backward pass could keep that is kept: the rest (an activation's output) is cheap to make again.
 ACTIVATIONS = 0.8
 # glibc's names for "how many blocks may be mapped" and "how much free memory to keep" (mallopt(3)).
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1

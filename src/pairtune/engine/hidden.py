@@ -14,7 +14,7 @@ from pairtune.engine.cost import count_pass
 from pairtune.engine.fusion import fused_blocks
 
 # Tokens in one forward and backward pass. Larger packs run a little faster and hold more activations.
-TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16384}
+TOKENS_PER_PASS = {"cpu": 3072, "cuda": 16384}
 
 _PADDED = "_pairtune_padded"
 
