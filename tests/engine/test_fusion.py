@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import fusion
+from pairtune.engine import attention, fusion
 from pairtune.engine.logprob import token_logprobs
 from pairtune.sampling.sampler import sample
 
@@ -30,10 +30,10 @@ def compiling(monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_blocks_give_the_same_values_gradients_and_answers(tiny_model, compiling, monkeypatch):
     model = tiny_model("llama")
-    fused = [*run(model)]
     torch._dynamo.utils.counters.clear()
+    fused = [*run(model)]
     drawn = sample(model, [(3, 4), (5,), (3, 4)], end_ids=[1], max_new_tokens=6, seed=0)
-    assert not torch._dynamo.utils.counters["graph_break"]  # a decoding step's block is one graph
+    assert not torch._dynamo.utils.counters["graph_break"]  # a block is one graph: forward, backward and decoding
     assert fusion.describe(model).endswith(", blocks compiled")
     assert all(block._compiled_call_impl is None for block in fusion.blocks_of(model))
     other = copy.deepcopy(model)  # the reference of a run: its own weights, not the policy's
@@ -49,6 +49,15 @@ def test_compiled_blocks_give_the_same_values_gradients_and_answers(tiny_model, 
     plain = run(other)[0]
     assert (moved - plain).norm() <= 1e-5 * plain.norm()
     assert (moved - fused[0]).norm() > 1e-3 * plain.norm()
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma", "gpt_neox"])
+def test_a_backward_pass_does_not_attend_again(tiny_model, compiling, architecture):
+    model = tiny_model(architecture)
+    before = attention.calls()
+    run(model)
+    assert attention.calls() - before == model.config.num_hidden_layers
 
 
 def test_small_models_and_machines_without_a_compiler_say_so(tiny_model, monkeypatch):

@@ -89,12 +89,15 @@ class TestSegments:
 class TestAttention:
     def test_a_model_by_segments_is_the_oracle(self, tiny_model, architecture, monkeypatch):
         monkeypatch.setattr(kernels, "library", lambda: (None, "turned off"))
-        monkeypatch.setattr(varlen, "kernel_for", lambda query, key, window: varlen.plainly)
+        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", with_grouped_heads)
+        kernel, calls = varlen._torch(), []
+        monkeypatch.setattr(varlen, "kernel_for", lambda *_: lambda *a: calls.append(1) or kernel(*a))
         model = tiny_model(architecture)
         values = token_logprobs(model, pack(ROWS))
         expected = torch.cat(
             [part for r in ROWS for part in naive.response_logprobs(model, [r.prompt] * len(r.responses), r.responses)]
         )
+        assert len(calls) == model.config.num_hidden_layers
         assert (values - expected).norm() <= 1e-5 * expected.norm()
         ours, theirs = (slopes(model, x) for x in (values, expected))
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
@@ -153,8 +156,8 @@ class TestChoice:
         assert "; flash-attn: import of flash_attn halted" in why
 
     def test_float32_and_capped_scores_go_by_torch_and_say_so(self, tiny_model):
-        assert varlen.describe(tiny_model()) == "torch's products: flash kernels do not take float32"
-        assert varlen.describe(tiny_model("gemma2")) == "torch's products: the attention's scores are capped"
+        assert varlen.describe(tiny_model()) == "torch's attention: flash kernels do not take float32"
+        assert fusion.describe(tiny_model("gemma2")).startswith("torch's products: the attention's scores are capped, ")
 
 
 @pytest.mark.gpu
@@ -180,7 +183,11 @@ class TestGpu:
         assert fusion.describe(model).startswith(varlen.describe(model))
         if varlen.describe(model).startswith("torch's"):
             pytest.skip(varlen.describe(model))
+        kernel, calls = varlen.kernel_for, []
+        monkeypatch.setattr(varlen, "kernel_for", lambda *a: calls.append(kernel(*a)) or calls[-1])
         ours = found()
+        assert calls
+        assert None not in calls
         monkeypatch.setattr(varlen, "kernel_for", lambda *_: None)
         for one, other, truth in zip(ours, found(), exact, strict=True):
             assert (one - truth).norm() <= 1.5 * (other - truth).norm()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pairtune import disk
 from pairtune.comparison.plan import data_hash, model_hash
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
@@ -44,7 +45,7 @@ def begin(folder: Path, settings: Any, command: str) -> None:
             f'out: "{folder}" holds an unfinished run of other settings, data or model; give another --out'
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(plan, encoding="utf-8")
+    disk.write(path, plan)
 
 
 def result_file(out: str) -> Path | None:
@@ -57,12 +58,12 @@ def result_file(out: str) -> Path | None:
 def write(path: Path, text: str) -> None:
     """A result that is one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    disk.write(path, text)
 
 
 def finish(out: Path, facts: dict[str, Any], cost: Cost) -> Path:
     """Write result.json, forget the checkpoint, and say how it went. Returns the folder."""
-    (out / "result.json").write_text(json.dumps(facts | {"cost": cost.to_json()}, indent=2) + "\n", encoding="utf-8")
+    disk.write(out / "result.json", json.dumps(facts | {"cost": cost.to_json()}, indent=2) + "\n")
     forget_checkpoint(out)
     shares = {"heldout_accuracy": "held-out accuracy", "heldout_own_accuracy": "by the objective's own criterion"}
     for name, words in shares.items():

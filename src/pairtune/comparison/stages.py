@@ -78,7 +78,7 @@ class Stages:
         return (self.folder / name / "result.json").is_file()
 
     def kept(self, name: str, inputs: dict[str, Any]) -> Done | None:
-        """The stage's result from an earlier run, if its inputs were the same."""
+        """The stage's result from an earlier run, if its inputs were the same. A damaged one is told of and removed."""
         key, path = _key(name, inputs), self.folder / name / "result.json"
         try:
             result = json.loads(path.read_text(encoding="utf-8"))

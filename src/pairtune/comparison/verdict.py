@@ -184,7 +184,7 @@ def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str
     listed = []
     for arm, point in chosen:
         names = varied([other["parameters"] for other in grid[arm]])
-        values = ", ".join(f"{name} {point['parameters'][name]:g}" for name in names)
+        values = ", ".join(f"{name} {point['parameters'][name]:g}" for name in names if name in point["parameters"])
         failed = sum(bool(other.get("failed")) for other in grid[arm])
         listed.append(f"{_name(arm)} at {values} (of {len(grid[arm])} tried{f', {failed} failed' if failed else ''})")
     return f"Chosen by {score} on {chosen[0][1]['gold_score']['n']} validation prompts: {_join_words(listed)}"

@@ -43,12 +43,11 @@ def attend(
     if pack is None:
         raise NotPackableError("the model does not hand keyword arguments on to its attention")
     refuse(others)
-    scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
-    if softcap is None and query_1HTD.device.type == "cpu" and query_1HTD.dtype in kernels.SUFFIXES and kernels.built():
+    scale, window = scaling or query_1HTD.shape[-1] ** -0.5, sliding_window or None
+    if softcap is None and kernels.attends(query_1HTD, key_1KTD, value_1KTD):
         queries, keys = pack.segments.queries, pack.segments.keys
-        attended = torch.ops.pairtune.attend(query_1HTD, key_1KTD, value_1KTD, queries, keys, scale, sliding_window)
-        return attended[0], None
-    return _attend_elsewhere(query_1HTD, key_1KTD, value_1KTD, pack, scale, sliding_window, softcap), None
+        return torch.ops.pairtune.attend(query_1HTD, key_1KTD, value_1KTD, queries, keys, scale, window)[0], None
+    return _attend_elsewhere(query_1HTD, key_1KTD, value_1KTD, pack, scale, window, softcap), None
 
 
 def refuse(others: Mapping[str, object]) -> None:
@@ -58,7 +57,7 @@ def refuse(others: Mapping[str, object]) -> None:
 
 
 def calls() -> int:
-    """How often attention ran in this process: what tells that a model's attention comes here at all."""
+    """How often attention ran in this process, forward: what tells that a model's attention comes here at all."""
     return _calls
 
 
@@ -98,6 +97,7 @@ def _tokens_first(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Te
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, scale, window = inputs
     ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[1])
     ctx.scale, ctx.window = scale, window
 
 
@@ -152,7 +152,7 @@ def _attend_elsewhere(
     _calls += 1
     query_THD, key_TKD, value_TKD = _tokens_first(query_1HTD, key_1KTD, value_1KTD)
     kernel = varlen.kernel_for(query_THD, key_TKD, window) if softcap is None else None
-    kernel = kernel or partial(varlen.plainly, softcap=softcap)
+    kernel = kernel or partial(varlen.by_torch, softcap=softcap)
     return varlen.attend(kernel, query_THD, key_TKD, value_TKD, pack.segments, scale, window)[None]
 
 

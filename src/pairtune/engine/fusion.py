@@ -32,7 +32,9 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 def describe(model: PreTrainedModel) -> str:
     """The attention's backend and the compile state in a few words, for the start of a run."""
-    if model.device.type == "cuda":
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        backend = "torch's products: the attention's scores are capped"
+    elif model.device.type == "cuda":
         backend = varlen.describe(model)
     else:
         library, trouble = kernels.library()
@@ -55,8 +57,6 @@ def obstacle() -> str:
             torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(64, device=device))
     except Exception as error:  # whatever a compiler raises, the answer is the same: do without
         return f"the compiler does not work ({type(error).__name__})"
-    torch._dynamo.config.recompile_limit = VARIANTS
-    torch._functorch.config.activation_memory_budget = ACTIVATIONS
     return ""
 
 
@@ -75,8 +75,13 @@ def fused_blocks(model: PreTrainedModel) -> Iterator[None]:
     blocks = blocks_of(model)
     for block in blocks:
         block._compiled_call_impl = partial(_compiled(), block)
+    budget = ACTIVATIONS if model.device.type == "cpu" else 1.0  # what it costs on a GPU is not known
     try:
-        yield
+        with (
+            torch._dynamo.config.patch(recompile_limit=VARIANTS),
+            torch._functorch.config.patch(activation_memory_budget=budget),
+        ):
+            yield
     finally:
         for block in blocks:
             block._compiled_call_impl = None  # decoding, and the oracle, call the same blocks as they stand

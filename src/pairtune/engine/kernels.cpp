@@ -23,7 +23,8 @@ void attend_one(const S *query, int64_t q_token, int64_t q_head, const S *key, i
 #pragma omp parallel for collapse(2)
     for (int64_t b = 0; b < B; b++)
         for (int64_t k = 0; k < K; k++) {
-            S *row_keys = keys + (slot[b] * K + k) * longest * D, *row_values = values + (slot[b] * K + k) * longest * D;
+            const int64_t place = (slot[b] * K + k) * longest * D;
+            S *row_keys = keys + place, *row_values = values + place;
             int64_t last = length[b], first = std::max(int64_t(0), last + 1 - window);
             std::memcpy(row_keys + last * D, key + b * k_token + k * k_head, D * sizeof(S));
             std::memcpy(row_values + last * D, value + b * v_token + k * v_head, D * sizeof(S));

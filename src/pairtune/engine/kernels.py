@@ -1,7 +1,7 @@
 """Attention and the passes between matrix products, in C++ (attention.cpp, kernels.cpp) for CPUs with a compiler.
 
 The library is built once, for the processor it runs on, and kept in the cache by its source. Where that is not possible
-the torch versions here serve (attention's is in attention.py), and on GPUs; the tests hold the C++ against them.
+the torch versions here serve (packs': varlen.by_torch), and on GPUs; the tests hold the C++ against them.
 
 Shape suffixes: T tokens, B rows being answered, H heads, K key-value heads, D head size, R rows of logits,
 V vocabulary.
@@ -22,8 +22,9 @@ from torch import Tensor
 
 from pairtune.cache import cache_folder
 
-SOURCES = ("numbers.h", "attention.cpp", "kernels.cpp")
+SOURCES = ("numbers.h", "products.h", "attention.cpp", "kernels.cpp")
 FLAGS = (
+    "-fno-strict-aliasing",  # two bfloat16 numbers are read as one word
     *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC", "-std=c++17"),
     # -ffast-math by its parts: as one flag, gcc below 13 makes the whole process flush small numbers to zero.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffinite-math-only"),
@@ -45,10 +46,11 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     if compiler is None:
         return None, "there is no C++ compiler"
     sources = [Path(__file__).with_name(name) for name in SOURCES]
-    content = b"".join(source.read_bytes() for source in sources)
-    digest = hashlib.sha256(content + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
-    path = cache_folder() / "kernels" / f"kernels-{digest}.so"
     try:
+        version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
+        content = version + b"".join(source.read_bytes() for source in sources)
+        digest = hashlib.sha256(content + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
+        path = cache_folder() / "kernels" / f"kernels-{digest}.so"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".partial-{os.getpid()}")
@@ -73,6 +75,12 @@ def _processor() -> str:
 def built() -> bool:
     """Whether there is a C++ library."""
     return library()[0] is not None
+
+
+def attends(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the C++ attention takes these, [..., heads, T, D] each: of one dtype, one head size."""
+    one_kind = query.dtype == key.dtype == value.dtype and query.shape[-1] == key.shape[-1] == value.shape[-1]
+    return one_kind and query.device.type == "cpu" and query.dtype in SUFFIXES and built()
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -164,7 +172,7 @@ def attend_one(
     must be finite where nothing is written yet.
     """
     heads, groups, longest = query_BHD.shape[1], keys.shape[1], keys.shape[2]
-    if serves(query_BHD) and softcap is None:
+    if serves(query_BHD, key_BKD, value_BKD) and softcap is None and key_BKD.shape == value_BKD.shape:
         out = query_BHD.new_empty(query_BHD.shape)
         shape = (len(out), heads, groups, out.shape[-1], longest)
         places = (keys, values, slot_B, length_B, out)

@@ -1,4 +1,4 @@
-"""Attention on packed rows by a flash kernel for segments of any lengths, for CUDA.
+"""Attention on packed rows by a flash kernel for segments of any lengths, on CUDA; and by torch where none serves.
 
 The queries are the pack's tokens as they lie; keys and values are gathered once, so that every response after the first
 has its prompt's before its own (`data.pack.Segments`). With a causal mask aligned to the bottom right, that is all a
@@ -9,7 +9,7 @@ Shape suffixes: T tokens of the pack, X keys of all segments, H heads, K key-val
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from itertools import pairwise
@@ -85,22 +85,51 @@ def plainly(
 ) -> Tensor:
     """What a kernel must give, segment by segment with a mask that can be read off: [T, H, D]. Slow.
 
-    It serves where no kernel does. Scores are `softcap`·tanh(scores / softcap) where they are capped (Gemma 2).
+    Scores are `softcap`·tanh(scores / softcap) where they are capped (Gemma 2).
     """
     shared = query_THD.shape[1] // key_XKD.shape[1]
     out = []
-    for (begin, end), (first, last) in zip(pairwise(cut.queries.tolist()), pairwise(cut.keys.tolist()), strict=True):
-        query = query_THD[begin:end].transpose(0, 1)
-        key, value = (x[first:last].repeat_interleave(shared, dim=1).transpose(0, 1) for x in (key_XKD, value_XKD))
-        place = torch.arange(last - first, device=query.device)
-        behind = place[begin - end :, None] - place  # how far each key lies behind each query
-        hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
+    for queries, keys, visible in _masks(cut, window):
+        query, key, value = (
+            x.transpose(0, 1).float()
+            for x in (query_THD[queries], *(x[keys].repeat_interleave(shared, dim=1) for x in (key_XKD, value_XKD)))
+        )
         scores = query @ key.transpose(1, 2) * scale
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        weights = scores.float().masked_fill(hidden, -torch.inf).softmax(-1)
-        out.append((weights.to(value.dtype) @ value).transpose(0, 1))
+        out.append((scores.masked_fill(~visible, -torch.inf).softmax(-1) @ value).transpose(0, 1))
+    return torch.cat(out).to(query_THD.dtype)
+
+
+def by_torch(
+    query_THD: Tensor,
+    key_XKD: Tensor,
+    value_XKD: Tensor,
+    cut: Segments,
+    scale: float,
+    window: int | None,
+    softcap: float | None = None,
+) -> Tensor:
+    """The same by torch's own attention, for devices, dtypes and models that no kernel takes: [T, H, D]."""
+    if softcap is not None:
+        return plainly(query_THD, key_XKD, value_XKD, cut, scale, window, softcap)
+    grouped = query_THD.shape[1] != key_XKD.shape[1]
+    out = []
+    for queries, keys, visible in _masks(cut, window):
+        query, key, value = (x.transpose(0, 1)[None] for x in (query_THD[queries], key_XKD[keys], value_XKD[keys]))
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible, scale=scale, enable_gqa=grouped
+        )
+        out.append(mixed[0].transpose(0, 1))
     return torch.cat(out)
+
+
+def _masks(cut: Segments, window: int | None) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Each segment's queries, its keys, and which of them each query sees."""
+    for (begin, end), (first, last) in zip(pairwise(cut.queries.tolist()), pairwise(cut.keys.tolist()), strict=True):
+        place = torch.arange(last - first, device=cut.queries.device)
+        behind = place[begin - end :, None] - place  # how far each key lies behind each query
+        yield slice(begin, end), slice(first, last), (behind >= 0) & (behind < (window or last))
 
 
 # ---- which kernel ------------------------------------------------------------------------------------------------
@@ -117,14 +146,12 @@ def kernel_for(query_THD: Tensor, key_TKD: Tensor, window: int | None) -> Kernel
 def describe(model: PreTrainedModel) -> str:
     """Which attention serves this model on CUDA, and why if it is the slow one."""
     config = model.config.get_text_config()
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "torch's products: the attention's scores are capped"
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     windowed = getattr(config, "sliding_window", None) is not None
     kernel, words = choose(model.device, model.dtype, heads, groups, size, windowed)
-    return words if kernel is not None else f"torch's products: {words}"
+    return words if kernel is not None else f"torch's attention: {words}"
 
 
 @cache

@@ -81,9 +81,9 @@ class KeyValues:
             keys, values = self.layers[layer]
             slot_B, length_B = self.slot_B, self.length_B
             return attend_one(q, k, v, keys, values, slot_B, length_B, scale, window=window, softcap=softcap)[None]
-        shape = (self.pack.rows, key.shape[1], self.longest, key.shape[3])
-        # On CUDA a masked weight of 0 meets what is not written yet, and 0·NaN would be NaN.
-        keys, values = (x.new_zeros(shape) if x.is_cuda else x.new_empty(shape) for x in (key, value))
+        keys, values = (x.new_empty(self.pack.rows, x.shape[1], self.longest, x.shape[3]) for x in (key, value))
+        if values.is_cuda:  # a masked weight of 0 meets what is not written yet, and 0·NaN would be NaN
+            keys.zero_(), values.zero_()
         self.layers.append((keys, values))
         for buffer, x in zip(self.layers[layer], (key, value), strict=True):
             buffer[self.slot_T, :, self.pack.positions_T] = x[0].transpose(0, 1)

@@ -91,7 +91,8 @@ class Static(KeyValues):
         """Go on with these rows only, in the order they are in."""
         self.graph = None
         super().keep(rows)
-        self.layers = [(keys[self.slot_B], values[self.slot_B]) for keys, values in self.layers]
+        for layer, (keys, values) in enumerate(self.layers):  # one by one: never all of them twice
+            self.layers[layer] = keys[self.slot_B], values[self.slot_B]
         self.slot_B = torch.arange(len(rows), device=rows.device)
 
     def _next(self, token_B: Tensor) -> Tensor:
