@@ -57,7 +57,7 @@ def test_nothing_is_told_of_a_quiet_arm() -> None:
         (
             {"chosen_fell": 0.83, "chosen_nats_per_token": -0.31},
             "chosen_falls",
-            ["83%", "−0.31 nats", "of the rejected −0.10"],
+            ["83.0%", "−0.31 nats", "of the rejected −0.10"],
         ),
         (
             {"chosen_fell": 0.83, "chosen_nats_per_token": -0.31, "rejected_nats_per_token": 0.2},

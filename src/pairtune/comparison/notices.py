@@ -45,7 +45,7 @@ def _of_arm(
         rejected = figures["rejected_nats_per_token"]["mean"]
         yield (
             "chosen_falls",
-            f"The chosen response became less probable than under the reference on {share:.0%} of the held-out pairs "
+            f"The chosen response became less probable than under the reference on {share:.1%} of the held-out pairs "
             f"(told above {FELL_SHARE:.0%}); over all pairs the mean change is {_signed(nats)} nats a token (told "
             f"below {_signed(-FELL_NATS)}), of the rejected {_signed(rejected)}. Alone this is not degeneration: many "
             "losses look at the margin only. The generations show what became more probable.",
