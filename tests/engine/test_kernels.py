@@ -20,7 +20,7 @@ built = pytest.mark.skipif(kernels.library()[0] is None, reason=f"no C++ kernels
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 def test_where_there_is_a_compiler_there_are_kernels():
-    assert kernels.library() == (kernels.library()[0], "")
+    assert kernels.library()[1] == ""
 
 
 def plainly(function, *arguments, **named):

@@ -151,8 +151,10 @@ def _attend_elsewhere(
     global _calls
     _calls += 1
     query_THD, key_TKD, value_TKD = _tokens_first(query_1HTD, key_1KTD, value_1KTD)
-    kernel = varlen.kernel_for(query_THD, key_TKD, window) if softcap is None else None
-    kernel = kernel or partial(varlen.by_torch, softcap=softcap)
+    if softcap is not None:
+        kernel: varlen.Kernel = partial(varlen.plainly, softcap=softcap)
+    else:
+        kernel = varlen.kernel_for(query_THD, key_TKD, window) or varlen.by_torch
     return varlen.attend(kernel, query_THD, key_TKD, value_TKD, pack.segments, scale, window)[None]
 
 

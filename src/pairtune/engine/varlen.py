@@ -102,17 +102,9 @@ def plainly(
 
 
 def by_torch(
-    query_THD: Tensor,
-    key_XKD: Tensor,
-    value_XKD: Tensor,
-    cut: Segments,
-    scale: float,
-    window: int | None,
-    softcap: float | None = None,
+    query_THD: Tensor, key_XKD: Tensor, value_XKD: Tensor, cut: Segments, scale: float, window: int | None
 ) -> Tensor:
-    """The same by torch's own attention, for devices, dtypes and models that no kernel takes: [T, H, D]."""
-    if softcap is not None:
-        return plainly(query_THD, key_XKD, value_XKD, cut, scale, window, softcap)
+    """The same by torch's own attention, for devices and dtypes that no kernel takes: [T, H, D]."""
     grouped = query_THD.shape[1] != key_XKD.shape[1]
     out = []
     for queries, keys, visible in _masks(cut, window):
