@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 KINDS = {
     "models": ("model", re.compile(r".+-[0-9a-f]{16}(?:\.partial-\d+)?")),
     "reference": ("reference", re.compile(r"[0-9a-f]{64}(?:-v\d+|\.safetensors)")),
+    "checks": ("checks", re.compile("verdicts")),
     "kernels": ("kernels", re.compile(r"kernels-[0-9a-f]{16}\.(?:so|partial-\d+)")),
 }
 

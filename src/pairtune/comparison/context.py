@@ -14,9 +14,11 @@ from pairtune.comparison.stages import Done, Stages
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
-from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
+from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates
 from pairtune.models.heads import ScalarModel, load_scalar_model
@@ -24,7 +26,6 @@ from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import say
 from pairtune.settings import CompareRun, Ppo
-from pairtune.training.preflight import check_engine
 
 
 class Context:
@@ -40,7 +41,7 @@ class Context:
         if self.own_data and not self.stages.finished("pairs"):
             assert self.own_pairs  # what is wrong with them is told before a model is loaded
         say(f"machine: {self.machine}")
-        self.padded: bool | None = None  # whether the architecture needs the padded path, once that is known
+        self.paths = Paths()  # of the architecture, once a model of it has been checked
         self.tokens_per_pass = TOKENS_PER_PASS[self.machine.device.type]
 
     @property
@@ -102,12 +103,10 @@ class Context:
         return model
 
     def _on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The first model of a run is checked against the oracle; the others have its architecture and its path."""
-        if self.padded is None and self.stages.finished("pairs"):
+        """A run's models have one architecture: what the first one's check finds right is right for all of them."""
+        use_paths(model, self.paths)
+        if self.paths.engine is None and self.stages.finished("pairs"):
             check_engine(model, self.pairs.train, quiet=True)
-            self.padded = is_padded(model)
-        elif self.padded:
-            use_padded(model)
         return model
 
     def logprobs(

@@ -24,7 +24,8 @@ from pairtune.data.tokenize import encode_pairs
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
-from pairtune.sampling.sampler import Sample, sample, stream_seed
+from pairtune.sampling.answer import Sample
+from pairtune.sampling.sampler import sample, stream_seed
 from pairtune.settings import CompareRun
 from pairtune.training.preflight import say_truncation
 

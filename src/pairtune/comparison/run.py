@@ -13,6 +13,8 @@ from pairtune.comparison.summary import summarise
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost, uncounted
+from pairtune.engine.path import use_paths
+from pairtune.engine.self_check import check_engine
 from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import estimate
@@ -22,7 +24,7 @@ from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
 from pairtune.settings import CompareRun, to_mapping
 from pairtune.training.checkpoint import Journal
-from pairtune.training.preflight import check_engine, check_rows
+from pairtune.training.preflight import check_rows
 from pairtune.training.reward import normalise, train_reward
 from pairtune.training.sft import train_sft
 
@@ -99,6 +101,7 @@ class Comparison:
             parameters = sum(p.numel() for p in model.parameters())
             self.context.check_disk(parameters, self.context.every_candidate, shared=shared)
             rows = self.demonstrations(gold)
+            use_paths(model, self.context.paths)
             check_engine(model, rows)
             journal = Journal("sft", folder, cost=self.stages.cost)
             if settings.sft.epochs > 0:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pairtune import disk
+from pairtune.engine.content import ENGINE_VERSION
 from pairtune.engine.cost import Cost, measured
-from pairtune.engine.reference import ENGINE_VERSION
 from pairtune.progress import duration, say
 from pairtune.training.checkpoint import forget_checkpoint
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pairtune.errors import InputError
+from pairtune.models.body import final_size
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
 from pairtune.models.machine import Machine
 
@@ -30,7 +31,7 @@ class ScalarModel(nn.Module):
     def __init__(self, body: PreTrainedModel, *, seed: int = 0) -> None:
         super().__init__()
         self.body = body
-        size: int = body.config.get_text_config().hidden_size
+        size = final_size(body)
         self.head = nn.Linear(size, 1, dtype=torch.float32, device=body.device)
         generator = torch.Generator().manual_seed(seed)
         # std 1/√(d+1): "The N implementation details of RLHF with PPO", detail 11 of the reward model
