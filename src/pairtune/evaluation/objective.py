@@ -59,6 +59,8 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
 def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict[str, Tensor]:
     """The numbers of a step; moving averages are the means of these examples, to which they would converge."""
     numbers: dict[str, Tensor] = {}
+    if examples.labels is None:
+        numbers["mean_length"] = passed.length_S[passed.label_S].float().mean()
     if examples.unrelated is not None and examples.unrelated_reference is not None:
         every = range(len(examples.rows))
         numbers["kl_baseline"] = kl_baseline(model, examples.unrelated, examples.unrelated_reference, every)
