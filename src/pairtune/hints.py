@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 # Names at least this alike (difflib's ratio) may be a slip of the keys; below it a hint is a guess.
 ALIKE = 0.75
@@ -28,6 +29,19 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean "..."?`, or nothing where no known name is near."""
     near = nearest(wrong, known)
     return f'; did you mean "{near}"?' if near else ""
+
+
+def near_path(path: str | Path) -> str:
+    """The same for a path that is not there: the entry of its folder (or of the last folder that is) nearest to it."""
+    missing = Path(path).expanduser()
+    while missing.parent != missing and not missing.parent.is_dir():
+        missing = missing.parent
+    try:
+        beside = sorted(entry.name for entry in missing.parent.iterdir())
+    except OSError:
+        return ""
+    near = nearest(missing.name, beside)
+    return f'; did you mean "{missing.parent / near}"?' if near else ""
 
 
 def _plain(name: str) -> str:
