@@ -149,9 +149,11 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         if name == "derive":
             command.add_argument("--json", action="store_true", help="print the steps as JSON")
             command.add_argument(
-                "--seed", type=_whole, default=0, metavar="N", help="seed of the random worlds (default 0)"
+                "--seed", type=whole_number, default=0, metavar="N", help="seed of the random worlds (default 0)"
             )
-            command.add_argument("--worlds", type=_whole, default=20, metavar="N", help="random worlds (default 20)")
+            command.add_argument(
+                "--worlds", type=whole_number, default=20, metavar="N", help="random worlds (default 20)"
+            )
             continue
         if name == "cache":
             command.add_argument("--clear", action="store_true", help="remove them")
@@ -181,7 +183,7 @@ def _derive(*, json: bool, seed: int, worlds: int) -> int:
     return 0 if all(step.residual <= step.tolerance for step in steps) else 1
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
     """A whole number in any spelling: 20, 20.0, 2e1."""
     number = float(text)
     if not number.is_integer():

@@ -21,12 +21,16 @@ def is_path(name: str) -> bool:
 
 
 def look(name: str, kind: Literal["model", "dataset"]) -> bool:
-    """Whether the hub has it; False where it cannot be asked. Raises InputError where there is none of that name."""
+    """Whether libraries may be let look for it; False where the hub cannot be reached and they would try for a minute.
+
+    With HF_HUB_OFFLINE they look in their caches only, which is quick. Raises InputError where it has none of
+    that name.
+    """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError
 
     if constants.HF_HUB_OFFLINE:
-        return False
+        return True
     try:
         ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
         ask(name, timeout=PATIENCE)
@@ -42,12 +46,8 @@ def look(name: str, kind: Literal["model", "dataset"]) -> bool:
 
 def unreachable(name: str, kind: Literal["model", "dataset"]) -> InputError:
     """The error for what is neither here nor in a cache, while the hub cannot be asked."""
-    from huggingface_hub import constants
-
-    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-    return InputError(
-        f'{kind} "{name}" is no file or folder here, and {why}; give a path, or check the network{near_path(name)}'
-    )
+    hint = near_path(name) or "; give a path, or check the network"
+    return InputError(f'{kind} "{name}" is no file or folder here, and the hub cannot be reached{hint}')
 
 
 def cached_model(name: str) -> str | None:

@@ -13,12 +13,13 @@ import csv
 import gzip
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
+from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
 from pairtune import hub
 from pairtune.data.formats import (
@@ -237,12 +238,12 @@ _READERS: dict[str, Reader] = {"jsonl": _json_lines, "json": _json, "csv": _csv,
 
 
 def _hub(source: str, name: str, split: str) -> Iterator[Record]:
-    there = hub.look(source, "dataset")
+    reachable = hub.look(source, "dataset")
     datasets = import_module("datasets")  # slow to import
-    if not there and not any(Path(datasets.config.HF_DATASETS_CACHE).glob(source.replace("/", "___"))):
+    if not reachable and not (Path(datasets.config.HF_DATASETS_CACHE) / source.replace("/", "___")).is_dir():
         raise hub.unreachable(source, "dataset")
     try:
-        with _no_bars(datasets):
+        with _no_bars():
             rows = datasets.load_dataset(source, split=split)
     except Exception as error:  # no network, no such name, a closed door, no such split: all one here
         said = f"{type(error).__name__}: {error}".splitlines()[0][:160]
@@ -255,15 +256,17 @@ def _hub(source: str, name: str, split: str) -> Iterator[Record]:
 
 
 @contextmanager
-def _no_bars(datasets: Any) -> Iterator[None]:
-    """The library's bars off inside, and afterwards as they were."""
-    off = datasets.utils.are_progress_bars_disabled()
-    datasets.utils.disable_progress_bars()
+def _no_bars() -> Iterator[None]:
+    """The bars of datasets off inside, and afterwards as they were."""
+    bars = sys.modules.get("datasets.utils")
+    if bars is None or bars.are_progress_bars_disabled():
+        yield
+        return
+    bars.disable_progress_bars()
     try:
         yield
     finally:
-        if not off:
-            datasets.utils.enable_progress_bars()
+        bars.enable_progress_bars()
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:

@@ -68,10 +68,9 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises a dozen kinds for one fact: no usable tokenizer here
-        raise InputError(
-            f'model "{name}" has no tokenizer that can be loaded ({reason(error)}); '
-            "put tokenizer.json and tokenizer_config.json beside its weights"
-        ) from error
+        here = "put tokenizer.json and tokenizer_config.json beside its weights"
+        hint = f"; {here}" if Path(source).is_dir() else near_path(name) or "; check the name and the network"
+        raise InputError(f'model "{name}" has no tokenizer that can be loaded ({reason(error)}){hint}') from error
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
         raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
     return tokenizer
