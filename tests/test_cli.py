@@ -525,7 +525,7 @@ def test_every_step_end_to_end(
         "held-out accuracy: 100.0% (no interval, all alike, n = 2); cannot be told from chance (50%) with 2 pairs"
         in said
     )
-    assert said.count("longer response") == 1
+    assert said.count("response wins") == 1
     assert "so the first loss is ln 2" in said
     last = "next: pairtune evaluate --model runs/tune --reference runs/sft --data OTHER_PAIRS"
     assert said.splitlines()[-1] == last

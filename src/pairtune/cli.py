@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from pairtune import disk
-from pairtune.configure import add_flags, flag, settings_from
+from pairtune.configure import add_flags, by_flag, flag, settings_from
 from pairtune.errors import InputError
 from pairtune.hints import suggestion
 from pairtune.progress import counted, printable, say
@@ -111,7 +111,7 @@ def _run(arguments: list[str]) -> int:
     if command in PLAIN:
         return PLAIN[command](**values)
     config = values.pop("config")
-    settings: Any = settings_from(SETTINGS[command], values, config=config)
+    settings: Any = settings_from(SETTINGS[command], by_flag(SETTINGS[command], values), config=config)
     from pairtune.quiet import quiet
 
     with quiet():
