@@ -15,12 +15,13 @@ from pathlib import Path
 from pairtune.cli import main
 from tests.documented.documents import COMMANDS, ROOT, SHOWN, Piece, shell_lines
 
+FEW_REVIEWS = (
+    "--pairs 16 --heldout 8 --validation 8 --sft-demonstrations 8 --ppo-steps 1 --ppo-batch-size 8"
+    " --sampling-max-new-tokens 12 --evaluation-prompts 8 --evaluation-curve-points 1 --evaluation-curve-prompts 4"
+)
 SMALLER = {
-    "pairtune compare": (
-        "--pairs 16 --heldout 8 --validation 8 --sft-demonstrations 8 --ppo-steps 1 --ppo-batch-size 8"
-        " --sampling-max-new-tokens 12 --evaluation-prompts 8 --evaluation-curve-points 1 --evaluation-curve-prompts 4"
-    ),
-    "pairtune compare --methods dpo ipo kto simpo ppo": "--beta 0.1 simpo=2 simpo=5 --ppo-kl-coefficient 0.02",
+    "pairtune compare --preset quick": FEW_REVIEWS,
+    "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --beta 0.1 simpo=2 --ppo-kl-coefficient 0.02",
     "pairtune derive": "--worlds 3",
 }
 """Words put after those of a command that begins so; they win over its own, which are checked first, as written."""
@@ -93,10 +94,9 @@ class Reader:
         """A command as written must be valid; then it runs, smaller if need be."""
         if self.only_words(words) != 0:
             raise DocumentError(line, self.said())
-        smaller = [
-            more for beginning, more in SMALLER.items() if f"pairtune {shlex.join(words)} ".startswith(f"{beginning} ")
-        ]
-        if main([*words, *shlex.split(" ".join(smaller))]) != 0:
+        command = f"pairtune {shlex.join(words)} "
+        smaller = next((more for beginning, more in SMALLER.items() if command.startswith(f"{beginning} ")), "")
+        if main([*words, *shlex.split(smaller)]) != 0:
             raise DocumentError(line, self.said())
 
     def check_words(self, line: Piece, words: list[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from pairtune.evaluation import statistics
-from pairtune.evaluation.statistics import Estimate, detectable, estimate, paired_difference
+from pairtune.evaluation.statistics import Estimate, changed, detectable, estimate, paired_difference, told_from_chance
 
 
 def test_a_constant_is_exact() -> None:
@@ -135,3 +135,46 @@ def test_pairs_must_pair_up() -> None:
         paired_difference([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="resamples"):
         estimate([1.0, 2.0], resamples=0)
+
+
+# ---- beside chance, and before and after --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "told"),
+    [
+        (1, 1, False),
+        (2, 2, False),  # the bootstrap alone would be certain
+        (5, 5, False),  # 2·½⁵ = 6%
+        (6, 6, True),
+        (0, 6, True),  # worse than chance is not chance
+        (6, 7, False),  # the interval excludes ½, the binomial test does not
+        (9, 10, True),
+        (18, 35, False),
+        (26, 35, True),
+    ],
+)
+def test_what_chance_alone_would_hardly_do(right: int, n: int, told: bool) -> None:
+    assert told_from_chance(estimate([1.0] * right + [0.0] * (n - right))) is told
+
+
+def test_ties_count_for_chance() -> None:
+    assert not told_from_chance(estimate([0.5] * 40))
+    assert not told_from_chance(estimate([1.0] * 6 + [0.5] * 34))
+
+
+def test_of_one_prompt_nothing_is_told() -> None:
+    assert not told_from_chance(estimate([1.0] * 50, ["the same"] * 50))
+
+
+def test_under_chance_it_is_seldom_told() -> None:
+    generator = np.random.default_rng(0)
+    for n in (4, 10, 40):
+        told = [told_from_chance(estimate(generator.integers(2, size=n), resamples=200)) for _ in range(300)]
+        assert np.mean(told) < 0.08, n
+
+
+def test_a_change_needs_more_than_a_few_values_that_agree() -> None:
+    assert not changed(paired_difference([1.0] * 3, [0.0] * 3))
+    assert changed(paired_difference([1.0] * 8, [0.0] * 8))
+    assert not changed(paired_difference([1.0, 0.0] * 8, [0.0, 1.0] * 8))

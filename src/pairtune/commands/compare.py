@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pairtune.comparison.plan import MODELS
 from pairtune.comparison.run import compare
 from pairtune.progress import say
 from pairtune.report import page, terminal
@@ -17,4 +18,5 @@ def run(settings: CompareRun) -> Path:
     report = page.write(out)
     terminal.show(json.loads((out / "summary.json").read_text(encoding="utf-8")), Console())
     say(f"report: {report}")
+    say(f"next: open {report} in a browser; the models lie in {out / MODELS}, each an ordinary Hugging Face folder")
     return out

@@ -13,6 +13,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+# Resamples of an interval of ranks: each one ranks anew.
+RESAMPLES = 400
+# Values that all agree, from which on that is not chance: 2·½⁶ is below 5%.
+ENOUGH = 6
 
 _DRAWS_AT_ONCE = 1 << 20
 """Prompt draws held in memory together: about 24 MB, whatever N and R are."""
@@ -94,6 +100,42 @@ def detectable(difference: Estimate) -> bool:
     """Whether the interval excludes zero; a bound that is exactly zero does not exclude it."""
     low, high = difference.ci95
     return low > 0 or high < 0
+
+
+def is_bounded(figure: Estimate) -> bool:
+    """Whether it has an interval: not of one prompt, nor where none can be taken."""
+    return all(math.isfinite(bound) for bound in figure.ci95)
+
+
+def told_from_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether chance alone would hardly have given this share of right ones.
+
+    The interval must exclude it, and, as the bootstrap is narrow with few values and has no width where all agree, a
+    binomial test at 5% must agree (ties count for chance).
+    """
+    low, high = share.ci95
+    if not is_bounded(share) or low <= chance <= high:
+        return False
+    right = share.mean * share.n
+    right = math.floor(right + 1e-9) if share.mean > chance else math.ceil(right - 1e-9)
+    return bool(binomtest(right, share.n, chance).pvalue < 0.05)
+
+
+def changed(difference: Estimate) -> bool:
+    """Whether the interval excludes zero, and there are enough values for an interval to mean something."""
+    return is_bounded(difference) and detectable(difference) and difference.n >= ENOUGH
+
+
+def resamples(prompts: Sequence[Hashable]) -> list[np.ndarray]:
+    """Indices of values, for each of a few resamples: all values of prompts drawn with replacement."""
+    index: dict[Hashable, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        index.setdefault(prompt, []).append(i)
+    groups = [np.array(each) for each in index.values()]
+    generator = np.random.default_rng(0)
+    return [
+        np.concatenate([groups[k] for k in generator.integers(len(groups), size=len(groups))]) for _ in range(RESAMPLES)
+    ]
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:
