@@ -12,10 +12,10 @@ HEAD = """# The objectives
 Generated from the catalogue (`src/pairtune/objectives/`) by `docs/make_objectives.py`; a test keeps it in step.
 `pairtune objectives` prints the short form, `pairtune objectives --json` the same for programs.
 
-```
-pairtune tune --objective simpo --beta 2 --gamma 0.5 --data pairs.jsonl
-pairtune tune --objective "dpo+0.2*sft" --data pairs.jsonl          # a weighted sum of any of them
-pairtune compare --methods dpo ipo kto simpo ppo                    # each with its own defaults
+```sh
+pairtune tune --objective simpo --beta 2 --gamma 0.5 --data examples/pairs.jsonl
+pairtune tune --objective "dpo+0.2*sft" --data examples/pairs.jsonl      # a weighted sum of any of them
+pairtune compare --methods dpo ipo kto simpo ppo                         # each with its own defaults
 ```
 
 **How to read an equation.** x is the prompt, w the chosen response, l the rejected one, y any response, |y| its number
