@@ -140,8 +140,10 @@ class Evaluation:
 class Curves(Evaluation):
     """How an arm is measured at its end and along its training."""
 
-    curve_points: int = _setting(5, "measurements along each arm's training", least=0)
-    curve_prompts: int = _setting(64, "held-out prompts answered, and pairs scored, at each of them", least=2)
+    curve_points: int = _setting(5, "measurements along each arm's training, its end included", least=0)
+    curve_prompts: int = _setting(
+        64, "held-out prompts answered, and pairs scored, at each of them but the end", least=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

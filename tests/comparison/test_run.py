@@ -16,6 +16,7 @@ from pairtune.comparison.stages import Stages
 from pairtune.data import reviews
 from pairtune.engine import hidden, reference
 from pairtune.errors import InputError
+from pairtune.report import page
 from pairtune.settings import CompareRun
 from pairtune.training.checkpoint import Journal
 
@@ -67,11 +68,16 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
     assert summary["seconds_total"] > 0
     assert set(summary["pairs"]) == {"train", "heldout", "validation"}
     check_mean(summary["gold_scorer"]["heldout_accuracy"])
-    check_mean(summary["reward_model"]["heldout_accuracy"])
+    rewarded = "ppo" in {*arms, *summary["failed"]}
+    figures = FIGURES if rewarded else FIGURES - {"reward_model_score"}
+    if rewarded:
+        check_mean(summary["reward_model"]["heldout_accuracy"])
+    else:
+        assert summary["reward_model"] is None
     assert set(summary["arms"]) == arms
     for name, arm in summary["arms"].items():
-        assert set(arm) == FIGURES | OTHER_FIGURES | set(COSTS)
-        for figure in FIGURES:
+        assert set(arm) == figures | OTHER_FIGURES | set(COSTS)
+        for figure in figures:
             check_mean(arm[figure])
         for cost, kind in COSTS.items():
             assert isinstance(arm[cost], (int, float) if kind is float else kind), (name, cost)
@@ -84,6 +90,23 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
     for difference in summary["differences"].values():
         for value in difference.values():
             check_mean(value)
+
+
+def check_curves(records: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Each curve begins with the reference's figures in the table and ends with its arm's, seconds included."""
+    for arm in set(summary["arms"]) - {"reference"}:
+        first, *between, last = (row for row in records if row["kind"] == "evaluation" and row["arm"] == arm)
+        for point, of in ((first, "reference"), (last, arm)):
+            assert {name: point[name] for name in FIGURES} == {name: summary["arms"][of][name] for name in FIGURES}
+        steps = [row["step"] for row in records if row["kind"] == "step" and row["stage"] == arm]
+        assert (first["step"], last["step"]) == (0, max(steps))
+        assert last["seconds"] == pytest.approx(summary["arms"][arm]["seconds"][arm], abs=0.01)
+        (middle,) = between  # two measurements were asked for, and the end is the second
+        assert middle["step"] == round(max(steps) / 2)
+        assert first["seconds"] < middle["seconds"] < last["seconds"]
+        assert (middle["heldout_accuracy"]["n"], middle["gold_score"]["n"]) == (4, summary["along_the_way"]["prompts"])
+    assert summary["along_the_way"]["pairs"] == 4
+    assert summary["along_the_way"]["prompts"] <= 4 < summary["arms"]["reference"]["gold_score"]["n"]
 
 
 @pytest.fixture
@@ -135,10 +158,7 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
 
     records = rows(out / "records.jsonl")
     assert {row["stage"] for row in records if row["kind"] == "step"} >= {"sft", "dpo", "ipo", "ppo", "reward", "judge"}
-    curve = [row for row in records if row["kind"] == "evaluation" and row["arm"] == "dpo"]
-    assert curve[0]["step"] == 0
-    assert curve[0]["heldout_accuracy"]["mean"] == 0.5
-    assert curve[0]["kl_from_reference"]["mean"] == pytest.approx(0, abs=1e-4)
+    check_curves(records, summary)
     samples = rows(out / "samples.jsonl")
     assert len(samples) == 4 * summary["arms"]["dpo"]["gold_score"]["n"]
     first = [row for row in samples if row["prompt_index"] == 0]
@@ -194,7 +214,7 @@ def test_an_interrupted_comparison_ends_as_if_never_stopped(
             compare(parts)
     found = read(compare(parts))
     for arm in ("reference", "dpo"):
-        for figure in FIGURES:
+        for figure in FIGURES - {"reward_model_score"}:
             assert found["arms"][arm][figure] == whole["arms"][arm][figure]
     assert found["arms"]["dpo"]["tokens_processed"] == whole["arms"]["dpo"]["tokens_processed"]
     models = [
@@ -354,3 +374,26 @@ def test_methods_without_a_reference_leave_the_training_pairs_alone(
     monkeypatch.setattr("pairtune.engine.examples.reference_logprobs", watched)
     summary = read(compare(tiny_run(methods=["simpo", "orpo"], evaluation_curve_points=0)))
     assert set(asked) == {summary["pairs"]["heldout"]}
+
+
+def test_no_reward_model_is_trained_where_no_arm_learns_from_one(tiny_run: Tiny, worked: list[str]) -> None:
+    settings = tiny_run(methods=["dpo", "simpo"])
+    out = compare(settings)
+    summary = read(out)
+    check_schema(summary, {"reference", "dpo", "simpo"})
+    assert "reward" not in worked
+    assert "judge" in worked, "one's own data have no other score"
+    assert not (out / "models/reward").exists()
+    assert all("reward_model_score" not in fields for fields in summary["differences"].values())
+    left = rows(out / "records.jsonl") + rows(out / "samples.jsonl")
+    assert left
+    assert not any("reward_model_score" in row for row in left)
+    said = page.write(out).read_text(encoding="utf-8")
+    assert "eward-model score" not in said
+    assert "<dt>Reward model</dt>" not in said
+
+    # PPO needs it: then every arm is scored by it, and only measuring is done again.
+    worked.clear()
+    compare(tiny_run(methods=["dpo", "simpo", "ppo"]))
+    assert worked == ["reward", "ppo", "measure_reference", "measure_dpo", "measure_simpo", "measure_ppo"]
+    check_schema(read(out), {"reference", "dpo", "simpo", "ppo"})

@@ -15,7 +15,7 @@ from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
-from pairtune.evaluation.statistics import estimate
+from pairtune.evaluation.statistics import above_chance, below_chance, estimate
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_model, save_model
 from pairtune.objectives.mixture import Loss
@@ -55,19 +55,20 @@ class Comparison:
         pairs = self.make_pairs(warm, gold)
         logprobs, unrelated = self.reference_pass(pairs), self.unrelated_pass(pairs)
         external = gold or self.train_judge(pairs)
-        reward = self.reward_model(pairs)
+        reward = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=reward, gold=external)
         arms.check_disk()
         trials: dict[str, Trials] = {method: arms.train(method) for method in settings.methods}
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
-        passes = {"reference": logprobs} | ({"unrelated": unrelated} if unrelated else {})
+        before = {"reference": logprobs, "unrelated": unrelated, "reward": reward}
         summarise(
             self.out,
             settings,
             tokenizer=self.tokenizer,
-            stages={"gold": external, "warm_start": warm, "pairs": pairs, **passes, "reward": reward},
+            stages={"gold": external, "warm_start": warm, "pairs": pairs}
+            | {name: done for name, done in before.items() if done},
             trials=trials,
             measured=measured,
             validated=validated,
@@ -190,7 +191,8 @@ class Comparison:
             return {"cost": cost.to_json()}
 
         inputs = {"pairs": pairs.key, "training": wanted}
-        return self.stages.run("reference", inputs, work, title="reference: its log-probabilities, once")
+        of = "" if wanted else " of what is measured on"
+        return self.stages.run("reference", inputs, work, title=f"reference: its log-probabilities{of}, once")
 
     @property
     def losses(self) -> list[Loss]:
@@ -239,5 +241,12 @@ class Comparison:
         done = self.stages.run(name, inputs, work, title=title, leaves=self.context.model_folder(name))
         right = accuracy(done.facts["margins"], self.context.pairs.heldout)
         done.facts["heldout_accuracy"] = right.to_json()
-        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs")
+        standing = (
+            ""
+            if above_chance(right)
+            else ", below chance"
+            if below_chance(right)
+            else ", which cannot be told from chance"
+        )
+        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs{standing}")
         return done

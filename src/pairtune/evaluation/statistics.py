@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pairtune.chance import against_chance
+
 _DRAWS_AT_ONCE = 1 << 20
 """Prompt draws held in memory together: about 24 MB, whatever N and R are."""
 
@@ -94,6 +96,16 @@ def detectable(difference: Estimate) -> bool:
     """Whether the interval excludes zero; a bound that is exactly zero does not exclude it."""
     low, high = difference.ci95
     return low > 0 or high < 0
+
+
+def above_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether an accuracy is better than guessing, by `pairtune.chance`: its whole interval lies above chance."""
+    return against_chance(share.n, share.ci95, chance) == "above"
+
+
+def below_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether an accuracy is worse than guessing."""
+    return against_chance(share.n, share.ci95, chance) == "below"
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:
