@@ -11,7 +11,7 @@ from importlib import import_module
 from logging import ERROR, getLogger
 from typing import Any, NoReturn
 
-from pairtune import disk
+from pairtune import clock, disk
 from pairtune.configure import add_flags, flag, settings_from, suggestion
 from pairtune.errors import InputError
 from pairtune.progress import printable, say
@@ -51,6 +51,8 @@ HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Exit code 0; 2 for what its user can mend, told in one line; 130 when interrupted."""
+    if argv is None:
+        clock.this_process_is_one_command()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(arguments)

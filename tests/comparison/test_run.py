@@ -3,12 +3,14 @@
 import csv
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pairtune.commands.compare import run as run_command
 from pairtune.comparison import arms, context
 from pairtune.comparison.pairs import SPLITS
 from pairtune.comparison.run import compare
@@ -164,6 +166,11 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
     first = [row for row in samples if row["prompt_index"] == 0]
     assert len({row["prompt"] for row in first}) == 1
 
+    assert summary["seconds_total"] == summary["whole_run"]["seconds"]
+    assert summary["seconds_total"] >= sum(
+        json.loads(path.read_text())["cost"]["seconds"] for path in out.glob("stages/*/result.json")
+    )
+
     # A second run works on nothing and says the same.
     done, before = list(worked), (out / "summary.json").read_bytes()
     assert compare(tiny_run()) == out
@@ -213,6 +220,8 @@ def test_an_interrupted_comparison_ends_as_if_never_stopped(
         with pytest.raises(KeyboardInterrupt):
             compare(parts)
     found = read(compare(parts))
+    assert len(found["whole_run"]["sittings"]) == 2
+    assert found["seconds_total"] == pytest.approx(sum(found["whole_run"]["sittings"]), abs=0.1)
     for arm in ("reference", "dpo"):
         for figure in FIGURES - {"reward_model_score"}:
             assert found["arms"][arm][figure] == whole["arms"][arm][figure]
@@ -397,3 +406,21 @@ def test_no_reward_model_is_trained_where_no_arm_learns_from_one(tiny_run: Tiny,
     compare(tiny_run(methods=["dpo", "simpo", "ppo"]))
     assert worked == ["reward", "ppo", "measure_reference", "measure_dpo", "measure_simpo", "measure_ppo"]
     check_schema(read(out), {"reference", "dpo", "simpo", "ppo"})
+
+
+def test_the_whole_run_is_what_a_clock_beside_it_says(tiny_run: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading before, between and after stages, and drawing the report, are in it."""
+    settings = tiny_run(methods=["dpo"], evaluation_curve_points=0)
+    real = context.load_model
+
+    def slow(*given: Any, **named: Any) -> Any:
+        time.sleep(0.2)
+        return real(*given, **named)
+
+    monkeypatch.setattr(context, "load_model", slow)
+    began = time.monotonic()
+    out = run_command(settings)
+    clock = time.monotonic() - began
+    assert read(out)["seconds_total"] == pytest.approx(clock, rel=0.05)
+    said = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{round(read(out)['seconds_total'])} s by the clock" in said or read(out)["seconds_total"] < 10

@@ -169,11 +169,16 @@ def test_an_accuracy_is_told_from_chance_by_its_whole_interval(low: float, high:
 
 
 @pytest.mark.parametrize("n", range(1, 12))
-def test_values_that_all_agree_are_told_from_chance_by_their_number(n: int) -> None:
-    """The interval of all right has no width; the exact sign test is scipy's."""
-    significant = bool(scipy.stats.binomtest(n, n, 0.5).pvalue < 0.05)
-    assert above_chance(share(1.0, 1.0, n=n)) is significant
-    assert below_chance(share(0.0, 0.0, n=n)) is significant
+def test_few_values_are_told_from_chance_by_the_exact_test(n: int) -> None:
+    """The bootstrap's interval of all right has no width, of nearly all right is too narrow; scipy's test is exact."""
+    for wrong in range(n // 2 + 1):
+        right = (n - wrong) / n
+        significant = bool(scipy.stats.binomtest(n - wrong, n, 0.5, alternative="greater").pvalue <= 0.025)
+        assert above_chance(share(0.51, 1.0, mean=right, n=n)) is significant
+        assert below_chance(share(0.0, 0.49, mean=1 - right, n=n)) is significant
+        assert not above_chance(share(0.5, 1.0, mean=right, n=n))
+    assert above_chance(share(0.51, 1.0, mean=11.5 / 12, n=12))
+    assert not above_chance(share(0.51, 1.0, mean=5.5 / 6, n=6)), "a tie counts against it: five of six"
 
 
 def test_accuracies_that_are_chance_are_rarely_called_better() -> None:

@@ -13,8 +13,7 @@ from pairtune.settings import CompareRun
 
 def run(settings: CompareRun) -> Path:
     """Compare methods; report.html and a table on the terminal. Returns the run's folder."""
-    out = compare(settings)
-    report = page.write(out)
+    out = compare(settings, report=page.write)
     terminal.show(json.loads((out / "summary.json").read_text(encoding="utf-8")), Console())
-    say(f"report: {report}")
+    say(f"report: {out / page.REPORT}")
     return out

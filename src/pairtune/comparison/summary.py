@@ -76,13 +76,19 @@ def summarise(
     }
     summary["notices"] = notices(summary, values)
     summary["verdict"] = verdict(summary)
-    summary["seconds_total"] = _seconds(stages, trials, validated, measured)
     ends = {method: trial.trained for method, trial in chosen.items() if trial.trained}
     curves = _curves(measured, ends) if settings.evaluation.curve_points else {}
     summary["along_the_way"] = _along_the_way(curves, measured["reference"], scale)
     records = [*_step_rows(spent), *_evaluation_rows(curves, scale, pairs.heldout)]
     disk.write(out / "records.jsonl", _lines(records))
     disk.write(out / "samples.jsonl", _lines(_sample_rows(measured, scale, tokenizer)))
+    disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def tell_time(out: Path, took: Mapping[str, Any]) -> None:
+    """Put into summary.json what the whole run took by the clock."""
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    summary |= {"seconds_total": took["seconds"], "whole_run": took}
     disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -178,14 +184,6 @@ def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
         for method, found in trials.items()
         if not found.chosen
     }
-
-
-def _seconds(
-    stages: Mapping[str, Done], trials: Mapping[str, Trials], validated: Done | None, measured: Mapping[str, Done]
-) -> float:
-    """Of every stage of the run, whether now or earlier."""
-    tried = [done for found in trials.values() for trial in found.every for done in (trial.trained, trial.validated)]
-    return sum(done.cost.seconds for done in [*stages.values(), *tried, validated, *measured.values()] if done)
 
 
 def _costs(arm: str, stages: Mapping[str, Done]) -> dict[str, Any]:

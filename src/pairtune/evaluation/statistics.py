@@ -100,12 +100,12 @@ def detectable(difference: Estimate) -> bool:
 
 def above_chance(share: Estimate, chance: float = 0.5) -> bool:
     """Whether an accuracy is better than guessing, by `pairtune.chance`: its whole interval lies above chance."""
-    return against_chance(share.n, share.ci95, chance) == "above"
+    return against_chance(share.mean, share.n, share.ci95, chance) == "above"
 
 
 def below_chance(share: Estimate, chance: float = 0.5) -> bool:
     """Whether an accuracy is worse than guessing."""
-    return against_chance(share.n, share.ci95, chance) == "below"
+    return against_chance(share.mean, share.n, share.ci95, chance) == "below"
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:

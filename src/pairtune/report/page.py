@@ -1,6 +1,6 @@
 """The report page: one HTML file that opens offline, reads on a phone, prints, and runs no script."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
@@ -39,10 +39,21 @@ class Line:
     cells: list[Cell]
 
 
-def write(run_dir: Path) -> Path:
-    """Write report.html into the run directory and return its path. InputError: the records can't be read."""
-    path = run_dir / "report.html"
-    page = render(read(run_dir))
+REPORT = "report.html"
+
+
+def write(run_dir: Path, count: Callable[[], object] | None = None) -> Path:
+    """Write report.html into the run directory and return its path. InputError: the records can't be read.
+
+    count: called once all is drawn, and may then say in summary.json what the run took, drawing included.
+    """
+    path = run_dir / REPORT
+    run = read(run_dir)
+    drawn = _draw(run)
+    if count:
+        count()
+        run = read(run_dir)
+    page = _fill(run, drawn)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -52,6 +63,20 @@ def write(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as one string, the same for the same records."""
+    return _fill(run, _draw(run))
+
+
+def _draw(run: Run) -> dict[str, list[Any]]:
+    """The figures, which take nearly all of the page's time."""
+    colours = drawing.palette(list(run.summary["arms"]))
+    return {
+        "grid_figures": list(_grid_figures(run.summary, colours)),
+        "learning": list(_learning(run, colours)),
+        "training": list(_training(run, colours)),
+    }
+
+
+def _fill(run: Run, drawn: Mapping[str, list[Any]]) -> str:
     summary = run.summary
     failed = summary.get("failed") or {}
     arms = [arm for arm in summary["arms"] if arm not in failed]
@@ -80,12 +105,10 @@ def render(run: Run) -> str:
         difference_titles=[title for _, title, _ in _compared(summary)],
         grid=_grid(summary),
         grid_titles=[title for _, title, _ in _candidate_figures(summary)],
-        grid_figures=list(_grid_figures(summary, colours)),
-        learning=list(_learning(run, colours)),
+        **drawn,
         before=[(arm, spent) for arm, spent in figures.seconds_before(summary).items() if spent],
         along=summary.get("along_the_way"),
         along_score=_inline((summary.get("along_the_way") or {}).get("reference_gold_score")),
-        training=list(_training(run, colours)),
         generations=_generations(run.samples),
         prompts=len({row["prompt_index"] for row in run.samples}),
         glossary=glossary(summary),
@@ -121,8 +144,8 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
             # The gold scorer is tested on labelled reviews; a judge and the reward model on held-out pairs.
             tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
             yield title, f"right on {cell.text} of {tested} ({cell.note})"
-    if summary.get("seconds_total"):
-        yield "Whole run", words.seconds(summary["seconds_total"])
+    if took := words.whole_run(summary):
+        yield "Whole run", took
 
 
 Figures = tuple[tuple[str, str, Callable[[float], str]], ...]

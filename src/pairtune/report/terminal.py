@@ -48,7 +48,8 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     best = "Best of: by validation score. " if summary.get("grid") else ""
     cost = "Cost: training time, FLOPs, peak memory."
     small = f"Small figures: 95% interval and n. KL is sampled, per response. {own}{level}{best}{cost}"
-    console.print(Text(small, style="dim"))
+    took = words.whole_run(summary)
+    console.print(Text(small + (f" Whole run: {took}." if took else ""), style="dim"))
     for arm, reason in failed.items():
         console.print(Text.assemble((f"{words.arm_name(arm)} failed: ", "bold red"), words.visible(str(reason))))
     console.print()

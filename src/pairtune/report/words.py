@@ -55,8 +55,23 @@ def against_chance(measured: Measured | None) -> str:
         return ""
     if measured.ci95 == (0.5, 0.5):
         return "all ties"
-    standing = chance.against_chance(measured.n, measured.ci95)
+    standing = chance.against_chance(measured.mean, measured.n, measured.ci95)
     return {"above": "", "level": "like chance", "below": "below chance"}[standing]
+
+
+def whole_run(summary: Row) -> str:
+    """What the run took by the clock, and what that comprises; nothing where it is not known."""
+    if not (total := summary.get("seconds_total")):
+        return ""
+    told = seconds(total)
+    if not (took := summary.get("whole_run")):  # of an earlier version, which added up the stages
+        return f"{told}, stages only"
+    told += " by the clock, from the start of the command to its report: loading, training, measuring, drawing"
+    if len(took["sittings"]) > 1:
+        told += f"; {len(took['sittings'])} sittings of {listed(map(seconds, took['sittings']))}"
+    if took["kept_seconds"]:
+        told += f"; {seconds(took['kept_seconds'])} of it is work kept from earlier runs, at what it took then"
+    return told
 
 
 def visible(text: str) -> str:
