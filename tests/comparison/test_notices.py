@@ -91,10 +91,10 @@ def test_each_threshold_is_told_in_words(changed: dict[str, float], kind: str, w
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "said"), [(0.7, True), (0.46, False), (0.59, False), (0.6, False), (0.61, True), (0.3, False)]
+    ("accuracy", "said"), [(0.7, True), (0.46, False), (0.59, False), (0.6, False), (0.65, False), (0.3, False)]
 )
 def test_no_preference_explains_an_accuracy_that_is_none(accuracy: float, said: bool) -> None:
-    """Intervals reach 0.1 to either side: 0.6 is the largest accuracy whose interval holds chance."""
+    """Intervals reach 0.1 to either side: that of 0.6 holds chance; 26 of 40 may be chance by the binomial test."""
     (notice,) = told(-0.62, heldout_accuracy=accuracy)
     assert notice["text"].endswith("preference for shorter responses.") is said
     assert "their rank correlation is −0.62" in notice["text"]

@@ -127,7 +127,7 @@ class Arms:
             examples = self._examples(model, context.pairs.train, loss)
             snapshots = self._snapshots(folder, model, model)
         if examples.reference is not None:
-            check_first_loss(model, examples.rows, examples.reference)
+            check_first_loss(model, examples.rows, examples.reference, loss)
         journal = Journal(candidate.method, folder, cost=context.stages.cost)
         train_preference(
             model,

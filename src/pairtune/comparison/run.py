@@ -179,7 +179,14 @@ class Comparison:
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
             bos = self.tokenizer.bos_token_id
             others = [*pairs.heldout, *pairs.validation]
-            check_rows(pairs.train, others, self.tokenizer, end_id=self.tokenizer.eos_token_id, bos_id=bos)
+            check_rows(
+                pairs.train,
+                others,
+                self.tokenizer,
+                end_id=self.tokenizer.eos_token_id,
+                bos_id=bos,
+                say_longer=not self.context.own_data,
+            )
             return facts
 
         inputs = {

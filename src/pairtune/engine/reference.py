@@ -23,6 +23,7 @@ from pairtune.engine.fusion import describe
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
 from pairtune.models.load import weights_hash
+from pairtune.progress import counted
 
 # Raise it whenever the engine's numbers change.
 ENGINE_VERSION = 3
@@ -82,8 +83,8 @@ def reference_logprobs(
     hits = len(rows) - int(missing.sum())
     cost = _recorded(shelves, found[places[~missing, 0], 0], lengths[~missing])
     if hits:
-        some = f"{hits} of {len(rows)}" if hits < len(rows) else f"{hits}"
-        say(f"reference: {some} rows from the cache")
+        some = f"{hits:,} of {counted(len(rows), 'row')}" if hits < len(rows) else counted(hits, "row")
+        say(f"reference: {some} from the cache")
         progress(hits)
     for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
         computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from pairtune.engine.cost import uncounted
-from pairtune.progress import task
+from pairtune.progress import significant, task
 from pairtune.settings import Optimisation
 from pairtune.training.checkpoint import Journal, interruptible
 from pairtune.training.step import Optimizer, learning_rate
 
 # gradients(indices): run the step's examples forward and backward, normalised by their number; its figures come back.
 Gradients = Callable[[Sequence[int]], dict[str, float]]
+# Of a step's figures, those that tell the person waiting how it goes.
+NOTED = ("loss", "accuracy", "desirable_logratio", "undesirable_logratio")
 # measure(step, seconds): called after chosen steps between the first and the last; its time is not training time.
 Measure = Callable[[int, float], None]
 
@@ -42,7 +44,7 @@ def fit(
         {"": optimizer},
         state or {},
         journal=journal,
-        note=lambda figures: "  ".join(f"{name} {value:.3f}" for name, value in list(figures.items())[:2]),
+        note=lambda figures: "  ".join(f"{name} {significant(figures[name])}" for name in NOTED if name in figures),
         measure=measure,
         measurements=measurements,
     )
