@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from pairtune.data.pack import Tokens
+from pairtune.data.tokenize import Encoded
 from pairtune.errors import InputError
-from pairtune.training.preflight import check_first_loss, check_rows
+from pairtune.objectives.mixture import loss_of
+from pairtune.training.preflight import check_first_loss, check_rows, say_truncation
 
 Pairs = Callable[..., list[Tokens]]
 BOS, EOS = 0, 1
@@ -39,9 +41,9 @@ HELD = [Tokens((BOS, 6, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 14)]
 @pytest.mark.parametrize(
     ("train", "heldout", "complaint"),
     [
-        ([*GOOD, Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, "1 prompts begin with two beginning-of-text"),
-        ([*GOOD, Tokens((BOS, 5), ((7, EOS), (7, EOS)))], HELD, "1 pairs have two equal responses"),
-        (GOOD, [*HELD, GOOD[3]], "1 prompts are in the training and in the held-out pairs"),
+        ([*GOOD, Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, "1 prompt begins with two beginning-of-text"),
+        ([*GOOD, Tokens((BOS, 5), ((7, EOS), (7, EOS)))], HELD, "1 pair has two equal responses"),
+        (GOOD, [*HELD, GOOD[3]], "1 prompt is in the training and in the held-out pairs"),
     ],
     ids=["two BOS", "equal responses", "shared prompts"],
 )
@@ -54,9 +56,41 @@ def test_what_is_no_fault_is_told(capsys: pytest.CaptureFixture[str], tiny_token
     cut = Tokens((BOS, 5, 3), ((7, 8, 9, 9), (8, EOS)))
     check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_id=EOS, bos_id=BOS)
     said = capsys.readouterr().err
-    assert "1 responses have no end-of-text token" in said
+    assert "1 response has no end-of-text token" in said
     assert "the longer response is the chosen one in 9.1% of 11 pairs" in said
     assert "boundary of the first row" in said
+    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_id=EOS, bos_id=BOS, say_longer=False)
+    assert "longer" not in capsys.readouterr().err  # the check of the texts has said it
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("dpo", "ln 2"), ("cdpo", "ln 2"), ("ipo", "25"), ("hinge", "1"), ("kto", ""), ("simpo", ""), ("dpo+0.2*sft", "")],
+)
+def test_the_first_loss_is_told_where_it_follows(
+    name: str, first: str, tiny_model: Any, token_pairs: Pairs, reference_of: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, rows = tiny_model(), token_pairs(4)
+    check_first_loss(model, rows, reference_of(model, rows), loss_of(name))
+    said = capsys.readouterr().err.strip()
+    assert said.endswith(f"nats per token{f', so the first loss is {first}' if first else ''}")
+
+
+def test_one_is_one_and_many_are_many(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(shortened: int, cut: int, dropped: int) -> str:
+        counts = (tuple(range(1, count + 1)) for count in (shortened, cut, dropped))
+        say_truncation(Encoded(None, (), *counts))  # type: ignore[arg-type]
+        return capsys.readouterr().err
+
+    assert said(1, 1, 1).splitlines() == [
+        "data: 1 prompt lost its beginning to --max-tokens (row 1)",
+        "data: 1 row has a response that lost its end to --max-tokens (row 1)",
+        "data: 1 pair was left out: its responses are the same once tokenised (row 1)",
+    ]
+    assert said(2, 0, 7).splitlines() == [
+        "data: 2 prompts lost their beginning to --max-tokens (rows 1, 2)",
+        "data: 7 pairs were left out: their responses are the same once tokenised (rows 1, 2, 3, 4, 5, ...)",
+    ]
 
 
 def test_a_tokenizer_without_bos_has_no_double_bos() -> None:

@@ -1,6 +1,7 @@
 """What a run checks before it spends a step. A fault stops it with one line; the rest is said and recorded."""
 
 import hashlib
+import math
 from array import array
 from collections.abc import Sequence
 
@@ -13,7 +14,8 @@ from pairtune.data.tokenize import Encoded
 from pairtune.engine.cost import uncounted
 from pairtune.engine.logprob import token_logprobs
 from pairtune.errors import InputError
-from pairtune.progress import say
+from pairtune.objectives.mixture import Loss
+from pairtune.progress import counted, say, significant
 
 # Mean |difference| per response token, in nats, up to which two ways of computing the same number are the same.
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
@@ -24,11 +26,18 @@ SHOWN_ROWS = 5
 
 
 def check_rows(
-    train: Sequence[Tokens], heldout: Sequence[Tokens], tokenizer: object, *, end_id: int, bos_id: int | None
+    train: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    tokenizer: object,
+    *,
+    end_id: int,
+    bos_id: int | None,
+    say_longer: bool = True,
 ) -> None:
     """One BOS at most, an end of text on the responses, both responses different, no prompt on both sides.
 
-    Raises InputError for a fault; says the boundary's tokens and the share of pairs in which the longer one wins.
+    Raises InputError for a fault; says the boundary's tokens and, unless the check of the texts has said it already,
+    the share of pairs in which the longer one wins.
     """
     held = {_prompt_hash(row) for row in heldout}
     double, same, shared, unended, longer = [], [], set(), 0, 0.0
@@ -43,16 +52,25 @@ def check_rows(
         longer += 0.5 if first == second else float(first > second)
     if double:
         raise InputError(
-            f"{len(double)} prompts begin with two beginning-of-text tokens (first: training pair {double[0] + 1})"
+            f"{counted(len(double), 'prompt')} {'begins' if len(double) == 1 else 'begin'} with two beginning-of-text "
+            f"tokens (first: training pair {double[0] + 1})"
         )
     if same:
-        raise InputError(f"{len(same)} pairs have two equal responses (the first is training pair {same[0] + 1})")
+        have = "has" if len(same) == 1 else "have"
+        raise InputError(
+            f"{counted(len(same), 'pair')} {have} two equal responses (the first is training pair {same[0] + 1})"
+        )
     if shared:
-        raise InputError(f"{len(shared)} prompts are in the training and in the held-out pairs; split by prompt")
+        are = "is" if len(shared) == 1 else "are"
+        raise InputError(
+            f"{counted(len(shared), 'prompt')} {are} in the training and in the held-out pairs; split by prompt"
+        )
     if unended:
-        say(f"data: {unended} responses have no end-of-text token (cut by truncation or by the length limit)")
-    if len(train[0].responses) == 2:
-        say(f"data: the longer response is the chosen one in {longer / len(train):.1%} of {len(train)} pairs")
+        have = "has" if unended == 1 else "have"
+        say(f"data: {counted(unended, 'response')} {have} no end-of-text token (cut by truncation or the length limit)")
+    if say_longer and len(train[0].responses) == 2:
+        share = longer / len(train)
+        say(f"data: the longer response is the chosen one in {share:.1%} of {counted(len(train), 'pair')}")
     decode = getattr(tokenizer, "decode", repr)
     row = train[0]
     say(f"data: boundary of the first row: {decode(row.prompt[-4:])!r} | {decode(row.responses[0][:4])!r} ... "
@@ -66,21 +84,36 @@ def _prompt_hash(row: Tokens) -> bytes:
 
 def say_truncation(encoded: Encoded) -> None:
     """How many rows tokenising shortened, cut or left out, and which: nothing is truncated in silence."""
-    for rows, what in (
-        (encoded.shortened, "prompts lost their beginning to --max-tokens"),
-        (encoded.cut, "rows have a response that lost its end to --max-tokens"),
-        (encoded.dropped, "pairs were left out: their responses are the same once tokenised"),
+    for rows, one, many in (
+        (
+            encoded.shortened,
+            "prompt lost its beginning to --max-tokens",
+            "prompts lost their beginning to --max-tokens",
+        ),
+        (
+            encoded.cut,
+            "row has a response that lost its end to --max-tokens",
+            "rows have a response that lost its end to --max-tokens",
+        ),
+        (
+            encoded.dropped,
+            "pair was left out: its responses are the same once tokenised",
+            "pairs were left out: their responses are the same once tokenised",
+        ),
     ):
         if rows:
             shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
-            say(f"data: {len(rows)} {what} (rows {shown})")
+            say(f"data: {counted(len(rows), one, many)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
 
 
 @uncounted()
-def check_first_loss(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> float:
+def check_first_loss(
+    model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], loss: Loss | None = None
+) -> float:
     """Mean |log-ratio| per token of an untouched policy, in nats: 0 but for rounding, so DPO's first loss is ln 2.
 
-    Raises InputError if the reference's log-probabilities are not this model's.
+    The first value of `loss` is said where it follows. Raises InputError if the reference's log-probabilities are not
+    this model's.
     """
     some = _varied(range(len(rows)), CHECKED_ROWS)
     with torch.no_grad():
@@ -91,8 +124,18 @@ def check_first_loss(model: PreTrainedModel, rows: Sequence[Tokens], reference: 
             f"the reference's log-probabilities are not the policy's at the start ({difference:.2g} nats per token); "
             "the policy must start from the reference"
         )
-    say(f"reference: the untouched policy differs by {difference:.2g} nats per token, so the first DPO loss is ln 2")
+    first = first_loss(loss) if loss else ""
+    follows = f", so the first loss is {first}" if first else ""
+    say(f"reference: the untouched policy differs by {difference:.2g} nats per token{follows}")
     return difference
+
+
+def first_loss(loss: Loss) -> str:
+    """What an objective on log-ratios alone is while they are all 0, in words; empty for a sum and for any other."""
+    if len(loss.terms) > 1 or not {"chosen_logratio_B", "rejected_logratio_B"}.issuperset(loss.arguments):
+        return ""
+    value = float(loss({name: torch.zeros(1, dtype=torch.float64) for name in loss.arguments}))
+    return "ln 2" if math.isclose(value, math.log(2)) else significant(value)
 
 
 def _varied(rows: Sequence[object], count: int) -> list:  # type: ignore[type-arg]
