@@ -138,7 +138,9 @@ def kernel_for(query_THD: Tensor, key_TKD: Tensor, window: int | None) -> Kernel
 def describe(model: PreTrainedModel) -> str:
     """Which attention serves this model on CUDA, and why if it is the slow one."""
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return "no attention"
     groups = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     windowed = getattr(config, "sliding_window", None) is not None
