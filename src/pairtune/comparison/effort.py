@@ -9,12 +9,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from pairtune.engine import collision, examples, reference, unrelated
+from pairtune.engine import examples, reference, unrelated
+from pairtune.engine.logprob import collisions, logprobs_and_collisions
 from pairtune.models import heads
 from pairtune.objectives import policy_gradient
 from pairtune.objectives import reward as reward_objective
 from pairtune.objectives.mixture import loss_of
-from pairtune.sampling import sampler
+from pairtune.sampling import packed, sampler
 from pairtune.settings import Ppo, Reward, Tuning
 from pairtune.training import ppo, preference
 from pairtune.training import reward as reward_training
@@ -32,15 +33,17 @@ class Effort:
 def effort(method: str) -> Effort:
     """Of a method by name. The reference pass of preference tuning is over before training starts: one model."""
     if method == "ppo":
-        modules = (ppo, policy_gradient, sampler, reward_training, reward_objective, heads)
+        modules = (ppo, policy_gradient, sampler, packed, reward_training, reward_objective, heads)
         names = [f"reward.{name}" for name in _fields(Reward)] + [f"ppo.{name}" for name in _fields(Ppo)]
         return Effort(4, names, sum(code_lines(module) for module in modules))
     loss = loss_of(method)
     names = _fields(Tuning)
     names += dict.fromkeys(name for term in loss.terms for name in term.parameters)
-    needed = {preference: True, examples: True, reference: loss.needs_reference}
-    needed |= {unrelated: "kl_baseline" in loss.arguments, collision: any("collision" in n for n in loss.arguments)}
-    lines = sum(code_lines(module) for module, is_needed in needed.items() if is_needed)
+    collides = any("collision" in name for name in loss.arguments)
+    needed: dict[ModuleType | Callable[..., Any], bool] = {preference: True, examples: True}
+    needed |= {reference: loss.needs_reference, unrelated: "kl_baseline" in loss.arguments}
+    needed |= dict.fromkeys((logprobs_and_collisions, collisions), collides)
+    lines = sum(code_lines(source) for source, is_needed in needed.items() if is_needed)
     lines += sum(code_lines(term.objective.loss) for term in loss.terms)
     return Effort(1, [f"preference.{name}" for name in names], lines)
 

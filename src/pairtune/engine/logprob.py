@@ -22,7 +22,7 @@ def token_logprobs(model: PreTrainedModel, pack: Pack, *, temperature: float = 1
 
     Raises InputError if the model cannot be computed with, or if a hidden state or a logit is not finite.
     """
-    return _logprobs(model, pack, temperature, collisions=False)[0]
+    return _logprobs(model, pack, temperature, colliding=False)[0]
 
 
 def logprobs_and_collisions(model: PreTrainedModel, pack: Pack) -> tuple[Tensor, Tensor]:
@@ -31,33 +31,33 @@ def logprobs_and_collisions(model: PreTrainedModel, pack: Pack) -> tuple[Tensor,
     exp of the latter is the probability that two draws from π agree: 1 for a certain policy, 1/V for a uniform one.
     For objectives that weigh pairs by how concentrated the policy is.
     """
-    logprob_R, collision_R = _logprobs(model, pack, 1.0, collisions=True)
+    logprob_R, collision_R = _logprobs(model, pack, 1.0, colliding=True)
     assert collision_R is not None
     return logprob_R, collision_R
 
 
 def _logprobs(
-    model: PreTrainedModel, pack: Pack, temperature: float, *, collisions: bool
+    model: PreTrainedModel, pack: Pack, temperature: float, *, colliding: bool
 ) -> tuple[Tensor, Tensor | None]:
     path, collision_R = path_for(model, pack), None
     if path != "packed":
         logits_RV = own_response_logits(model, pack, alone=path == "alone")
         logprob_R = logits_logprobs(logits_RV, pack.target_R, temperature)
         check_finite(logprob_R)
-        return logprob_R, _in_parts(logits_RV.detach()) if collisions else None
+        return logprob_R, collisions(logits_RV.detach()) if colliding else None
     hidden_TE = packed_hidden_states(model, pack)
     hidden_RE = hidden_TE[pack.source_R]
     count_pass(model, tokens=0, attended=0, predicted=len(pack.target_R))
     logprob_R = head_logprobs(model, hidden_RE, pack.target_R, temperature=temperature)
     check_finite(hidden_TE, logprob_R)
-    if collisions:
+    if colliding:
         count_pass(model, tokens=0, attended=0, predicted=len(pack.target_R))
-        collision_R = _in_parts(hidden_RE.detach(), head_of(model).logits)
+        collision_R = collisions(hidden_RE.detach(), head_of(model).logits)
     return logprob_R, collision_R
 
 
 @torch.no_grad()
-def _in_parts(values: Tensor, logits_of: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
+def collisions(values: Tensor, logits_of: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
     """log Σ_v π(v)² of every row, without all rows of float32 logits at once."""
     parts = []
     for part in values.split(CHUNK_ROWS[values.device.type]):
