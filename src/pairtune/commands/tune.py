@@ -5,8 +5,8 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share, sureness
-from pairtune.commands.inputs import given, heldout_size, load, say_skipped, split_pairs
-from pairtune.commands.results import begin, finish, of_pairs, result_folder, say_folder, say_next
+from pairtune.commands.inputs import heldout_size, load, say_skipped, split_pairs
+from pairtune.commands.results import begin, check_out, finish, of_pairs, result_folder, say_next
 from pairtune.configure import loss_to_train
 from pairtune.data.sources import has_labels, read_labelled
 from pairtune.data.split import split_by_prompt
@@ -31,9 +31,9 @@ from pairtune.training.preflight import check_engine, check_first_loss, check_ro
 def run(settings: TuneRun) -> Path:
     """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
     loss = loss_to_train(settings)
+    check_out(settings.out)
+    train_rows, held_rows, tokenizer = _split_examples(settings, loss)
     with result_folder(settings, "tune") as out:
-        train_rows, held_rows, tokenizer = _split_examples(settings, loss)
-        say_folder(settings, out)
         model = load(settings)
         check_engine(model, train_rows.rows)
         begin(out, settings, "tune")
@@ -83,7 +83,7 @@ def _measured(judged: Judged, begun: Judged | None, held: Examples) -> dict[str,
 
 def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer]:
     """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer)."""
-    if not has_labels(given(settings.data, "data")):
+    if not has_labels(settings.data):
         train_pairs, held_pairs, tokenizer = split_pairs(settings)
         return Examples(train_pairs), Examples(held_pairs), tokenizer
     if not loss.takes_labels:
