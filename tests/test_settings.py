@@ -10,7 +10,15 @@ import pytest
 import yaml
 
 from pairtune.cli import SETTINGS
-from pairtune.configure import add_flags, flag, loss_to_train, read_preset, settings_from, settings_from_keywords
+from pairtune.configure import (
+    add_flags,
+    by_flag,
+    flag,
+    loss_to_train,
+    read_preset,
+    settings_from,
+    settings_from_keywords,
+)
 from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.settings import CompareRun, PpoRun, TuneRun, settings_of, to_mapping
@@ -115,7 +123,7 @@ def test_flags_are_named_as_flags_in_errors(tmp_path: Path) -> None:
         (["--beta", "0.1", "x"], '--beta is "x"; it must be a number'),
     ):
         with pytest.raises(InputError) as caught:
-            settings_from(CompareRun, vars(parser.parse_args(words)))
+            settings_from(CompareRun, by_flag(CompareRun, vars(parser.parse_args(words))))
         assert str(caught.value) == said
     assert "ppo_steps is 0; it must be at least 1" in complaint(CompareRun, ppo_steps=0)
 
@@ -225,12 +233,12 @@ def test_flags_and_keywords_are_one_mapping_without_collisions(command: type) ->
             setting.kind, ["dpo"]
         )
         words = [flag(setting)] + ([] if value is True else [value] if isinstance(value, str) else value)
-        by_flag = settings_from(
+        found = settings_from(
             command, vars(parser.parse_args(words)) | ({} if setting.name != "preset" else {"preset": "quick"})
         )
         keyword = value if setting.name != "preset" else "quick"
-        assert settings_from_keywords(command, {setting.name: keyword}) == by_flag
-        assert settings_from_keywords(command, {setting.key: keyword}) == by_flag
+        assert settings_from_keywords(command, {setting.name: keyword}) == found
+        assert settings_from_keywords(command, {setting.key: keyword}) == found
 
 
 def test_the_main_section_stands_alone_and_others_carry_their_name() -> None:
@@ -274,9 +282,9 @@ def test_flags_and_keywords_of_parameters_are_the_same() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, TuneRun)
     given = ["--objective", "kto", "--desirable-weight", "2", "--beta", "0.3"]
-    by_flag = settings_from(TuneRun, vars(parser.parse_args(given)))
-    assert by_flag == settings_from_keywords(TuneRun, {"objective": "kto", "desirable_weight": 2, "beta": 0.3})
-    assert by_flag.preference.parameters == {"beta": 0.3, "desirable_weight": 2.0}
+    found = settings_from(TuneRun, vars(parser.parse_args(given)))
+    assert found == settings_from_keywords(TuneRun, {"objective": "kto", "desirable_weight": 2, "beta": 0.3})
+    assert found.preference.parameters == {"beta": 0.3, "desirable_weight": 2.0}
 
 
 def test_in_a_comparison_a_parameter_goes_to_every_method_that_has_it() -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from pairtune import disk
-from pairtune.configure import add_flags, flag, settings_from
+from pairtune import clock, disk
+from pairtune.configure import add_flags, by_flag, flag, settings_from
 from pairtune.errors import InputError
 from pairtune.hints import suggestion
 from pairtune.progress import counted, printable, say
@@ -56,6 +56,8 @@ MOST_WORLDS = 100_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Exit code 0; 2 for what its user can mend, told in one line; 130 when interrupted."""
+    if argv is None:
+        clock.this_process_is_one_command()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(arguments)
@@ -111,7 +113,7 @@ def _run(arguments: list[str]) -> int:
     if command in PLAIN:
         return PLAIN[command](**values)
     config = values.pop("config")
-    settings: Any = settings_from(SETTINGS[command], values, config=config)
+    settings: Any = settings_from(SETTINGS[command], by_flag(SETTINGS[command], values), config=config)
     from pairtune.quiet import quiet
 
     with quiet():

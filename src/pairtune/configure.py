@@ -59,6 +59,9 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
         loss_to_train(settings)
     if isinstance(settings, CompareRun):
         candidates(settings)
+        said = {key for layer in layers[1:] for key in layer}  # the first is the preset
+        every = {setting.key for setting in settings_of(command)}
+        return dataclasses.replace(settings, not_given=frozenset(every - said))
     return settings
 
 
@@ -114,7 +117,7 @@ def add_flags(parser: argparse.ArgumentParser, command: type) -> None:
             groups[section] = parser.add_argument_group(f"{section} settings".strip())
         default = preset[setting.key].value if setting.key in preset else setting.default
         options: dict[str, Any] = {
-            "dest": flag(setting),
+            "dest": setting.key,
             "default": argparse.SUPPRESS,
             "help": f"{setting.meaning} (default {_default(default)})".replace("%", "%%"),
         }
@@ -129,6 +132,11 @@ def add_flags(parser: argparse.ArgumentParser, command: type) -> None:
 def flag(setting: Setting) -> str:
     """The setting's flag: `--ppo-steps`."""
     return f"--{setting.name.replace('_', '-')}"
+
+
+def by_flag(command: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a parser found, by the flags that were typed."""
+    return {flag(setting): parsed[setting.key] for setting in settings_of(command) if setting.key in parsed}
 
 
 def _default(value: Any) -> str:

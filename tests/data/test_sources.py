@@ -178,7 +178,7 @@ def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told():
 def test_nothing_left_is_an_error():
     source = write_lines("hh.jsonl", {"chosen": HH, "rejected": HH + " No."})
     assert message_of(read_pairs, source) == (
-        'hh.jsonl: none of the 1 rows can be used (row 1: the last answer in "chosen" is empty); give another source'
+        'hh.jsonl: its one row cannot be used (row 1: the last answer in "chosen" is empty); give another source'
     )
 
 

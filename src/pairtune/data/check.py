@@ -156,7 +156,7 @@ def _shared_prompt(seen: _Seen) -> Finding | None:
     _, prompt, counts = np.unique(np.asarray(seen.prompts), return_inverse=True, return_counts=True)
     text = (
         f"share their prompt with another pair ({counted(len(counts), 'distinct prompt')} in {len(prompt):,} pairs, "
-        f"at most {counts.max():,} for one): hold out whole prompts"
+        f"at most {counted(int(counts.max()), 'pair')} for one): hold out whole prompts"
     )
     rows = seen.marked(counts[prompt] > 1)
     return _finding("shared_prompt", rows, text, text, severity="note")  # never a single row
