@@ -24,7 +24,7 @@ SMALLER = {
     "pairtune compare --methods dpo ipo kto simpo ppo --out": (
         f"{FEW_REVIEWS} --methods simpo ppo --beta 2 5 --ppo-kl-coefficient 0.02"
     ),
-    "pairtune compare --methods dpo ipo kto simpo ppo": FEW_REVIEWS,
+    "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --methods kto ppo",
     "pairtune derive": "--worlds 3",
 }
 """Words put after those of a command that begins so (the first entry that fits). They win over its own, which are
