@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from pairtune import commands, disk
+from pairtune import clock, commands, disk
 from pairtune.configure import add_flags, by_flag, flag, settings_from
 from pairtune.errors import InputError
 from pairtune.hints import suggestion
@@ -55,6 +55,8 @@ MOST_WORLDS = 100_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Exit code 0; 2 for what its user can mend, told in one line; 130 when interrupted."""
+    if argv is None:
+        clock.this_process_is_one_command()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(arguments)

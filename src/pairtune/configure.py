@@ -59,6 +59,9 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
         loss_to_train(settings)
     if isinstance(settings, CompareRun):
         candidates(settings)
+        said = {key for layer in layers[1:] for key in layer}  # the first is the preset
+        every = {setting.key for setting in settings_of(command)}
+        return dataclasses.replace(settings, not_given=frozenset(every - said))
     return settings
 
 

@@ -144,8 +144,10 @@ class Evaluation:
 class Curves(Evaluation):
     """How an arm is measured at its end and along its training."""
 
-    curve_points: int = _setting(5, "measurements along each arm's training", least=0)
-    curve_prompts: int = _setting(64, "held-out prompts answered, and pairs scored, at each of them", least=2)
+    curve_points: int = _setting(5, "measurements along each arm's training, its end included", least=0)
+    curve_prompts: int = _setting(
+        64, "held-out prompts answered, and pairs scored, at each of them but the end", least=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,17 +245,19 @@ class CompareRun(Run):
     model: str = _setting("smollm2-135m", "the model: smollm2-135m, a folder, a .gguf file or a hub name")
     data: str = _setting("reviews", "reviews (the built-in task), a file of pairs, or a hub dataset")
     methods: tuple[str, ...] = _setting(("dpo", "ppo"), "the arms: ppo, and objectives of the catalogue")
-    pairs: int = _setting(640, "training pairs", least=2)
-    heldout: int = _setting(400, "held-out pairs", least=2)
-    validation: int = _setting(200, "pairs to choose by, where a method has several values to try", least=2)
+    pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)
+    heldout: int = _setting(400, "held-out pairs; likewise", least=2)
+    validation: int = _setting(200, "pairs to choose by, where a method has several values; likewise", least=2)
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
-    out: str = _setting("", "folder for everything the run leaves behind; default runs/<preset>")
+    out: str = _setting("", "folder for everything the run leaves behind; default runs/<preset>, or -2 and so on")
     sft: WarmStart = field(default_factory=WarmStart)
     preference: ComparedTuning = field(default_factory=ComparedTuning)
     reward: Reward = field(default_factory=Reward)
     ppo: ComparedPpo = field(default_factory=ComparedPpo)
     sampling: Sampling = field(default_factory=Sampling)
     evaluation: Curves = field(default_factory=Curves)
+    # No setting: those that nobody gave, by key. With one's own data `comparison.sizes` settles some of them.
+    not_given: frozenset[str] = field(default=frozenset(), compare=False, metadata={"internal": True})
 
 
 MAIN_SECTION: dict[type, str] = {
@@ -291,6 +295,8 @@ def settings_of(command: type) -> list[Setting]:
 
 def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]:
     for entry in dataclasses.fields(section):
+        if entry.metadata.get("internal"):
+            continue
         kind = typing.get_type_hints(section)[entry.name]
         if dataclasses.is_dataclass(kind):
             yield from _settings_of(command, typing.cast(type, kind), f"{prefix}{entry.name}.")
@@ -329,6 +335,8 @@ def to_mapping(settings: Any) -> dict[str, Any]:
     """The settings as nested plain values, ready for YAML or JSON."""
     mapping: dict[str, Any] = {}
     for entry in dataclasses.fields(settings):
+        if entry.metadata.get("internal"):
+            continue
         value = getattr(settings, entry.name)
         if dataclasses.is_dataclass(value):
             mapping[entry.name] = to_mapping(value)

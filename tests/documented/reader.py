@@ -21,10 +21,14 @@ FEW_REVIEWS = (
 )
 SMALLER = {
     "pairtune compare --preset quick": FEW_REVIEWS,
-    "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --beta 0.1 simpo=2 --ppo-kl-coefficient 0.02",
+    "pairtune compare --methods dpo ipo kto simpo ppo --out": (
+        f"{FEW_REVIEWS} --methods simpo ppo --beta 2 5 --ppo-kl-coefficient 0.02"
+    ),
+    "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --methods kto ppo",
     "pairtune derive": "--worlds 3",
 }
-"""Words put after those of a command that begins so; they win over its own, which are checked first, as written."""
+"""Words put after those of a command that begins so (the first entry that fits). They win over its own, which are
+checked first, as written."""
 
 NOT_RUN = {
     "make test": "this test is a part of it",

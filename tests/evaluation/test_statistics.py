@@ -8,7 +8,16 @@ import pytest
 import scipy.stats
 
 from pairtune.evaluation import statistics
-from pairtune.evaluation.statistics import Estimate, changed, detectable, estimate, paired_difference, told_from_chance
+from pairtune.evaluation.statistics import (
+    Estimate,
+    above_chance,
+    below_chance,
+    changed,
+    detectable,
+    estimate,
+    paired_difference,
+    told_from_chance,
+)
 
 
 def test_a_constant_is_exact() -> None:
@@ -137,7 +146,43 @@ def test_pairs_must_pair_up() -> None:
         estimate([1.0, 2.0], resamples=0)
 
 
-# ---- beside chance, and before and after --------------------------------------------------------------------------
+# ---- better than guessing? ----------------------------------------------------------------------------------------
+
+
+def share(low: float, high: float, mean: float | None = None, n: int = 200) -> Estimate:
+    return Estimate(mean=(low + high) / 2 if mean is None else mean, n=n, ci95=(low, high))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.51, 0.65, "above"),
+        (0.465, 0.60, "level"),
+        (0.50, 0.65, "level"),  # a bound that is chance holds chance
+        (0.35, 0.50, "level"),
+        (0.35, 0.48, "below"),
+        (-math.inf, math.inf, "level"),  # one prompt
+        (0.5, 0.5, "level"),  # all ties
+    ],
+)
+def test_an_accuracy_is_told_from_chance_by_its_whole_interval(low: float, high: float, said: str) -> None:
+    found = share(low, high, mean=0.9 if math.isinf(high) else None)
+    assert (above_chance(found), below_chance(found)) == (said == "above", said == "below")
+
+
+def test_accuracies_that_are_chance_are_rarely_called_better() -> None:
+    """Of 400 sets of 100 coin throws about one in forty lies above by its interval, and one in forty below."""
+    generator = np.random.default_rng(3)
+    found = [estimate(generator.integers(2, size=100).astype(float), resamples=400) for _ in range(400)]
+    for called in (above_chance, below_chance):
+        assert 0.002 < sum(map(called, found)) / 400 < 0.06
+    assert not any(above_chance(each) and below_chance(each) for each in found)
+
+
+def test_another_share_may_be_chance() -> None:
+    assert above_chance(share(0.3, 0.4), chance=0.25)
+    assert not above_chance(share(0.3, 0.4))
+    assert not above_chance(share(1.0, 1.0, n=10), chance=0.75)  # 0.75^10 is one in 18
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """The built-in task: controlled sentiment on IMDb reviews, where the true reward is known.
 
-The controlled-sentiment experiment of Rafailov et al. 2023 (arXiv 2305.18290, §6.1), but that a prompt is the first 3-8
-words of a review and not the first 2-8 tokens, which often end within a word. The answer goes on, and a gold scorer (TF-IDF and logistic regression on the review labels) says how
-positive the whole is. Its log-odds, times GOLD_SCALE, are the gold reward, and label pairs through Bradley-Terry.
+The controlled-sentiment experiment of Rafailov et al. 2023 (arXiv 2305.18290, §6.1), but that a prompt is the first
+3-8 words of a review and not its first 2-8 tokens, which often end within a word. The answer goes on, and a gold scorer
+(TF-IDF and logistic regression on the review labels) says how positive the whole is. Its log-odds, times GOLD_SCALE,
+are the gold reward, and label pairs through Bradley-Terry.
 """
 
 import csv

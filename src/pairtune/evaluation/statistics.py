@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+
+from pairtune.chance import against_chance
 
 # Resamples of an interval of ranks: each one ranks anew.
 RESAMPLES = 400
@@ -102,23 +103,24 @@ def detectable(difference: Estimate) -> bool:
     return low > 0 or high < 0
 
 
+def above_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether an accuracy is better than guessing, by `pairtune.chance`: its whole interval lies above chance."""
+    return against_chance(share.mean, share.n, share.ci95, chance) == "above"
+
+
+def below_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether an accuracy is worse than guessing."""
+    return against_chance(share.mean, share.n, share.ci95, chance) == "below"
+
+
 def is_bounded(figure: Estimate) -> bool:
     """Whether it has an interval: not of one prompt, nor where none can be taken."""
     return all(math.isfinite(bound) for bound in figure.ci95)
 
 
 def told_from_chance(share: Estimate, chance: float = 0.5) -> bool:
-    """Whether chance alone would hardly have given this share of right ones.
-
-    The interval must exclude it, and, as the bootstrap is narrow with few values and has no width where all agree, a
-    binomial test at 5% must agree (ties count for chance).
-    """
-    low, high = share.ci95
-    if not is_bounded(share) or low <= chance <= high:
-        return False
-    right = share.mean * share.n
-    right = math.floor(right + 1e-9) if share.mean > chance else math.ceil(right - 1e-9)
-    return bool(binomtest(right, share.n, chance).pvalue < 0.05)
+    """Whether it is better or worse than guessing."""
+    return above_chance(share, chance) or below_chance(share, chance)
 
 
 def changed(difference: Estimate) -> bool:

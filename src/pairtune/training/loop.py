@@ -15,7 +15,7 @@ from pairtune.training.step import Optimizer, learning_rate
 Gradients = Callable[[Sequence[int]], dict[str, float]]
 # Of a step's figures, those that tell the person waiting how it goes.
 NOTED = ("loss", "accuracy", "desirable_logratio", "undesirable_logratio")
-# measure(step, seconds): called before the first step (step 0) and at chosen steps; its time is not training time.
+# measure(step, seconds): called after chosen steps between the first and the last; its time is not training time.
 Measure = Callable[[int, float], None]
 
 
@@ -75,9 +75,6 @@ def run_steps(
             value.copy_(tensors[name])
     with task(journal.stage, steps, done) as progress, interruptible() as interruption:
         for step in range(done + 1, steps + 1):
-            if measure and step == 1 and points:
-                with uncounted():
-                    measure(0, 0.0)
             began = time.perf_counter()
             figures = work(step)
             seconds += time.perf_counter() - began
@@ -92,6 +89,9 @@ def run_steps(
 
 
 def measuring_points(steps: int, measurements: int) -> set[int]:
-    """Steps at which to measure, evenly spread, the last included."""
+    """Steps along the way at which to measure, evenly spread.
+
+    The end is the last of so many measurements. It is not among these: who trained a model measures it in full.
+    """
     count = min(measurements, steps)
-    return {round(steps * (i + 1) / count) for i in range(count)}
+    return {round(steps * i / count) for i in range(1, count)}
