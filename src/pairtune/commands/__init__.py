@@ -10,8 +10,8 @@ from pairtune.settings import PpoRun
 def run(command: str, settings: Any) -> Any:
     """Run a command, its libraries quiet, and return what it made.
 
-    A path that is not there is told before anything heavy is imported. A comparison looks at its plan first: in a folder
-    that holds another one, that is what has to be told.
+    A path that is not there is told before anything heavy is imported. A comparison looks at its plan first: in a
+    folder that holds another one, that is what has to be told.
     """
     if command != "compare":
         _check_paths(settings)
