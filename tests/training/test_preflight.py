@@ -20,7 +20,7 @@ from pairtune.settings import Tuning
 from pairtune.training import preflight
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_first_loss, check_rows
+from pairtune.training.preflight import check_engine, check_rows
 
 Pairs = Callable[..., list[Tokens]]
 BOS, EOS = 0, 1
@@ -98,24 +98,6 @@ def test_weights_that_are_not_finite_are_refused(tiny_model: Any, token_pairs: P
         model.get_output_embeddings().weight[5] = math.nan
     with pytest.raises(InputError):
         check_engine(model, token_pairs(4))
-
-
-def test_a_wrong_reference_is_caught(tiny_model: Any, token_pairs: Pairs, reference_of: Any) -> None:
-    model, other, rows = tiny_model(), tiny_model(seed=1), token_pairs(8)
-    assert check_first_loss(model, rows, reference_of(model, rows)) < 1e-5
-    with pytest.raises(InputError, match="the policy must start from the reference"):
-        check_first_loss(model, rows, reference_of(other, rows))
-    reference = reference_of(model, rows)
-    reference[0][0] = math.nan
-    with pytest.raises(InputError):
-        check_first_loss(model, rows, reference)
-
-
-def test_two_references_of_shifted_rows_are_caught(tiny_model: Any, reference_of: Any) -> None:
-    rows = [Tokens((i,), ((i + 1, EOS), (i + 2, EOS))) for i in range(3, 30)]
-    reference = reference_of(tiny_model(), rows)
-    with pytest.raises(InputError):
-        check_first_loss(tiny_model(), rows, [*reference[1:], reference[0]])
 
 
 GOOD = [Tokens((BOS, 5, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 20)]

@@ -140,25 +140,6 @@ def say_truncation(encoded: Encoded) -> None:
             say(f"data: {len(rows)} {what} (rows {shown})")
 
 
-@uncounted()
-def check_first_loss(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> float:
-    """Mean |log-ratio| per token of an untouched policy, in nats: 0 but for rounding, so DPO's first loss is ln 2.
-
-    Raises InputError if the reference's log-probabilities are not this model's.
-    """
-    some = _varied(range(len(rows)), 4 * CHECKED_ROWS)
-    with torch.no_grad():
-        own = _together(model, [rows[i] for i in some], model.device)
-    difference = _difference(own, [reference[i] for i in some])
-    if not difference <= ROUNDING[next(model.parameters()).dtype]:
-        raise InputError(
-            f"the reference's log-probabilities are not the policy's at the start ({difference:.2g} nats per token); "
-            "the policy must start from the reference"
-        )
-    say(f"reference: the untouched policy differs by {difference:.2g} nats per token, so the first DPO loss is ln 2")
-    return difference
-
-
 def _together(model: PreTrainedModel, rows: Sequence[Tokens], device: torch.device) -> list[Tensor]:
     batch = pack(rows).to(device)
     sizes = [sum(len(response) for response in row.responses) for row in rows]
