@@ -65,7 +65,8 @@ def test_an_objectives_own_verdict_is_its_own(policy):
     """Imitation is right where the chosen response is likelier than the rejected one, whatever the reference says."""
     found = judge(policy, loss_of("sft"), Examples(ROWS))
     sums = [[float(by_hand.token_logprobs(policy, row.prompt, y).sum()) for y in row.responses] for row in ROWS]
-    assert found.losses == pytest.approx([-w for w, _ in sums], abs=1e-4)
+    mean = sum(len(row.responses[0]) for row in ROWS) / len(ROWS)
+    assert found.losses == pytest.approx([-w / mean for w, _ in sums], abs=1e-4)
     assert found.own_wins == [1.0 if w > r else 0.0 for w, r in sums]
 
 
@@ -93,7 +94,8 @@ def test_single_responses_have_losses_and_no_verdict(policy, examples, tiny_mode
         gain = 0.2 * (expected[i][i % 2] - z) * (1 if label else -1)
         assert loss == pytest.approx(1 - 1 / (1 + math.exp(-gain)), abs=1e-4)
     assert found.own_wins is None
-    assert found.log_ratios is None
+    for i, (ratio,) in enumerate(found.log_ratios):
+        assert ratio == pytest.approx(expected[i][i % 2], abs=1e-4)
 
 
 def test_a_loss_of_all_pairs_at_once_has_the_margins_verdict(policy, examples, tiny_model, monkeypatch):

@@ -79,7 +79,7 @@ def test_a_certain_token_is_unlearned_through_the_head(lead: float, dtype: torch
 
 def test_unlikelihood_pushes_a_certain_rejected_token() -> None:
     rejected = torch.tensor([0.0, -2.0, 1e-7], requires_grad=True)
-    loss = unlikelihood(torch.tensor([-3.0]), rejected, torch.tensor([3]), alpha=1.0)
+    loss = unlikelihood(torch.tensor([-3.0]), rejected, torch.tensor([3]), torch.tensor(2.0), alpha=1.0)
     loss.sum().backward()
     assert rejected.grad is not None
     assert loss.isfinite().all()

@@ -13,6 +13,7 @@ from pairtune.data.pack import Tokens
 from pairtune.engine import naive
 from pairtune.engine.hidden import use_padded
 from pairtune.errors import InputError
+from pairtune.objectives.mixture import loss_of
 from pairtune.training.first_loss import check_first_loss, measured_rounding
 
 Pairs = Callable[..., list[Tokens]]
@@ -98,12 +99,15 @@ def test_a_reference_that_leans_to_one_side_is_caught(
         check_first_loss(model, rows, [values + lean for values in reference])
 
 
-def test_the_line_tells_size_and_rounding(
-    tiny_model: Any, token_pairs: Pairs, reference_of: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("dpo", "ln 2"), ("cdpo", "ln 2"), ("ipo", "25"), ("hinge", "1"), ("kto", ""), ("simpo", ""), ("dpo+0.2*sft", "")],
+)
+def test_the_first_loss_is_told_where_it_follows(
+    name: str, first: str, tiny_model: Any, token_pairs: Pairs, reference_of: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, rows = tiny_model(), token_pairs(3)
-    check_first_loss(model, rows, reference_of(model, rows))
-    said = capsys.readouterr().err
-    assert "the untouched policy differs by" in said
-    assert "(rounding: " in said
-    assert said.rstrip().endswith("so the first DPO loss is ln 2")
+    model, rows = tiny_model(), token_pairs(4)
+    check_first_loss(model, rows, reference_of(model, rows), loss_of(name))
+    said = capsys.readouterr().err.strip()
+    assert "nats per token (rounding: " in said
+    assert said.endswith(f"{f'), so the first loss is {first}' if first else ')'}")

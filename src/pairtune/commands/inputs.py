@@ -15,16 +15,9 @@ from pairtune.errors import InputError
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
-from pairtune.progress import say
+from pairtune.progress import counted, say
 from pairtune.settings import EvaluateRun, RewardRun, Run, TuneRun
 from pairtune.training.preflight import check_rows, say_truncation
-
-
-def given(value: str, name: str) -> str:
-    """The value of a setting that has no default. Raises InputError if there is none."""
-    if not value:
-        raise InputError(f"{name} is missing; give --{name.replace('_', '-')}")
-    return value
 
 
 def load(settings: Any) -> PreTrainedModel:
@@ -47,7 +40,7 @@ def load_reward_model(settings: Run, folder: str, tokenizer: Tokenizer) -> Scala
 
 def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:
     """The pairs, with what is to be said of them, and the model's tokenizer."""
-    data = read_pairs(given(settings.data, "data"))
+    data = read_pairs(settings.data)
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     for finding in (*check_skipped(data.skipped), *check_pairs(data.rows)):
         say(f"data: {finding.message}")
@@ -63,8 +56,15 @@ def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequen
     for part in encoded:
         say_truncation(part)
     train_rows, held_rows = (part.rows for part in encoded)
-    check_rows(train_rows, held_rows, tokenizer, end_id=tokenizer.eos_token_id, bos_id=tokenizer.bos_token_id)
-    say(f"data: {len(train_rows)} training and {len(held_rows)} held-out pairs")
+    check_rows(
+        train_rows,
+        held_rows,
+        tokenizer,
+        end_id=tokenizer.eos_token_id,
+        bos_id=tokenizer.bos_token_id,
+        say_longer=False,
+    )
+    say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
     return train_rows, held_rows, tokenizer
 
 
@@ -77,7 +77,7 @@ def heldout_size(heldout: float) -> int | float:
 
 def read_prompt_ids(source: str, max_tokens: int, tokenizer: Tokenizer) -> list[list[int]]:
     """The prompts of a source as token ids, of long ones the last `max_tokens`."""
-    data = read_prompts(given(source, "data"))
+    data = read_prompts(source)
     say_skipped(data.skipped)
     return [encode_prompt(row.prompt, tokenizer)[-max_tokens:] for row in data.rows]
 

@@ -29,6 +29,7 @@ from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
 from pairtune.engine.version import engine_version
 from pairtune.models.load import weights_hash
+from pairtune.progress import counted
 
 # Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
 TOKENS_PER_SHELF = 1 << 20
@@ -86,8 +87,8 @@ def reference_logprobs(
     hits = len(rows) - int(missing.sum())
     cost = _recorded(shelves, found[places[~missing, 0], 0], lengths[~missing])
     if hits:
-        some = f"{hits} of {len(rows)}" if hits < len(rows) else f"{hits}"
-        say(f"reference: {some} rows from the cache")
+        some = f"{hits:,} of {counted(len(rows), 'row')}" if hits < len(rows) else counted(hits, "row")
+        say(f"reference: {some} from the cache")
         progress(hits)
     for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
         computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens

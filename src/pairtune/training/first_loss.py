@@ -3,6 +3,7 @@
 How large rounding is here is measured, not assumed: the same few rows, by the same model, computed in other ways.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from pairtune.engine import naive
 from pairtune.engine.cost import uncounted
 from pairtune.engine.logprob import token_logprobs
 from pairtune.errors import InputError
-from pairtune.progress import say
+from pairtune.objectives.mixture import Loss
+from pairtune.progress import say, significant
 
 # Rows that are compared with the reference, and rows of them on which rounding is measured.
 COMPARED_ROWS, MEASURED_ROWS = 8, 4
@@ -41,11 +43,14 @@ class Distance:
 
 @uncounted()
 @torch.no_grad()
-def check_first_loss(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> float:
+def check_first_loss(
+    model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], loss: Loss | None = None
+) -> float:
     """Mean |log-ratio| of an untouched policy, in nats per token: within measured rounding, and leaning to no side.
 
-    Rounding goes up and down, so the mean log-ratio has to lie within one such rounding, its size within three. Raises
-    InputError if the reference's log-probabilities are not this model's.
+    Rounding goes up and down, so the mean log-ratio has to lie within one such rounding, its size within three. The
+    first value of `loss` is said where it follows. Raises InputError if the reference's log-probabilities are not this
+    model's.
     """
     count = min(COMPARED_ROWS, len(rows))
     chosen = [i * (len(rows) - 1) // max(1, count - 1) for i in range(count)]
@@ -56,11 +61,19 @@ def check_first_loss(model: PreTrainedModel, rows: Sequence[Tokens], reference: 
             f"the reference's log-probabilities are not the policy's at the start ({found.size:.2g} nats per token, "
             f"{found.lean:+.2g} on average, where rounding is {rounding:.2g}); the policy must start from the reference"
         )
-    say(
-        f"reference: the untouched policy differs by {found.size:.2g} nats per token (rounding: {rounding:.2g}), so "
-        "the first DPO loss is ln 2"
-    )
+    first = first_loss(loss) if loss else ""
+    follows = f", so the first loss is {first}" if first else ""
+    size = f"{found.size:.2g} nats per token (rounding: {rounding:.2g})"
+    say(f"reference: the untouched policy differs by {size}{follows}")
     return found.size
+
+
+def first_loss(loss: Loss) -> str:
+    """What an objective on log-ratios alone is while they are all 0, in words; empty for a sum and for any other."""
+    if len(loss.terms) > 1 or not {"chosen_logratio_B", "rejected_logratio_B"}.issuperset(loss.arguments):
+        return ""
+    value = float(loss({name: torch.zeros(1, dtype=torch.float64) for name in loss.arguments}))
+    return "ln 2" if math.isclose(value, math.log(2)) else significant(value)
 
 
 @torch.no_grad()

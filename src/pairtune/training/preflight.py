@@ -18,7 +18,7 @@ from pairtune.engine.fusion import describe
 from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import plain_head, token_logprobs
 from pairtune.errors import InputError
-from pairtune.progress import say
+from pairtune.progress import counted, say
 
 # Mean |difference| per response token, in nats, up to which two ways of computing the same number are the same.
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
@@ -88,11 +88,18 @@ def check_engine(
 
 
 def check_rows(
-    train: Sequence[Tokens], heldout: Sequence[Tokens], tokenizer: object, *, end_id: int, bos_id: int | None
+    train: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    tokenizer: object,
+    *,
+    end_id: int,
+    bos_id: int | None,
+    say_longer: bool = True,
 ) -> None:
     """One BOS at most, an end of text on the responses, both responses different, no prompt on both sides.
 
-    Raises InputError for a fault; says the boundary's tokens and the share of pairs in which the longer one wins.
+    Raises InputError for a fault; says the boundary's tokens and, unless the check of the texts has said it already,
+    the share of pairs in which the longer one wins.
     """
     held = {_prompt_hash(row) for row in heldout}
     double, same, shared, unended, longer = [], [], set(), 0, 0.0
@@ -107,16 +114,25 @@ def check_rows(
         longer += 0.5 if first == second else float(first > second)
     if double:
         raise InputError(
-            f"{len(double)} prompts begin with two beginning-of-text tokens (first: training pair {double[0] + 1})"
+            f"{counted(len(double), 'prompt')} {'begins' if len(double) == 1 else 'begin'} with two beginning-of-text "
+            f"tokens (first: training pair {double[0] + 1})"
         )
     if same:
-        raise InputError(f"{len(same)} pairs have two equal responses (the first is training pair {same[0] + 1})")
+        have = "has" if len(same) == 1 else "have"
+        raise InputError(
+            f"{counted(len(same), 'pair')} {have} two equal responses (the first is training pair {same[0] + 1})"
+        )
     if shared:
-        raise InputError(f"{len(shared)} prompts are in the training and in the held-out pairs; split by prompt")
+        are = "is" if len(shared) == 1 else "are"
+        raise InputError(
+            f"{counted(len(shared), 'prompt')} {are} in the training and in the held-out pairs; split by prompt"
+        )
     if unended:
-        say(f"data: {unended} responses have no end-of-text token (cut by truncation or by the length limit)")
-    if len(train[0].responses) == 2:
-        say(f"data: the longer response is the chosen one in {longer / len(train):.1%} of {len(train)} pairs")
+        have = "has" if unended == 1 else "have"
+        say(f"data: {counted(unended, 'response')} {have} no end-of-text token (cut by truncation or the length limit)")
+    if say_longer and len(train[0].responses) == 2:
+        share = longer / len(train)
+        say(f"data: the longer response is the chosen one in {share:.1%} of {counted(len(train), 'pair')}")
     decode = getattr(tokenizer, "decode", repr)
     row = train[0]
     say(f"data: boundary of the first row: {decode(row.prompt[-4:])!r} | {decode(row.responses[0][:4])!r} ... "
@@ -130,14 +146,26 @@ def _prompt_hash(row: Tokens) -> bytes:
 
 def say_truncation(encoded: Encoded) -> None:
     """How many rows tokenising shortened, cut or left out, and which: nothing is truncated in silence."""
-    for rows, what in (
-        (encoded.shortened, "prompts lost their beginning to --max-tokens"),
-        (encoded.cut, "rows have a response that lost its end to --max-tokens"),
-        (encoded.dropped, "pairs were left out: their responses are the same once tokenised"),
+    for rows, one, many in (
+        (
+            encoded.shortened,
+            "prompt lost its beginning to --max-tokens",
+            "prompts lost their beginning to --max-tokens",
+        ),
+        (
+            encoded.cut,
+            "row has a response that lost its end to --max-tokens",
+            "rows have a response that lost its end to --max-tokens",
+        ),
+        (
+            encoded.dropped,
+            "pair was left out: its responses are the same once tokenised",
+            "pairs were left out: their responses are the same once tokenised",
+        ),
     ):
         if rows:
             shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
-            say(f"data: {len(rows)} {what} (rows {shown})")
+            say(f"data: {counted(len(rows), one, many)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
 
 
 def _together(model: PreTrainedModel, rows: Sequence[Tokens], device: torch.device) -> list[Tensor]:
