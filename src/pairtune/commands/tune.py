@@ -24,8 +24,9 @@ from pairtune.objectives.mixture import Loss
 from pairtune.progress import counted, say, significant, task
 from pairtune.settings import TuneRun
 from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
+from pairtune.training.preflight import check_engine, check_rows, say_truncation
 
 
 def run(settings: TuneRun) -> Path:
