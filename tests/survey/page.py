@@ -1,0 +1,109 @@
+"""The survey's findings as a table on the terminal, and as docs/architectures.md."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+import transformers
+
+from tests.survey.judge import REFUSED, RIGHT, TRACEBACK, WRONG, Finding, Outcome
+
+WORST = (TRACEBACK, WRONG, REFUSED)
+
+
+def verdict(finding: Finding) -> str:
+    """packed, padded, refused, WRONG or TRACEBACK: the worst of all uses in all dtypes."""
+    words = {outcome.word for uses in finding.uses.values() for outcome in uses.values()}
+    for word in WORST:
+        if word in words:
+            return word
+    return "padded" if "padded" in finding.path.values() else "packed"
+
+
+def faults(findings: Sequence[Finding]) -> int:
+    """How many configurations are silently wrong or end in a traceback."""
+    return sum(verdict(finding) in (WRONG, TRACEBACK) for finding in findings)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Counts in one line, the share of those right among configurations that transformers itself computes."""
+    counts = Counter(map(verdict, findings))
+    possible = [finding for finding in findings if not finding.absent]
+    right = sum(verdict(finding) in ("packed", "padded") for finding in possible)
+    words = ", ".join(f"{counts[word]} {word}" for word in ("packed", "padded", REFUSED, WRONG, TRACEBACK))
+    return (
+        f"{len(findings)} configurations of {len({finding.architecture for finding in findings})} architectures: "
+        f"{words}; right {right} of the {len(possible)} that are causal language models ({right / len(possible):.1%})"
+        if possible
+        else f"{len(findings)} configurations: {words}"
+    )
+
+
+def line(finding: Finding) -> str:
+    """One configuration on the terminal."""
+    told = "; ".join(_details(finding))
+    return f"{verdict(finding):10} {finding.title:44} {finding.seconds:5.0f} s  {told}".rstrip()
+
+
+def page(findings: Sequence[Finding]) -> str:
+    """The document."""
+    rows = "\n".join(
+        f"| `{finding.architecture}` | {finding.name or 'as published'} | {_cell(finding)} | {_told(finding)} |"
+        for finding in findings
+    )
+    return PAGE.format(
+        transformers=transformers.__version__,
+        torch=torch.__version__.split("+")[0],
+        summary=summary(findings),
+        rows=rows,
+    )
+
+
+def _cell(finding: Finding) -> str:
+    word = verdict(finding)
+    paths = set(finding.path.values())
+    return "packed in float32, padded in bfloat16" if word == "padded" and len(paths) > 1 else word
+
+
+def _told(finding: Finding) -> str:
+    return "; ".join(_details(finding)).replace("|", "\\|").replace("\n", " ")
+
+
+def _details(finding: Finding) -> list[str]:
+    """Why a configuration is refused, and what is wrong with it: each line with the uses that it was said of."""
+    told: dict[str, list[str]] = {}
+    for dtype, uses in finding.uses.items():
+        for use, outcome in uses.items():
+            if outcome.word != RIGHT:
+                told.setdefault(_words(finding, outcome), []).append(f"{use} in {dtype}")
+    whole = sum(len(uses) for uses in finding.uses.values())
+    return [text if len(where) == whole else f"{', '.join(where)}: {text}" for text, where in told.items()]
+
+
+def _words(finding: Finding, outcome: Outcome) -> str:
+    if outcome.word == WRONG:
+        if finding.absent:
+            return f"WRONG: answers, where {finding.absent}"
+        return f"WRONG by {outcome.error:.2g} ({outcome.allowed:.2g} allowed)"
+    return outcome.line if outcome.word == REFUSED else f"{outcome.word}: {outcome.line}"
+
+
+PAGE = """# Architectures
+
+What pairtune makes of every causal language model in transformers {transformers} (torch {torch}), held against plain
+transformers, one sequence at a time without padding: log-probabilities of two responses to one prompt with rows of
+different lengths, their gradients with respect to every parameter, rewards of a scalar head, sampling at temperature 1
+(the log-probabilities that it says the tokens were drawn with), greedy decoding side by side, and a short
+`pairtune tune`; each in float32 and in bfloat16. Models are tiny and random; rows are longer than their windows,
+chunks and original positions. bfloat16 is held to the float32 values of the same weights, within what plain bfloat16
+transformers itself differs by. Written by `python -m tests.survey`.
+
+*packed*: prompts are shared and rows lie end to end. *padded*: the model's own forward on one padded row a response,
+right and slower. *refused*: one line says why, before anything is computed.
+
+{summary}.
+
+| architecture | configuration | path | why |
+|---|---|---|---|
+{rows}
+"""
