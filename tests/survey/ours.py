@@ -73,6 +73,7 @@ class Answer:
 
 def answers(folder: Path, prompts: Sequence[str], *, dtype: str, temperature: float, scratch: Path) -> list[Answer]:
     """`pairtune generate` on a file of prompts, answered side by side."""
+    scratch.mkdir()
     data = scratch / "prompts.jsonl"
     data.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
     with recorded(generate, "sample") as calls:
@@ -103,6 +104,7 @@ class Tuned:
 
 def tuned(folder: Path, pairs: Sequence[dict[str, str]], *, dtype: str, scratch: Path, **settings: Any) -> Tuned:
     """`pairtune tune` on a file of pairs."""
+    scratch.mkdir()
     data, out = scratch / "pairs.jsonl", scratch / "tuned"
     data.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     with recorded(tune, "train_preference") as calls:

@@ -83,7 +83,7 @@ def _details(finding: Finding) -> list[str]:
 def _words(finding: Finding, outcome: Outcome) -> str:
     if outcome.word == WRONG:
         if finding.absent:
-            return f"WRONG: answers, where {finding.absent}"
+            return f"WRONG: it goes on, though {finding.absent}"
         return f"WRONG by {outcome.error:.2g} ({outcome.allowed:.2g} allowed)"
     return outcome.line if outcome.word == REFUSED else f"{outcome.word}: {outcome.line}"
 
