@@ -101,7 +101,7 @@ class Truth:
                 error = max(error, float(errors(answer, right).max()))
                 if dtype != "float32":
                     plainly = logits_of(self.models[dtype], answer.prompt, answer.tokens)
-                    noise = max(noise, float((_log_softmax(plainly) - _log_softmax(right)).abs().max()))
+                    noise = max(noise, float((_asked(plainly, answer) - _asked(right, answer)).abs().max()))
             found.append((error, allowed + 3 * noise))
             if error <= found[-1][1]:
                 return found[-1]
@@ -150,7 +150,7 @@ def _rewards(model: PreTrainedModel, weight_E: Tensor, bias: Tensor) -> Tensor:
 
 
 def _drawn_errors(answer: ours.Answer, right: Tensor) -> Tensor:
-    return (torch.tensor(answer.logprobs) - _picked(_log_softmax(right), answer)).abs()
+    return (torch.tensor(answer.logprobs) - _picked(torch.log_softmax(right, -1), answer)).abs()
 
 
 def _gaps(answer: ours.Answer, right: Tensor) -> Tensor:
@@ -161,15 +161,17 @@ def _picked(values: Tensor, answer: ours.Answer) -> Tensor:
     return values[range(len(answer.tokens)), list(answer.tokens)]
 
 
+def _asked(logits: Tensor, answer: ours.Answer) -> Tensor:
+    """The log-probabilities that an answer was made by: its own tokens', and each step's largest."""
+    logprobs = torch.log_softmax(logits, -1)
+    return torch.stack([_picked(logprobs, answer), logprobs.max(-1).values])
+
+
 def _gradient_error(found: dict[str, Tensor], right: dict[str, Tensor]) -> float:
     zero = torch.zeros(())
     names = found.keys() | right.keys()
     wrong = sum(float((found.get(name, zero) - right.get(name, zero)).pow(2).sum()) for name in names)
     return (wrong / sum(float(gradient.pow(2).sum()) for gradient in right.values())) ** 0.5
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    return torch.log_softmax(logits, -1)
 
 
 def _spread(differences: Tensor) -> float:

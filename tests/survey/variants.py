@@ -66,6 +66,7 @@ OVERRIDES: dict[str, Fields] = {
     "inkling2_text": {"unpadded_vocab_size": 272},
     "inkling2_loop_text": {"unpadded_vocab_size": 272},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"num_hidden_layers": 3, "num_dense_layers": 1, "layer_types": ["conv", "full_attention", "conv"]},
     "longcat_flash": _LATENT,
     "mamba2": {"num_heads": 8, "head_dim": 16},
