@@ -17,6 +17,7 @@ from pairtune.engine.cost import Cost
 from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.errors import InputError
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates
 from pairtune.models.heads import ScalarModel, load_scalar_model
@@ -101,6 +102,17 @@ class Context:
         self._on_its_path(model.body)
         return model
 
+    def load_judge(self) -> ScalarModel:
+        """The reward model that no arm is trained on: the run's own, or somebody else's."""
+        if not self.settings.judge:
+            return self.load_scalar("judge")
+        trust = self.settings.trust_remote_code
+        model, tokenizer = load_scalar_model(self.settings.judge, self.machine, trust_remote_code=trust)
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise InputError("judge: its tokenizer is not the policy's; give a reward model with the same one")
+        check_engine(model.body, self.pairs.heldout, quiet=True)
+        return model
+
     def _on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
         """The first model of a run is checked against the oracle; the others have its architecture and its path."""
         if self.padded is None and self.stages.finished("pairs"):
@@ -127,7 +139,7 @@ class Context:
                 return [float(score) for score in scorer(texts)]
 
             return by_gold
-        model = self.load_scalar("judge")
+        model = self.load_judge()
 
         def by_judge(answers: Sequence[Answer]) -> list[float]:
             return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]

@@ -34,6 +34,8 @@ def open_run(settings: CompareRun) -> Path:
     """The run's folder, with plan.yaml in it. Raises InputError if it holds another plan or something else."""
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
+    if settings.judge and settings.data == "reviews":
+        raise InputError("judge: the built-in task has its gold scorer; give --judge with a file of pairs")
     out = Path(settings.out or f"runs/{settings.preset}")
     plan = to_mapping(settings)
     if out.exists() and not out.is_dir():
