@@ -17,7 +17,7 @@ from pairtune.errors import InputError
 from tests.survey import ours
 from tests.survey.configs import Case
 from tests.survey.material import PAIRS, PROMPTS, ROWS, tokenizer
-from tests.survey.truth import BETA, CLIP, COLD, DTYPES, EPOCHS, HELDOUT, RATE, Truth
+from tests.survey.truth import BETA, CLIP, COLD, DTYPES, EPOCHS, HELDOUT, RATE, Truth, first_line
 from tests.survey.weights import random_model
 
 RIGHT, REFUSED, WRONG, TRACEBACK = "right", "refused", "WRONG", "TRACEBACK"
@@ -43,7 +43,7 @@ class Finding:
     name: str
     path: dict[str, str] = field(default_factory=dict)  # of each dtype
     uses: dict[str, dict[str, Outcome]] = field(default_factory=dict)  # of each dtype
-    absent: str = ""  # why transformers itself has no causal language model here
+    absent: dict[str, str] = field(default_factory=dict)  # of a dtype, why plain transformers has no right value
     signal: float = 0.0  # how far another response in view would move a log-probability, in nats (RMS)
     noise: float = 0.0  # how far bfloat16 moves it in plain transformers
     seconds: float = 0.0
@@ -72,14 +72,14 @@ def survey(case: Case, *, dtypes: Sequence[str] = DTYPES, uses: Sequence[str] = 
             truth = Truth(folder, dtypes)
             finding.absent, finding.signal, finding.noise = truth.absent, truth.signal, truth.noise
         except Exception as error:
-            finding.absent = f"plain transformers fails: {_first_line(error)}"
+            finding.absent = dict.fromkeys(dtypes, f"plain transformers fails: {first_line(error)}")
             _save_what_there_is(case, folder)
         for dtype in dtypes:
             place = Path(scratch) / dtype
             place.mkdir()
             attempt = Attempt(finding, folder, dtype, place)
             for use in uses:
-                attempt(use, None if finding.absent else truth)
+                attempt(use, None if dtype in finding.absent else truth)
     finding.seconds = round(time.monotonic() - began, 1)
     return finding
 
@@ -106,7 +106,7 @@ class Attempt:
             error, allowed = getattr(truth, hold)(made, self.dtype) if truth else (float("inf"), 0.0)
             outcome = Outcome(RIGHT if error <= allowed else WRONG, error, allowed)
         except InputError as refusal:
-            outcome = Outcome(REFUSED, line=str(refusal))
+            outcome = Outcome(REFUSED, line=str(refusal).replace(str(self.folder), "MODEL"))
         except Exception as problem:
             outcome = Outcome(TRACEBACK, line=_where(problem))
         self.finding.uses.setdefault(self.dtype, {})[use] = outcome
@@ -152,11 +152,6 @@ def _save_what_there_is(case: Case, folder: Path) -> None:
         (folder / "config.json").write_text(f'{{"model_type": "{case.architecture}"}}', encoding="utf-8")
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
-
-
 def _where(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{_first_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
+    return f"{first_line(error)} ({Path(frame.filename).name}:{frame.lineno})"

@@ -22,10 +22,18 @@ class Row:
 
 def forward(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
     """The logits after each token of one sequence: [L, V]."""
+    _begin_anew(model)
     logits = model(input_ids=torch.tensor([list(ids)]), **_without_cache(model)).logits
     if logits.shape[:2] != (1, len(ids)):
         raise ValueError(f"{tuple(logits.shape)} logits for {len(ids)} tokens")
     return logits[0]
+
+
+def _begin_anew(model: PreTrainedModel) -> None:
+    """Dynamically scaled rotary frequencies remember the longest row that they saw, until they see a short one."""
+    if "dynamic" in str(getattr(model.config.get_text_config(), "rope_parameters", "")):
+        with torch.no_grad():
+            model(input_ids=torch.tensor([[3]]), **_without_cache(model))
 
 
 def _without_cache(model: PreTrainedModel) -> dict[str, bool]:
@@ -58,6 +66,7 @@ def last_hidden(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
     """What the model's body gives after the last token, which a scalar head reads: [E]."""
     body = model.base_model
     if body is not model:
+        _begin_anew(model)
         output = body(input_ids=torch.tensor([list(ids)]), **_without_cache(body))
         return output[0][0, -1]
     seen: list[Tensor] = []
@@ -87,6 +96,7 @@ def next_logits(model: PreTrainedModel, prompt: Sequence[int], answer: Sequence[
 
 def cached_logits(model: PreTrainedModel, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
     """The same with transformers' own cache, which for some rotary embeddings remembers keys of a shorter row."""
+    _begin_anew(model)
     ids, rows, cache = list(prompt), [], None
     with torch.no_grad():
         for token in answer:

@@ -27,22 +27,32 @@ BETA, RATE, CLIP, EPOCHS, HELDOUT = 0.5, 2e-3, 1.0, 2, 2.0
 
 
 class Truth:
-    """The right values of one folder, in every dtype. `absent` says why there are none."""
+    """The right values of one folder. `absent` says of a dtype why plain transformers has none."""
 
     def __init__(self, folder: Path, dtypes: Sequence[str] = DTYPES) -> None:
         self.folder = folder
-        self.models = {dtype: load(folder, dtype) for dtype in ("float32", *dtypes)}
-        self.model = self.models["float32"]
-        self.absent = "" if plain.is_causal(self.model, ROWS[-1].prompt) else "its tokens see the tokens after them"
+        self.absent: dict[str, str] = {}
+        self.models: dict[str, PreTrainedModel] = {}
+        self.logprobs: dict[str, Tensor] = {}
+        self.gradients: dict[str, dict[str, Tensor]] = {}
         self.signal = self.noise = 0.0
-        if self.absent:
+        for dtype in ("float32", *(dtype for dtype in dtypes if dtype != "float32")):
+            try:
+                self.models[dtype] = load(folder, dtype)
+                if not plain.is_causal(self.models[dtype], ROWS[-1].prompt):
+                    raise ValueError("a token's logits depend on the tokens after it")
+                with torch.no_grad():
+                    self.logprobs[dtype] = _all_logprobs(self.models[dtype])
+            except Exception as error:
+                self.absent[dtype] = f"plain transformers fails: {first_line(error)}"
+        if "float32" in self.absent:
+            self.absent = dict.fromkeys(dtypes, self.absent["float32"])
             return
+        self.model = self.models["float32"]
         with torch.no_grad():
-            self.logprobs = {dtype: _all_logprobs(model) for dtype, model in self.models.items()}
             leaks = [plain.contaminated(self.model, row) - _second(self.model, row) for row in ROWS]
         self.signal = _rms(torch.cat(leaks))
         self.noise = max(_rms(each - self.logprobs["float32"]) for each in self.logprobs.values())
-        self.gradients: dict[str, dict[str, Tensor]] = {}
 
     def hold_logprobs(self, model: PreTrainedModel, dtype: str) -> tuple[float, float]:
         """Of the log-probabilities of all rows together and of each alone: typical plus largest, in nats."""
@@ -127,6 +137,12 @@ class Truth:
         plain.tune(model, tuned.rows, beta=BETA, rates=tuned.rates, clip=CLIP)
         with torch.no_grad():
             return plain.margins(model.float(), tuned.rows)
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
 
 
 def load(folder: Path, dtype: str) -> PreTrainedModel:
