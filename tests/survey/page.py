@@ -71,13 +71,26 @@ def _told(finding: Finding) -> str:
 
 def _details(finding: Finding) -> list[str]:
     """Why a configuration is refused, and what is wrong with it: each line with the uses that it was said of."""
-    told: dict[str, list[str]] = {}
+    told: dict[str, dict[str, list[str]]] = {}
     for dtype, uses in finding.uses.items():
         for use, outcome in uses.items():
             if outcome.word != RIGHT:
-                told.setdefault(_words(finding.absent.get(dtype, ""), outcome), []).append(f"{use} in {dtype}")
-    whole = sum(len(uses) for uses in finding.uses.values())
-    return [text if len(where) == whole else f"{', '.join(where)}: {text}" for text, where in told.items()]
+                text = _words(finding.absent.get(dtype, ""), outcome)
+                told.setdefault(text, {}).setdefault(dtype, []).append(use)
+    return [_where(finding, where) + text for text, where in told.items()]
+
+
+def _where(finding: Finding, where: dict[str, list[str]]) -> str:
+    """The uses and dtypes that a line is about; nothing if it is about all of them."""
+    if all(where.get(dtype) == list(uses) for dtype, uses in finding.uses.items()):
+        return ""
+    if len(where) == len(finding.uses) and len({*map(tuple, where.values())}) == 1:
+        return f"{', '.join(next(iter(where.values())))}: "
+    parts = []
+    for dtype, uses in where.items():
+        every = uses == list(finding.uses[dtype])
+        parts.append(dtype if every else f"{', '.join(uses)} in {dtype}")
+    return f"{'; '.join(parts)}: "
 
 
 def _words(absent: str, outcome: Outcome) -> str:

@@ -130,7 +130,7 @@ def _linear(weight_1E: Tensor, bias: Tensor | None, like: nn.Module) -> nn.Linea
 @torch.no_grad()
 def _check(model: PreTrainedModel, body: PreTrainedModel, score: nn.Linear) -> None:
     """Raises NoClassifierError if transformers' reward is another than the head's number at the last token."""
-    training, ids_BL = model.training, torch.tensor([[3, 5, 4, 7, 6]], device=body.device)
+    training, ids_BL = body.training, torch.tensor([[3, 5, 4, 7, 6]], device=body.device)
     model.eval()
     try:
         theirs = model(input_ids=ids_BL).logits.float()
@@ -138,7 +138,7 @@ def _check(model: PreTrainedModel, body: PreTrainedModel, score: nn.Linear) -> N
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise NoClassifierError(f"{type(model).__name__} does not run on plain text ({reason(error)})") from error
     finally:
-        model.train(training)
+        body.base_model.train(training)  # the one body of both
     if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=0.02, atol=0.02):
         raise NoClassifierError(f"{type(model).__name__} reads its score elsewhere than at the last token's state")
 
