@@ -9,15 +9,16 @@ import transformers
 from tests.survey.judge import REFUSED, RIGHT, TRACEBACK, WRONG, Finding, Outcome
 
 WORST = (TRACEBACK, WRONG, REFUSED)
+SLOWEST = ("alone", "padded", "packed")
 
 
 def verdict(finding: Finding) -> str:
-    """packed, padded, refused, WRONG or TRACEBACK: the worst of all uses in all dtypes."""
+    """The worst word of all uses, or the slowest path of all dtypes."""
     words = {outcome.word for uses in finding.uses.values() for outcome in uses.values()}
     for word in WORST:
         if word in words:
             return word
-    return "padded" if "padded" in finding.path.values() else "packed"
+    return next(path for path in SLOWEST if path in finding.path.values())
 
 
 def faults(findings: Sequence[Finding]) -> int:
@@ -29,8 +30,8 @@ def summary(findings: Sequence[Finding]) -> str:
     """Counts in one line, the share of those right among configurations that transformers itself computes."""
     counts = Counter(map(verdict, findings))
     possible = [finding for finding in findings if "float32" not in finding.absent]
-    right = sum(verdict(finding) in ("packed", "padded") for finding in possible)
-    words = ", ".join(f"{counts[word]} {word}" for word in ("packed", "padded", REFUSED, WRONG, TRACEBACK))
+    right = sum(verdict(finding) in SLOWEST for finding in possible)
+    words = ", ".join(f"{counts[word]} {word}" for word in (*SLOWEST[::-1], REFUSED, WRONG, TRACEBACK))
     return (
         f"{len(findings)} configurations of {len({finding.architecture for finding in findings})} architectures: "
         f"{words}; right {right} of the {len(possible)} that are causal language models ({right / len(possible):.1%})"
@@ -60,9 +61,10 @@ def page(findings: Sequence[Finding]) -> str:
 
 
 def _cell(finding: Finding) -> str:
-    word = verdict(finding)
-    paths = set(finding.path.values())
-    return "packed in float32, padded in bfloat16" if word == "padded" and len(paths) > 1 else word
+    word, paths = verdict(finding), finding.path
+    if word in SLOWEST and len(set(paths.values())) > 1:
+        return ", ".join(f"{path} in {dtype}" for dtype, path in paths.items())
+    return word
 
 
 def _told(finding: Finding) -> str:
@@ -112,7 +114,8 @@ chunks and original positions. bfloat16 is held to the float32 values of the sam
 transformers itself differs by. Written by `python -m tests.survey`.
 
 *packed*: prompts are shared and rows lie end to end. *padded*: the model's own forward on one padded row a response,
-right and slower. *refused*: one line says why, before anything is computed.
+right and slower. *alone*: its own forward on one row at a time, slower still. *refused*: one line says why, before
+anything is computed.
 
 {summary}.
 
