@@ -108,7 +108,7 @@ def test_a_sum_needs_what_its_parts_need() -> None:
     assert loss.whole_step
     assert not loss.takes_labels
     assert set(loss.arguments) == {
-        *("chosen_logprob_B", "chosen_logratio_N", "rejected_logratio_N"),
+        *("chosen_logprob_B", "mean_length", "chosen_logratio_N", "rejected_logratio_N"),
         *("logratio_B", "label_B", "kl_baseline"),
     }
     assert not loss_of("sft+simpo").needs_reference

@@ -14,13 +14,13 @@ from transformers import PreTrainedModel
 import pairtune
 from pairtune.commands import generate, tune
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine.hidden import is_padded
 from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.path import paths_of
 from pairtune.engine.scalars import score_rewards
+from pairtune.engine.self_check import check_engine
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_model
 from pairtune.models.machine import choose_machine
-from pairtune.training.preflight import check_engine
 from tests.survey.plain import Row
 
 
@@ -32,8 +32,8 @@ def opened(folder: Path, rows: Sequence[Row], *, dtype: str) -> PreTrainedModel:
 
 
 def path_of(model: PreTrainedModel) -> str:
-    """The engine's path for this model: packed or padded."""
-    return "padded" if is_padded(model) else "packed"
+    """The engine's path for this model: packed, padded or alone."""
+    return str(paths_of(model).engine)
 
 
 def tokens(rows: Sequence[Row]) -> list[Tokens]:

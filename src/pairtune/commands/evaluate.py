@@ -3,12 +3,16 @@
 import json
 from typing import Any
 
+from rich.console import Console
+
+from pairtune.commands.figures import beside_chance, table
 from pairtune.commands.inputs import given, load, load_reward_model, read
-from pairtune.commands.results import of_pairs, result_file, write
+from pairtune.commands.results import of_pairs, result_file, say_next, write
 from pairtune.data.tokenize import encode_pairs
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
@@ -16,9 +20,9 @@ from pairtune.evaluation.statistics import estimate
 from pairtune.evaluation.watch import distinct_bigrams
 from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
-from pairtune.progress import say, task
+from pairtune.progress import counted, say, task
 from pairtune.settings import EvaluateRun
-from pairtune.training.preflight import check_engine, say_truncation
+from pairtune.training.preflight import say_truncation
 
 
 def run(settings: EvaluateRun) -> dict[str, Any]:
@@ -58,8 +62,11 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
         scores = score_rewards(judge, [answer.tokens for answer in answers])
         figures["reward_model_score"] = estimate([score[0] for score in scores])
     result = {name: figure.to_json() for name, figure in figures.items()}
-    text = json.dumps(result, indent=2)
+    Console().print(table(f"{settings.model} beside {settings.reference}, {counted(len(rows), 'pair')}", figures))
+    right = figures["heldout_accuracy"]
+    say(f"held-out accuracy: {right.mean:.1%}{beside_chance(right, 'pair')}")
     if out:
-        write(out, text + "\n")
-    print(text)
+        write(out, json.dumps(result, indent=2) + "\n")
+        say(f"figures: {out}")
+    say_next("compare", "--model", settings.reference, "--data", settings.data, why="which method does it best?")
     return result

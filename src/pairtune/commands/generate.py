@@ -40,7 +40,8 @@ def run(settings: GenerateRun) -> list[str]:
         rows = [{"prompt": prompt, "response": text} for prompt, text in zip(asked, texts, strict=True)]
         write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         say(f"answers: {out}")
-        return texts
-    for prompt, text in zip(asked, texts, strict=True):
-        print(printable(text if settings.prompt else f"{prompt}\n  -> {text}"))
+    else:
+        for prompt, text in zip(asked, texts, strict=True):
+            print(printable(text if settings.prompt else f"{prompt}\n  -> {text}"))
+    say(f"next: --seed {settings.seed + 1} draws other answers; a --temperature below 1 keeps to likelier ones")
     return texts

@@ -13,12 +13,15 @@ import csv
 import gzip
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
+from pairtune import hub
 from pairtune.data.formats import (
     Columns,
     MalformedError,
@@ -34,10 +37,11 @@ from pairtune.data.formats import (
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
 from pairtune.data.store import store_texts
 from pairtune.errors import InputError
+from pairtune.hints import near_path
+from pairtune.progress import counted
 
 KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
 _SUFFIX = re.compile(r"\.(?:(jsonl|json|csv)(?:\.gz)?|(parquet))\Z", re.IGNORECASE)
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?\Z", re.ASCII)
 
 
 class Record(NamedTuple):
@@ -124,7 +128,8 @@ def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, in
     rows = store_texts(kind, usable())
     if skipped and not rows:
         first = f"row {skipped[0].row}: {skipped[0].reason}"
-        raise InputError(f"{name}: none of the {len(skipped)} rows can be used ({first}); give another source")
+        none = "its one row cannot" if len(skipped) == 1 else f"none of the {len(skipped):,} rows can"
+        raise InputError(f"{name}: {none} be used ({first}); give another source")
     if not rows:
         raise InputError(f"{name}: there are no rows in it; give a source that has some")
     return Rows(rows, tuple(skipped))
@@ -146,8 +151,9 @@ def _local(source: str) -> Path | None:
         raise InputError(f"{shown} is not a kind of file that can be read; give {KNOWN}")
     if exists:
         return path
-    if _SUFFIX.search(source) or not _HUB_NAME.match(source):
-        raise InputError(f"{shown} does not exist; check the path (it is relative to the current folder)")
+    if _SUFFIX.search(source) or hub.is_path(source):
+        hint = near_path(path) or "; check the path (it is relative to the current folder)"
+        raise InputError(f"{shown} does not exist{hint}")
     return None
 
 
@@ -201,7 +207,7 @@ def _csv(file: BinaryIO, name: str) -> Iterator[Record]:
         for fields in reader:
             if fields and len(fields) != len(header):
                 raise InputError(
-                    f"{name} line {start}: {len(fields)} fields where the header has {len(header)}; "
+                    f"{name} line {start}: {counted(len(fields), 'field')} where the header has {len(header)}; "
                     "put quotes around text that holds commas or line breaks"
                 )
             if fields:
@@ -232,9 +238,13 @@ _READERS: dict[str, Reader] = {"jsonl": _json_lines, "json": _json, "csv": _csv,
 
 
 def _hub(source: str, name: str, split: str) -> Iterator[Record]:
+    reachable = hub.look(source, "dataset")
     datasets = import_module("datasets")  # slow to import
+    if not reachable and not (Path(datasets.config.HF_DATASETS_CACHE) / source.replace("/", "___")).is_dir():
+        raise hub.unreachable(source, "dataset")
     try:
-        rows = datasets.load_dataset(source, split=split)
+        with _no_bars():
+            rows = datasets.load_dataset(source, split=split)
     except Exception as error:  # no network, no such name, a closed door, no such split: all one here
         said = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise InputError(
@@ -243,6 +253,20 @@ def _hub(source: str, name: str, split: str) -> Iterator[Record]:
         ) from None
     for number, columns in enumerate(rows, 1):
         yield Record("row", number, columns)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """The bars of datasets off inside, and afterwards as they were."""
+    bars = sys.modules.get("datasets.utils")
+    if bars is None or bars.are_progress_bars_disabled():
+        yield
+        return
+    bars.disable_progress_bars()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bars()
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:

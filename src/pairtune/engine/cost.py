@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 
 # How often the resident memory is looked at, in seconds.
 MEMORY_EVERY = 0.05
+# Fields of a configuration; one that a model does not have (a state space has no heads) counts nothing.
+SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size")
 _BODY = "_pairtune_body_parameters"
 
 
@@ -107,12 +109,13 @@ def count_pass(model: PreTrainedModel, *, tokens: int, attended: int, predicted:
     if cost is None:
         return
     config = model.config.get_text_config()
-    size = config.hidden_size
     passes = 3 if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()) else 1
-    heads = config.num_attention_heads
-    attention = 4 * attended * config.num_hidden_layers * heads * (getattr(config, "head_dim", None) or size // heads)
+    layers, heads, size = (getattr(config, name, None) or 0 for name in SIZES)
+    width = heads * (getattr(config, "head_dim", None) or size // heads) if heads else 0
+    attention = 4 * attended * layers * width
+    head = 2 * predicted * size * config.vocab_size
     cost.tokens += tokens
-    cost.flops += passes * (2 * tokens * body_parameters(model) + attention + 2 * predicted * size * config.vocab_size)
+    cost.flops += passes * (2 * tokens * body_parameters(model) + attention + head)
 
 
 def body_parameters(model: PreTrainedModel) -> int:

@@ -5,8 +5,6 @@ the cache) and the token ids of prompt and response (an entry there). So another
 subset of the same pairs finds them again; an edited model or data set never does.
 """
 
-import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,22 +16,14 @@ from transformers import PreTrainedModel
 
 from pairtune.cache import cache_folder
 from pairtune.data.pack import Tokens, batches_by_length, batches_by_tokens, pack, row_lengths
+from pairtune.engine.content import ENGINE_VERSION, about, model_key
 from pairtune.engine.cost import Cost, measured
-from pairtune.engine.fusion import describe
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
-from pairtune.models.load import weights_hash
+from pairtune.progress import counted
 
-# Raise it whenever the engine's numbers change.
-ENGINE_VERSION = 3
 # Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
 TOKENS_PER_SHELF = 1 << 20
-
-# Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
-INDIFFERENT = {
-    *("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"),
-    *("bos_token_id", "eos_token_id", "pad_token_id"),
-}
 
 
 def compute_logprobs(
@@ -82,8 +72,8 @@ def reference_logprobs(
     hits = len(rows) - int(missing.sum())
     cost = _recorded(shelves, found[places[~missing, 0], 0], lengths[~missing])
     if hits:
-        some = f"{hits} of {len(rows)}" if hits < len(rows) else f"{hits}"
-        say(f"reference: {some} rows from the cache")
+        some = f"{hits:,} of {counted(len(rows), 'row')}" if hits < len(rows) else counted(hits, "row")
+        say(f"reference: {some} from the cache")
         progress(hits)
     for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
         computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens
@@ -97,18 +87,9 @@ def reference_logprobs(
         cost += spent
         tokens = int(lengths[[i for group in groups for i in group]].sum())
         shelves.append(
-            write_shelf(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=_about(model))
+            write_shelf(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=about(model))
         )
     return Kept(shelves, find(shelves, digests), places), cost
-
-
-def model_key(model: PreTrainedModel) -> str:
-    """SHA-256 over everything but the rows and the engine that the reference's numbers depend on."""
-    digest = hashlib.sha256(json.dumps([_about(model)["computes"], describe(model)]).encode())
-    digest.update(weights_hash(model).encode())
-    config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
 
 
 def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
@@ -122,13 +103,6 @@ def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
             f"{ENGINE_VERSION}; computing them again"
         )
     return folder
-
-
-def _about(model: PreTrainedModel) -> dict[str, str]:
-    """What a file says of the model that its values are of."""
-    parameter = next(model.parameters())
-    dtype = str(parameter.dtype).removeprefix("torch.")
-    return {"model": str(model.config.name_or_path), "computes": f"{dtype} on {parameter.device.type}"}
 
 
 def _passes(

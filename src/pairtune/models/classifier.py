@@ -21,6 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from pairtune.errors import InputError
+from pairtune.models.body import final_states
 from pairtune.models.load import Tokenizer, load_pretrained, reason, resolve, save_model
 from pairtune.models.machine import Machine
 
@@ -134,7 +135,7 @@ def _check(model: PreTrainedModel, body: PreTrainedModel, score: nn.Linear) -> N
     model.eval()
     try:
         theirs = model(input_ids=ids_BL).logits.float()
-        ours = score(body.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state[:, -1]).float()
+        ours = score(final_states(body, ids_BL)[:, -1]).float()
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise NoClassifierError(f"{type(model).__name__} does not run on plain text ({reason(error)})") from error
     finally:

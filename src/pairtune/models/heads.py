@@ -12,7 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pairtune import hub
 from pairtune.errors import InputError
+from pairtune.hints import near_path
+from pairtune.models.body import final_size
 from pairtune.models.classifier import NoClassifierError, load_classifier, save_classifier
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
 from pairtune.models.machine import Machine
@@ -29,7 +32,7 @@ class ScalarModel(nn.Module):
     def __init__(self, body: PreTrainedModel, *, seed: int = 0) -> None:
         super().__init__()
         self.body = body
-        size: int = body.config.get_text_config().hidden_size
+        size = final_size(body)
         self.head = nn.Linear(size, 1, dtype=torch.float32, device=body.device)
         generator = torch.Generator().manual_seed(seed)
         # std 1/√(d+1): "The N implementation details of RLHF with PPO", detail 11 of the reward model
@@ -66,6 +69,8 @@ class ScalarModel(nn.Module):
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:
     """A reward model, ours or somebody else's, and its tokenizer. Raises InputError if `name` has no usable head."""
     folder = Path(name).expanduser()
+    if not folder.exists() and hub.is_path(name):
+        raise InputError(f'reward model folder "{name}" does not exist{near_path(folder)}')
     if (folder / HEAD_FILE).is_file():
         model = _with_the_head_beside(folder, machine, trust_remote_code=trust_remote_code)
     else:
