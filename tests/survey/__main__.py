@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -25,7 +26,8 @@ from tests.survey.judge import TRACEBACK, Finding, Outcome, survey
 from tests.survey.page import faults, line, page, summary
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LIMIT_SECONDS, LIMIT_BYTES = 300, 8 * 2**30
+# What one configuration may take: seconds of a processor and, in case it waits for something, on the clock; memory.
+LIMIT_SECONDS, LIMIT_CLOCK, LIMIT_BYTES = 240, 3600, 8 * 2**30
 DOCUMENT = ROOT / "docs" / "architectures.md"
 
 
@@ -77,7 +79,7 @@ def _surveyed(wanted: Sequence[Case], results: Path, *, jobs: int) -> Iterator[F
             running[process] = (case, time.monotonic())
         for process, (case, began) in list(running.items()):
             process.join(0.05)
-            if process.is_alive() and time.monotonic() - began < LIMIT_SECONDS:
+            if process.is_alive() and time.monotonic() - began < LIMIT_CLOCK:
                 continue
             seconds = time.monotonic() - began
             process.kill()
@@ -92,6 +94,7 @@ def _surveyed(wanted: Sequence[Case], results: Path, *, jobs: int) -> Iterator[F
 def _child(case: Case, results: Path) -> None:
     """Survey one case, within limits, saying nothing but to a log."""
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS))
     path = _path(case, results)
     with tempfile.TemporaryDirectory() as cache, path.with_suffix(".log").open("w", encoding="utf-8") as log:
         os.environ["PAIRTUNE_CACHE"] = cache  # no reference that another process kept
@@ -109,7 +112,8 @@ def _write(path: Path, finding: Finding) -> None:
 
 def _lost(case: Case, exitcode: int | None, seconds: float) -> Finding:
     """What is told of a process that left nothing: it was killed, or took the process down with it."""
-    why = f"over {LIMIT_SECONDS} s" if seconds >= LIMIT_SECONDS else f"the process ended with code {exitcode}"
+    late = seconds >= LIMIT_CLOCK or exitcode == -signal.SIGXCPU or exitcode == -signal.SIGKILL
+    why = f"it took more than {LIMIT_SECONDS} s" if late else f"the process ended with code {exitcode}"
     uses = {"float32": {"everything": Outcome(TRACEBACK, line=why)}}
     return Finding(case.title, case.architecture, case.name, uses=uses, seconds=round(seconds, 1))
 

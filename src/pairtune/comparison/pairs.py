@@ -160,7 +160,7 @@ def _say_sizes(total: int, pairs: SharedPairs, settings: CompareRun) -> None:
         + (f", {left:,} not used" if left else "")
         + (f"; give {' and '.join(flags)} for others" if flags else "")
     )
-    if len(pairs.judge) < FEW_FOR_A_JUDGE:
+    if not settings.judge and len(pairs.judge) < FEW_FOR_A_JUDGE:
         say(
             f"data: a judge that learns from {len(pairs.judge)} pairs may do no better than guessing, and then its "
             "scores decide nothing; how often it is right is told with the result"
