@@ -80,10 +80,98 @@ _OWN: dict[str, dict[str, Any]] = {
         "final_logit_softcapping": 3.0,
     },
     "gpt_neox": {key: value for key, value in _SIZES.items() if key != "num_key_value_heads"},
+    "cohere": {**_SIZES, "logit_scale": 0.3},
+    "granite": {**_SIZES, "logits_scaling": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.5},
+    "phi": _SIZES,  # a head with a bias
+    "gptj": {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 512},
+    "mixtral": {**_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
+    # masks that the model makes itself
+    "qwen2_moe": {
+        **_SIZES,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+        "num_experts": 4,
+        "use_sliding_window": True,
+        "sliding_window": 6,
+        "max_window_layers": 1,
+    },
+    "llama4_text": {
+        **_SIZES,
+        "head_dim": 8,
+        "intermediate_size_mlp": 64,
+        "num_local_experts": 2,
+        "attention_chunk_size": 8,
+        "layer_types": ["chunked_attention", "full_attention"],
+    },
+    # tokens mixed outside of attention, or attention outside of transformers' interface
+    "lfm2": {
+        **_SIZES,
+        "layer_types": ["conv", "full_attention"],
+        "block_ff_dim": 64,
+        "block_auto_adjust_ff_dim": False,
+    },
+    "bloom": {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "mpt": {"vocab_size": VOCABULARY, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 512},
+    "mamba": {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    "falcon_mamba": {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    "rwkv": {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
+    "jamba": {
+        **_SIZES,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "num_experts": 2,
+        "use_mamba_kernels": False,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+    },
+    # positions that no argument moves
+    "bart": {
+        "vocab_size": VOCABULARY,
+        "d_model": 32,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 512,
+        "is_decoder": True,
+        "is_encoder_decoder": False,
+    },
+    # as OPT-350m: the head reads another size than the blocks
+    "opt": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 16,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "do_layer_norm_before": False,
+    },
+    # rotary frequencies that change with the longest row
+    "phi3": {
+        **_SIZES,
+        "original_max_position_embeddings": 24,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "original_max_position_embeddings": 24,
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0, 4.0, 8.0, 16.0],
+        },
+    },
+    "bert": {  # not causal, as long as nobody says is_decoder
+        **{key: value for key, value in _SIZES.items() if key != "num_key_value_heads"},
+    },
 }
 
-PACKED = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma", "gpt_neox")
-"""The architectures that the engine runs on packed rows: all but gemma2, whose capped logits it must refuse."""
+PACKED = (
+    *("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma", "gpt_neox"),
+    *("gemma2", "cohere", "granite", "phi", "gptj", "mixtral"),
+)
+"""The architectures that the engine runs on packed rows, those whose logits are capped, scaled or biased among them."""
+
+OWN = ("lfm2", "bloom", "falcon", "mpt", "mamba", "falcon_mamba", "rwkv", "jamba", "bart", "llama4_text", "qwen2_moe")
+"""The architectures that only their own forward pass gets right."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -187,6 +275,12 @@ def tiny_folder() -> Callable[..., Path]:
 @pytest.fixture(params=PACKED)
 def architecture(request: pytest.FixtureRequest) -> str:
     """The name of each architecture that the engine runs on packed rows, in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(params=OWN)
+def unpackable(request: pytest.FixtureRequest) -> str:
+    """The name of each architecture that only its own forward pass gets right, in turn."""
     return str(request.param)
 
 

@@ -41,22 +41,24 @@ OTHERS = ["models/my-own-model/kept.txt", "photos/kept.txt", "reference/notes/ke
 
 def test_it_lists_kind_size_time_and_origin(cache, capsys):
     assert main(["cache"]) == 0
-    model, reference, total = capsys.readouterr().out.splitlines()
+    model, reference, checks, total = capsys.readouterr().out.splitlines()
     assert model.startswith("model            2.0 MB  20")
     assert model.endswith(f"  {MODEL}")
     assert reference.split()[:3] == ["reference", "0.0", "MB"]
     assert reference.endswith(
         rf"  3 responses of runs/\u001b[31mred, float32 on cpu, engine version {engine_version()}"
     )
-    assert total == f"2 entries, 2.0 MB in {cache}; `pairtune cache --clear` removes them"
-    assert len(entries()) == 2, "listing removes nothing"
+    assert checks.split()[0] == "checks"
+    assert checks.endswith("  verdicts")
+    assert total == f"3 entries, 2.0 MB in {cache}; `pairtune cache --clear` removes them"
+    assert len(entries()) == 3, "listing removes nothing"
 
 
 def test_clear_removes_what_pairtune_made_and_says_so(cache, capsys):
     assert main(["cache", "--clear"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:2]] == [["removed", "model"], ["removed", "reference"]]
-    assert lines[2] == f"removed 2 entries, 2.0 MB in {cache}"
+    assert [line.split()[1] for line in lines[:3]] == ["model", "reference", "checks"]
+    assert lines[3] == f"removed 3 entries, 2.0 MB in {cache}"
     assert entries() == []
     assert others(cache) == OTHERS
     assert main(["cache"]) == 0
@@ -73,7 +75,7 @@ def test_no_link_is_followed(cache, tmp_path):
     (cache / "reference").rename(outside / "reference")
     (cache / "reference").symlink_to(outside / "reference")  # a kind that is a link
     before = sorted(outside.rglob("*"))
-    assert [entry.kind for entry in entries()] == ["model"]
+    assert [entry.kind for entry in entries()] == ["model", "checks"]
     assert main(["cache", "--clear"]) == 0
     assert sorted(outside.rglob("*")) == before
     assert not (cache / "models" / MODEL).exists()

@@ -205,7 +205,7 @@ class PpoRun(Run):
     """`pairtune ppo`."""
 
     model: str = _setting("smollm2-135m", "policy to train: smollm2-135m, a folder, a .gguf file or a hub name")
-    reward_model: str = _setting("", "folder of a reward model made by `pairtune reward`")
+    reward_model: str = _setting("", "reward model: of `pairtune reward`, or a sequence classifier with one label")
     data: str = _setting("", "prompts (pairs serve): a JSONL, CSV or Parquet file, or a hub dataset")
     out: str = _setting("", "folder for the result; default runs/ppo, or runs/ppo-2 and so on")
     max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)
@@ -231,7 +231,7 @@ class EvaluateRun(Run):
 
     model: str = _setting("smollm2-135m", "policy to measure: smollm2-135m, a folder, a .gguf file or a hub name")
     reference: str = _setting("", "the reference it was tuned from: a folder, a hub name, or smollm2-135m")
-    reward_model: str = _setting("", "folder of a reward model that scores the answers, if there is one")
+    reward_model: str = _setting("", "a reward model that scores the answers, if there is one: ours or another's")
     data: str = _setting("", "held-out pairs: a JSONL, CSV or Parquet file, or a hub dataset")
     out: str = _setting("", "JSON file for the figures in full; a table of them is printed in any case")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
@@ -250,6 +250,10 @@ class CompareRun(Run):
     )
     model: str = _setting("smollm2-135m", "the model: smollm2-135m, a folder, a .gguf file or a hub name")
     data: str = _setting("reviews", "reviews (the built-in task), a file of pairs, or a hub dataset")
+    judge: str = _setting(
+        "",
+        "for a file of pairs: a reward model that scores the arms' answers; default: one trained on pairs kept apart",
+    )
     methods: tuple[str, ...] = _setting(("dpo", "ppo"), "the arms: ppo, and objectives of the catalogue")
     pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)
     heldout: int = _setting(400, "held-out pairs; likewise", least=2)

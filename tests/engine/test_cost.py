@@ -17,8 +17,8 @@ from pairtune.engine.cost import (
     release_memory,
     uncounted,
 )
-from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.path import Paths, use_paths
 
 ROW = Tokens((3, 4, 5), ((6, 7), (8, 9, 10, 11)))
 TOKENS = 3 + 2 + 4
@@ -117,7 +117,7 @@ def test_a_frozen_model_has_no_backward_to_count(tiny_model):
 
 def test_padded_rows_count_their_prompt_as_often_as_it_is_computed(tiny_model):
     model = tiny_model()
-    use_padded(model)
+    use_paths(model, Paths("padded"))
     with measured() as cost, torch.no_grad():
         token_logprobs(model, pack([ROW]))
     tokens, attended = (3 + 2) + (3 + 4), sum(range(1, 6)) + sum(range(1, 8))

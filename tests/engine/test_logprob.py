@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import hidden, kernels, logprob, naive
+from pairtune.engine import head, hidden, kernels, naive
 from pairtune.engine.attention import NotPackableError
-from pairtune.engine.hidden import is_padded, padded_hidden_states, use_padded
-from pairtune.engine.logprob import head_logprobs, plain_head, token_logprobs
+from pairtune.engine.head import head_logprobs, head_of
+from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
+from pairtune.engine.own import own_hidden_states, response_rows
+from pairtune.engine.packed import packed_hidden_states
+from pairtune.engine.path import Paths, paths_of, use_paths
 
 CLOSE = 1e-5
 """Relative, of the whole: what float32 leaves when sums are taken in another order."""
@@ -67,11 +70,10 @@ def test_values_and_gradients_are_the_oracles(tiny_model, architecture):
     assert_same_gradients(gradients(model, actual), gradients(model, expected))
 
 
-def test_the_padded_path_is_the_packed_one(tiny_model, architecture):
+@pytest.mark.parametrize("way", ["padded", "alone"])
+def test_the_models_own_paths_are_the_packed_one(tiny_model, architecture, way):
     packed, padded = tiny_model(architecture), tiny_model(architecture)
-    use_padded(padded)
-    assert is_padded(padded)
-    assert not is_padded(packed)
+    use_paths(padded, Paths(way))
     batch = pack(ROWS)
     expected, actual = token_logprobs(packed, batch), token_logprobs(padded, batch)
     assert_close(actual, expected)
@@ -188,7 +190,7 @@ class TestHead:
     @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
     @pytest.mark.parametrize(("chunk", "cache"), [(1024, 16), (7, 3), (5, 8), (1, 1), (23, 23)])
     def test_values_and_gradients(self, tiny_model, monkeypatch, temperature, chunk, cache):
-        monkeypatch.setitem(logprob.CHUNK_ROWS, "cpu", chunk)
+        monkeypatch.setitem(head.CHUNK_ROWS, "cpu", chunk)
         monkeypatch.setattr(kernels, "CACHE_ROWS", cache)
         generator = torch.Generator().manual_seed(0)
         hidden_RE = torch.randn(23, 32, generator=generator).requires_grad_()
@@ -230,30 +232,11 @@ class TestHead:
 
 
 class TestRefusals:
-    """What would be silently wrong is refused in words."""
-
-    def test_capped_logits(self, tiny_model):
-        with pytest.raises(NotPackableError, match="final_logit_softcapping"):
-            token_logprobs(tiny_model("gemma2"), pack(ROWS[:1]))
-
-    @pytest.mark.parametrize("field", logprob.LOGIT_CHANGES)
-    def test_scaled_logits(self, tiny_model, field):
-        model = tiny_model()
-        setattr(model.config, field, 0.5)
-        with pytest.raises(NotPackableError, match=field):
-            plain_head(model)
-        setattr(model.config, field, 1)
-        assert plain_head(model) is model.get_output_embeddings()
-
-    def test_a_head_with_a_bias(self, tiny_model):
-        model = tiny_model()
-        model.set_output_embeddings(torch.nn.Linear(32, 300, bias=True))
-        with pytest.raises(NotPackableError, match="bias"):
-            plain_head(model)
+    """What packed rows would make silently wrong is refused in words."""
 
     def test_dropout_that_is_on(self, tiny_model):
         with pytest.raises(NotPackableError, match="dropout"):
-            token_logprobs(tiny_model("gpt2").train(), pack(ROWS[:1]))
+            packed_hidden_states(tiny_model("gpt2").train(), pack(ROWS[:1]))
 
     def test_a_body_that_takes_no_keywords(self, tiny_model, monkeypatch):
         model = tiny_model()
@@ -264,7 +247,7 @@ class TestRefusals:
 
         monkeypatch.setattr(type(model.base_model), "forward", without_keywords)
         with pytest.raises(NotPackableError, match="keyword arguments"):
-            token_logprobs(model, pack(ROWS[:1]))
+            packed_hidden_states(model, pack(ROWS[:1]))
 
     def test_keywords_that_never_reach_the_attention(self, tiny_model, monkeypatch):
         model = tiny_model()
@@ -273,7 +256,7 @@ class TestRefusals:
             type(model.base_model), "forward", lambda self, pack=None, **others: forward(self, **others)
         )
         with pytest.raises(NotPackableError, match="does not hand keyword arguments on"):
-            token_logprobs(model, pack(ROWS[:1]))
+            packed_hidden_states(model, pack(ROWS[:1]))
 
     def test_attention_of_its_own(self, tiny_model, monkeypatch):
         """An architecture that computes attention without transformers' interface would mix rows."""
@@ -281,7 +264,22 @@ class TestRefusals:
         for layer in model.base_model.layers:
             monkeypatch.setattr(layer.self_attn, "forward", lambda hidden_states, **_: (hidden_states, None))
         with pytest.raises(NotPackableError, match="attention interface"):
-            token_logprobs(model, pack(ROWS[:1]))
+            packed_hidden_states(model, pack(ROWS[:1]))
+
+    def test_a_mask_that_the_model_makes_itself(self, tiny_model):
+        model = tiny_model()
+        for layer in model.base_model.layers:
+            layer.register_forward_pre_hook(
+                lambda _, args, kwargs: (args, {**kwargs, "attention_mask": torch.zeros(1, 1, 1, 1)}), with_kwargs=True
+            )
+        with pytest.raises(NotPackableError, match="mask"):
+            packed_hidden_states(model, pack(ROWS[:1]))
+
+    def test_a_head_that_is_no_linear_map(self, tiny_model):
+        model = tiny_model()
+        model.set_output_embeddings(torch.nn.Sequential(model.get_output_embeddings()))
+        with pytest.raises(NotPackableError, match="linear"):
+            head_of(model)
 
     def test_an_error_of_the_model_itself_stays_what_it_is(self, tiny_model, monkeypatch):
         model = tiny_model()
@@ -291,7 +289,7 @@ class TestRefusals:
 
         monkeypatch.setattr(model.base_model, "forward", broken)
         with pytest.raises(TypeError, match="unsupported operand"):
-            token_logprobs(model, pack(ROWS[:1]))
+            packed_hidden_states(model, pack(ROWS[:1]))
 
     def test_the_models_own_attention_is_put_back(self, tiny_model):
         model = tiny_model()
@@ -300,8 +298,49 @@ class TestRefusals:
         assert model.config._attn_implementation == before
 
 
+class TestChangedLogits:
+    """Scales, caps and biases of the head, in the fused head as in the model's own."""
+
+    @pytest.mark.parametrize("field", [*head.MULTIPLIED, *head.DIVIDED])
+    def test_a_scale(self, tiny_model, field):
+        model = tiny_model()
+        setattr(model.config, field, 0.5)
+        assert head_of(model).scale == (2.0 if field in head.DIVIDED else 0.5)
+        setattr(model.config, field, 1)
+        assert head_of(model).scale is None
+
+    def test_a_scale_that_the_model_does_not_apply_is_noticed(self, tiny_model):
+        model = tiny_model()
+        model.config.logit_scale = 0.5
+        assert_close(token_logprobs(model, pack(ROWS)), oracle(model, ROWS))
+        assert paths_of(model).engine == "padded"
+
+    @pytest.mark.parametrize("named", ["gemma2", "cohere", "granite", "phi", "gptj"])
+    def test_collisions_are_of_what_the_model_predicts(self, tiny_model, named):
+        model = tiny_model(named)
+        row = ROWS[1]
+        tokens = torch.tensor([[*row.prompt, *row.responses[0]]])
+        expected_R = model(tokens).logits[0, len(row.prompt) - 1 : -1].float().softmax(-1).square().sum(-1).log()
+        for way in ("packed", "padded", "alone"):
+            use_paths(model, Paths(way))
+            _, collision_R = logprobs_and_collisions(model, pack([Tokens(row.prompt, row.responses[:1])]))
+            assert_close(collision_R, expected_R)
+
+
+def test_a_plain_head_is_computed_as_ever(tiny_model, architecture):
+    """To the bit: hidden states times the head's weights, then the softmax's kernel, and nothing in between."""
+    if architecture in ("gemma2", "cohere", "granite", "phi", "gptj"):
+        pytest.skip("its logits are capped, scaled or biased")
+    model, batch = tiny_model(architecture), pack(ROWS)
+    with torch.no_grad():
+        logits_RV = packed_hidden_states(model, batch)[batch.source_R] @ model.get_output_embeddings().weight.T
+        expected_R, _ = kernels.logprobs(logits_RV, batch.target_R, 1.0)
+        assert torch.equal(token_logprobs(model, batch), expected_R)
+    assert paths_of(model).engine == "packed"
+
+
 def test_padded_rows_are_each_prompt_with_its_response():
-    index_SL, real_SL = hidden.response_rows(pack(ROWS))
+    index_SL, real_SL = response_rows(pack(ROWS))
     tokens_T = pack(ROWS).tokens_T
     found = [tokens_T[index[real]].tolist() for index, real in zip(index_SL, real_SL, strict=True)]
     assert found == [[*row.prompt, *response] for row in ROWS for response in row.responses]
@@ -309,5 +348,5 @@ def test_padded_rows_are_each_prompt_with_its_response():
 
 def test_padded_states_carry_gradients(tiny_model):
     model = tiny_model()
-    padded_hidden_states(model, pack(ROWS)).sum().backward()
+    own_hidden_states(model, pack(ROWS), alone=False).sum().backward()
     assert model.base_model.layers[0].self_attn.q_proj.weight.grad.abs().sum() > 0

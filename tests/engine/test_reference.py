@@ -12,10 +12,12 @@ import transformers
 
 from pairtune.cache import cache_folder, entries, remove
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import fusion, hidden, reference, shelf, varlen
+from pairtune.engine import content, fusion, reference, shelf, varlen
+from pairtune.engine.content import model_key
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import token_logprobs
-from pairtune.engine.reference import compute_logprobs, model_key, reference_logprobs
+from pairtune.engine.path import Paths, use_paths
+from pairtune.engine.reference import compute_logprobs, reference_logprobs
 from pairtune.engine.version import engine_version
 from pairtune.models.load import frozen_copy, load_model, save_model
 
@@ -243,16 +245,16 @@ def as_if_it_were(module, name, value):
     [
         as_if_it_were(torch, "__version__", "9.9"),
         as_if_it_were(transformers, "__version__", "9.9"),
-        as_if_it_were(reference, "built", lambda: False),  # torch's products serve instead of ours
-        as_if_it_were(reference, "fingerprint", lambda: "another compiler, other flags, another processor"),
-        as_if_it_were(reference, "is_large", lambda model: True),  # blocks compiled
-        lambda monkeypatch, model: hidden.use_padded(model),
+        as_if_it_were(content, "built", lambda: False),  # torch's products serve instead of ours
+        as_if_it_were(content, "fingerprint", lambda: "another compiler, other flags, another processor"),
+        as_if_it_were(content, "is_large", lambda model: True),  # blocks compiled
+        lambda monkeypatch, model: use_paths(model, Paths(engine="padded")),
     ],
     ids=["torch", "transformers", "no kernels", "other kernels", "compiled", "padded"],
 )
 def test_whatever_else_computes_the_numbers_is_in_the_key(model, monkeypatch, change):
     before = model_key(model)
-    monkeypatch.setattr(reference, "obstacle", lambda: "")
+    monkeypatch.setattr(content, "obstacle", lambda: "")
     assert model_key(model) == before
     change(monkeypatch, model)
     assert model_key(model) != before

@@ -7,12 +7,14 @@ import torch
 from scipy.stats import chisquare
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import measured
-from pairtune.engine.hidden import use_padded
+from pairtune.engine.kernels import draw
 from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.path import Paths, paths_of, use_paths
+from pairtune.errors import InputError
+from pairtune.models.load import frozen_copy
 from pairtune.sampling.decoding import KeyValues
-from pairtune.sampling.sampler import draw, sample
+from pairtune.sampling.sampler import sample
 
 EOS = 1
 ENDS = tuple(range(1, 300, 7))
@@ -119,7 +121,7 @@ def test_an_answer_alone_is_the_answer_in_a_batch(tiny_model, architecture, monk
     """Left padding, the batch's size, and rows that leave it change nothing that is drawn."""
     model = tiny_model(architecture)
     together = answers(model, end_ids=ENDS)
-    assert {answer.ended for answer in together} == {True, False}
+    assert len({len(answer.response) for answer in together}) > 2, "rows should leave at different steps"
     for size in (1, 3):
         assert_same(answers(model, end_ids=ENDS, batch_size=size), together)
     for share in (0.0, 1.1):  # rows leave at once; never
@@ -127,20 +129,115 @@ def test_an_answer_alone_is_the_answer_in_a_batch(tiny_model, architecture, monk
         assert_same(answers(model, end_ids=ENDS), together)
 
 
-def test_transformers_own_cache_draws_the_same(tiny_model, architecture):
-    model, padded = tiny_model(architecture), tiny_model(architecture)
-    use_padded(padded)
-    assert_same(answers(padded, end_ids=ENDS), answers(model, end_ids=ENDS))
+@pytest.mark.parametrize("way", ["cached", "recomputed"])
+def test_the_models_own_forward_draws_the_same(tiny_model, architecture, way):
+    model, own = tiny_model(architecture), tiny_model(architecture)
+    use_paths(own, Paths("padded", way))
+    assert_same(answers(own, end_ids=ENDS), answers(model, end_ids=ENDS))
+    assert paths_of(model).sampler == "packed"
 
 
-def test_a_model_on_the_padded_path_decodes_by_its_own_attention(tiny_model):
-    model, padded = tiny_model(), tiny_model()
-    use_padded(padded)
+@pytest.mark.parametrize("way", ["cached", "recomputed"])
+def test_a_model_on_its_own_path_decodes_by_its_own_attention(tiny_model, way):
+    model, own = tiny_model(), tiny_model()
+    use_paths(own, Paths("padded", way))
     used = []
-    for layer in padded.base_model.layers:
+    for layer in own.base_model.layers:
         layer.self_attn.register_forward_pre_hook(lambda module, *_: used.append(module.config._attn_implementation))
-    assert_same(answers(padded), answers(model))
+    assert_same(answers(own), answers(model))
     assert set(used) == {"sdpa"}
+
+
+def plainly_greedy(model, prompt, tokens):
+    """The likeliest token, over and over, by the model's own forward on all that came before; a margin with each."""
+    ids, margins = list(prompt), []
+    for _ in range(tokens):
+        logits = model(torch.tensor([ids])).logits[0, -1].float()
+        best = logits.topk(2).values
+        margins.append(float(best[0] - best[1]))
+        ids.append(int(logits.argmax()))
+    return tuple(ids[len(prompt) :]), margins
+
+
+@torch.no_grad()
+def assert_greedy(model):
+    """Side by side, at a temperature that leaves the likeliest token, up to where two are as good as equal."""
+    plain = frozen_copy(model)
+    drawn = answers(model, end_ids=(), max_new_tokens=8, temperature=1e-4)
+    for prompt, answer in zip(PROMPTS, drawn, strict=True):
+        expected, margins = plainly_greedy(plain, prompt, 8)
+        sure = next((i for i, margin in enumerate(margins) if margin < 1e-2), 8)
+        assert answer.response[:sure] == expected[:sure]
+
+
+def test_greedy_decoding_is_the_models_own(tiny_model, architecture):
+    assert_greedy(tiny_model(architecture))
+
+
+def test_greedy_decoding_of_models_that_mix_tokens_elsewhere_is_their_own(tiny_model, unpackable):
+    """Convolutions, state spaces, positions that no argument moves: nobody has to ask for the check."""
+    model = tiny_model(unpackable)
+    assert_greedy(model)
+    assert paths_of(model).sampler in ("cached", "recomputed")
+
+
+def test_a_models_own_rules_of_generation_do_not_reach_the_sampler(tiny_model):
+    model = tiny_model()
+    use_paths(model, Paths("padded", "cached"))
+    expected = answers(model, end_ids=ENDS)
+    config = model.generation_config
+    config.repetition_penalty, config.eos_token_id, config.max_length = 5.0, list(range(100, 200)), 3
+    assert_same(answers(model, end_ids=ENDS), expected)
+    assert model.generation_config is config
+
+
+def test_a_sampler_that_is_wrong_is_not_used(tiny_model, monkeypatch, capsys):
+    """Planted: a step's new token takes the place of the one before it."""
+    step = KeyValues.step
+
+    def late(self, token_B):
+        self.length_B -= 1
+        result = step(self, token_B)
+        self.length_B += 1
+        return result
+
+    monkeypatch.setattr(KeyValues, "step", late)
+    model = tiny_model()
+    assert_greedy(model)
+    assert paths_of(model).sampler == "cached"
+    assert "using transformers' own cache, which is right but slower" in capsys.readouterr().err
+
+
+def test_prompts_beyond_a_table_of_positions_are_refused_before_a_step(tiny_model):
+    model = tiny_model("gpt2", n_positions=20)
+    with pytest.raises(InputError, match="a row is 29 tokens long and the model has 20 positions"):
+        answers(model, max_new_tokens=12)
+
+
+def test_ids_without_an_embedding_are_refused(tiny_model):
+    with pytest.raises(InputError, match="token id 300 and the model has embeddings for 300 tokens"):
+        answers(tiny_model(), [(3, 300)])
+
+
+def test_frequencies_that_change_with_length_are_sampled_as_the_model_would(tiny_model):
+    """LongRoPE: prompts of 17 tokens and 12 more cross the length at which the frequencies change."""
+    model = tiny_model("phi3")
+    assert_greedy(model)
+    plain = frozen_copy(model)
+    (answer,) = answers(model, [PROMPTS[4]], end_ids=(), max_new_tokens=12, temperature=1e-4)
+    with torch.no_grad():
+        assert answer.response == plainly_greedy(plain, PROMPTS[4], 12)[0]
+
+
+@pytest.mark.parametrize("way", ["packed", "cached", "recomputed"])
+def test_numbers_that_are_not_finite_are_an_error(tiny_model, way):
+    model = tiny_model()
+    answers(model)
+    use_paths(model, Paths("packed", way))
+    keys = model.base_model.layers[0].self_attn.k_proj
+    keys.register_forward_hook(lambda *hooked: hooked[2].index_fill(-1, torch.tensor([1]), math.nan))
+    with pytest.raises(InputError, match="not finite"):
+        answers(model)
 
 
 def test_attention_that_torch_lacks_is_left_to_the_model(tiny_model):
@@ -155,12 +252,10 @@ def test_attention_that_torch_lacks_is_left_to_the_model(tiny_model):
     assert (kept - engine).norm() <= 1e-5 * engine.norm()
 
 
-def test_logits_changed_after_the_head_are_refused(tiny_model):
-    model = tiny_model("gemma2").train()
-    with pytest.raises(NotPackableError, match="final_logit_softcapping"):
-        answers(model)
-    assert model.training, "even then it is left in the mode it was in"
-    assert model.config._attn_implementation == "eager"
+def test_a_model_is_left_in_the_mode_it_was_in(tiny_model):
+    model = tiny_model().train()
+    answers(model)
+    assert model.training
 
 
 def test_row_i_depends_on_the_seed_and_i_alone(tiny_model):

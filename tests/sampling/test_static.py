@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pairtune.engine import kernels
-from pairtune.sampling import decoding, static
-from pairtune.sampling.decoding import KeyValues, Padded
+from pairtune.engine.path import Paths, use_paths
+from pairtune.sampling import decoding
+from pairtune.sampling.decoding import KeyValues
 from pairtune.sampling.sampler import sample
 from pairtune.sampling.static import GRAPHS, TROUBLE, Static, decoder_for
 
@@ -20,6 +21,7 @@ PROMPTS = [(3,), (4, 5, 6, 7, 8, 9, 10, 11, 12, 13), (4, 5), (20, 21, 22, 23), (
 
 def answers(model, *, replayed, prompts=PROMPTS, end_ids=ENDS, max_new_tokens=12):
     with pytest.MonkeyPatch.context() as patch:
+        use_paths(model, Paths("packed", "packed"))  # as its check would say: here steps are counted
         if not replayed:
             patch.delitem(GRAPHS, model.device.type)
         return sample(model, prompts, end_ids=end_ids, max_new_tokens=max_new_tokens, seed=0)
@@ -96,11 +98,9 @@ def test_it_is_recorded_anew_when_half_of_the_rows_have_ended(tiny_model, stand_
     assert {len(keys) for graph in stand_in[-1:] for keys, _ in graph.decoder.layers} == {sizes[-1]}
 
 
-def test_nothing_is_recorded_without_graphs_or_on_padded_rows(tiny_model, stand_in, monkeypatch):
+def test_nothing_is_recorded_without_graphs(tiny_model, stand_in, monkeypatch):
     model = tiny_model()
     assert type(decoder_for(model, 9)) is Static
-    monkeypatch.setattr(static, "is_padded", lambda model: True)
-    assert type(decoder_for(model, 9)) is Padded
     monkeypatch.undo()
     assert type(decoder_for(model, 9)) is KeyValues
     assert list(GRAPHS) == ["cuda"]
@@ -108,6 +108,8 @@ def test_nothing_is_recorded_without_graphs_or_on_padded_rows(tiny_model, stand_
 
 def test_a_step_reads_nothing_back(tiny_model, architecture, monkeypatch):
     """Or a GPU could not record it. Meta tensors have no values, so that on them any reading raises."""
+    if architecture == "mixtral":
+        pytest.skip("torch has no grouped products for meta tensors")
 
     def attend_one(query, key, value, keys, values, slot_B, length_B, scale, *, window, softcap):
         keys[slot_B, :, length_B], values[slot_B, :, length_B] = key, value

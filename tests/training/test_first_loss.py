@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
 from pairtune.engine import naive
-from pairtune.engine.hidden import use_padded
+from pairtune.engine.path import Paths, use_paths
 from pairtune.errors import InputError
 from pairtune.objectives.mixture import loss_of
 from pairtune.training.first_loss import check_first_loss, measured_rounding
@@ -51,7 +51,7 @@ def test_the_same_model_passes_whatever_rows_were_computed_together(
     for seed in range(3):
         model, rows = tiny_model(architecture, seed=seed).to(dtype), token_pairs(40, seed=seed)
         if padded:
-            use_padded(model)
+            use_paths(model, Paths(engine="padded"))
         reference = reference_of(model, rows[::-1])[::-1]
         difference = check_first_loss(model, rows, reference)
         assert difference <= 3 * measured_rounding(model, rows[:4])

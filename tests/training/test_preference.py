@@ -14,10 +14,9 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine import examples as examples_module
 from pairtune.engine import hidden, naive
-from pairtune.engine.collision import logprobs_and_collisions
 from pairtune.engine.examples import Examples, prepare, run_pass
 from pairtune.engine.hidden import hidden_states
-from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.engine.unrelated import kl_baseline, unrelated_rows
 from pairtune.evaluation.heldout import log_ratios, margins, wins
 from pairtune.evaluation.objective import judge

@@ -12,6 +12,7 @@ from pairtune.data.tokenize import encode_pairs
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
@@ -21,7 +22,7 @@ from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say, task
 from pairtune.settings import EvaluateRun
-from pairtune.training.preflight import check_engine, say_truncation
+from pairtune.training.preflight import say_truncation
 
 
 def run(settings: EvaluateRun) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
 from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
-from pairtune.data.pack import Tokens
 from pairtune.engine.cost import measured
+from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.models.load import frozen_copy, load_tokenizer, save_model
 from pairtune.settings import PpoRun
 from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import train_ppo
-from pairtune.training.preflight import check_engine
 
 
 def run(settings: PpoRun) -> Path:
@@ -25,7 +24,7 @@ def run(settings: PpoRun) -> Path:
     with result_folder(settings, "ppo") as out:
         policy = load(settings)
         reference = frozen_copy(policy)
-        rows = [Tokens(tuple(prompt), (tuple(prompt),)) for prompt in prompts]
+        rows = rows_of_prompts(prompts)
         check_engine(policy, rows, others=[reference])
         check_engine(reward_model.body, rows, others=[value.body], quiet=True)
         begin(out, settings, "ppo")

@@ -6,11 +6,11 @@ from pairtune.commands.figures import say_share
 from pairtune.commands.inputs import load, split_pairs
 from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.engine.cost import measured
+from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.models.heads import ScalarModel
 from pairtune.settings import RewardRun
 from pairtune.training.checkpoint import Journal
-from pairtune.training.preflight import check_engine
 from pairtune.training.reward import normalise, train_reward
 
 

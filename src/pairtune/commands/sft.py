@@ -7,10 +7,11 @@ from pairtune.commands.results import begin, check_out, finish, result_folder, s
 from pairtune.data.sources import read_demonstrations
 from pairtune.data.tokenize import encode_demonstrations
 from pairtune.engine.cost import measured
+from pairtune.engine.self_check import check_engine
 from pairtune.models.load import load_tokenizer, save_model
 from pairtune.settings import SftRun
 from pairtune.training.checkpoint import Journal
-from pairtune.training.preflight import check_engine, say_truncation
+from pairtune.training.preflight import say_truncation
 from pairtune.training.sft import train_sft
 
 

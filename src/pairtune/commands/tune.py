@@ -14,6 +14,7 @@ from pairtune.data.tokenize import encode_demonstrations
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.examples import Examples, prepare
 from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import told_apart
 from pairtune.evaluation.objective import Judged, judge
@@ -26,7 +27,7 @@ from pairtune.settings import TuneRun
 from pairtune.training.checkpoint import Journal
 from pairtune.training.first_loss import check_first_loss
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_rows, say_truncation
+from pairtune.training.preflight import check_rows, say_truncation
 
 
 def run(settings: TuneRun) -> Path:

@@ -16,9 +16,12 @@ from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Rows
 from pairtune.engine.cost import Cost
-from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
+from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
+from pairtune.engine.self_check import check_engine
+from pairtune.errors import InputError
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
 from pairtune.models.heads import ScalarModel, load_scalar_model
@@ -26,7 +29,6 @@ from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import say
 from pairtune.settings import CompareRun, Ppo
-from pairtune.training.preflight import check_engine
 
 
 class Context:
@@ -43,7 +45,7 @@ class Context:
         if self.own_data and not self.stages.finished("pairs"):
             assert self.own_pairs  # what is wrong with them is told before a model is loaded
         say(f"machine: {self.machine}")
-        self.padded: bool | None = None  # whether the architecture needs the padded path, once that is known
+        self.paths = Paths()  # of the architecture, once a model of it has been checked
         self.tokens_per_pass = TOKENS_PER_PASS[self.machine.device.type]
 
     @property
@@ -104,13 +106,22 @@ class Context:
         self._on_its_path(model.body)
         return model
 
+    def load_judge(self) -> ScalarModel:
+        """The reward model that no arm is trained on: the run's own, or somebody else's."""
+        if not self.settings.judge:
+            return self.load_scalar("judge")
+        trust = self.settings.trust_remote_code
+        model, tokenizer = load_scalar_model(self.settings.judge, self.machine, trust_remote_code=trust)
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise InputError("judge: its tokenizer is not the policy's; give a reward model with the same one")
+        check_engine(model.body, self.pairs.heldout, quiet=True)
+        return model
+
     def _on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The first model of a run is checked against the oracle; the others have its architecture and its path."""
-        if self.padded is None and self.stages.finished("pairs"):
+        """A run's models have one architecture: what the first one's check finds right is right for all of them."""
+        use_paths(model, self.paths)
+        if self.paths.engine is None and self.stages.finished("pairs"):
             check_engine(model, self.pairs.train, quiet=True)
-            self.padded = is_padded(model)
-        elif self.padded:
-            use_padded(model)
         return model
 
     def logprobs(
@@ -130,7 +141,7 @@ class Context:
                 return [float(score) for score in scorer(texts)]
 
             return by_gold
-        model = self.load_scalar("judge")
+        model = self.load_judge()
 
         def by_judge(answers: Sequence[Answer]) -> list[float]:
             return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from pairtune.engine import collision, examples, reference, unrelated
+from pairtune.engine import examples, reference, unrelated
 from pairtune.models import heads
 from pairtune.objectives import policy_gradient
 from pairtune.objectives import reward as reward_objective
@@ -39,7 +39,7 @@ def effort(method: str) -> Effort:
     names = _fields(Tuning)
     names += dict.fromkeys(name for term in loss.terms for name in term.parameters)
     needed = {preference: True, examples: True, reference: loss.needs_reference}
-    needed |= {unrelated: "kl_baseline" in loss.arguments, collision: any("collision" in n for n in loss.arguments)}
+    needed |= {unrelated: "kl_baseline" in loss.arguments}
     lines = sum(code_lines(module) for module, is_needed in needed.items() if is_needed)
     lines += sum(code_lines(term.objective.loss) for term in loss.terms)
     return Effort(1, [f"preference.{name}" for name in names], lines)

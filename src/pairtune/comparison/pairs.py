@@ -27,7 +27,8 @@ from pairtune.data.tokenize import encode_pairs
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
-from pairtune.sampling.sampler import Sample, sample, stream_seed
+from pairtune.sampling.answer import Sample
+from pairtune.sampling.sampler import sample, stream_seed
 from pairtune.settings import CompareRun
 from pairtune.training.preflight import say_truncation
 
@@ -159,7 +160,7 @@ def _say_sizes(total: int, pairs: SharedPairs, settings: CompareRun) -> None:
         + (f", {left:,} not used" if left else "")
         + (f"; give {' and '.join(flags)} for others" if flags else "")
     )
-    if len(pairs.judge) < FEW_FOR_A_JUDGE:
+    if not settings.judge and len(pairs.judge) < FEW_FOR_A_JUDGE:
         say(
             f"data: a judge that learns from {len(pairs.judge)} pairs may do no better than guessing, and then its "
             "scores decide nothing; how often it is right is told with the result"

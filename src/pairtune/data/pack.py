@@ -62,6 +62,7 @@ class Pack:
     rows: int
     responses: int
     attended: int  # pairs of (token, token it sees): what attention cannot avoid
+    highest: int  # the largest token id
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on another device."""
@@ -116,6 +117,7 @@ def pack(rows: Sequence[Tokens]) -> Pack:
         rows=len(rows),
         responses=len(place),
         attended=sum(_attended(row) for row in rows),
+        highest=int(tokens_T.max()),
     )
 
 
@@ -126,8 +128,9 @@ def pack_prompts(prompts: Sequence[Sequence[int]]) -> Pack:
         raise ValueError("a prompt needs at least one token")
     positions_T = np.concatenate([np.arange(length) for length in lengths])
     none = torch.empty(0, dtype=torch.long)
+    tokens_T = torch.tensor([token for prompt in prompts for token in prompt])
     return Pack(
-        tokens_T=torch.tensor([token for prompt in prompts for token in prompt]),
+        tokens_T=tokens_T,
         positions_T=torch.from_numpy(positions_T),
         segments=_segments(positions_T),
         source_R=torch.from_numpy(lengths.cumsum() - 1),
@@ -139,6 +142,7 @@ def pack_prompts(prompts: Sequence[Sequence[int]]) -> Pack:
         rows=len(prompts),
         responses=0,
         attended=int((lengths * (lengths + 1) // 2).sum()),
+        highest=int(tokens_T.max()),
     )
 
 
@@ -174,6 +178,20 @@ def row_lengths(rows: Sequence[Tokens]) -> np.ndarray:
     """Tokens of each row: [N]. Rows on disk know theirs without being read."""
     known = getattr(rows, "lengths", None)
     return known() if known else np.array([len(row) for row in rows], dtype=np.int64)
+
+
+def sequence_lengths(rows: Sequence[Tokens]) -> np.ndarray:
+    """Tokens of each prompt with its longest response: [N]. Rows on disk know theirs without being read."""
+    known = getattr(rows, "sequence_lengths", None)
+    if known:
+        return known()  # type: ignore[no-any-return]
+    return np.array([len(row.prompt) + max(map(len, row.responses)) for row in rows], dtype=np.int64)
+
+
+def highest_id(rows: Sequence[Tokens]) -> int:
+    """The largest token id of the rows; of rows on disk, of all that lie there."""
+    known = getattr(rows, "highest_id", None)
+    return known() if known else max(max(map(max, (row.prompt, *row.responses))) for row in rows)
 
 
 def batches_by_tokens(rows: Sequence[Tokens], budget: int) -> list[list[int]]:

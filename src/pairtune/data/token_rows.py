@@ -9,6 +9,9 @@ import numpy as np
 from pairtune.data.pack import Tokens
 from pairtune.data.store import Mapped, OnDisk, Scratch
 
+# Ids that are in memory at once where all are looked at.
+IDS_AT_ONCE = 1 << 20
+
 
 class TokenRows(OnDisk[Tokens]):
     """Token rows on disk, memory-mapped; see `store_tokens`."""
@@ -27,6 +30,17 @@ class TokenRows(OnDisk[Tokens]):
         """Tokens of each row, without reading any of them."""
         found: np.ndarray = self.places[:, -1] - self.places[:, 0]
         return found
+
+    def sequence_lengths(self) -> np.ndarray:
+        """Tokens of each prompt with its longest response, without reading any of them."""
+        parts = np.diff(self.places, axis=1)
+        found: np.ndarray = parts[:, 0] + parts[:, 1:].max(1)
+        return found
+
+    def highest_id(self) -> int:
+        """The largest token id in the file."""
+        starts = range(0, len(self.ids.array), IDS_AT_ONCE)
+        return max(int(self.ids.read(at, at + IDS_AT_ONCE).max()) for at in starts)
 
 
 def store_tokens(rows: Iterable[Tokens]) -> TokenRows:

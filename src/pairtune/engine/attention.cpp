@@ -147,12 +147,14 @@ struct Tile {
 // scale is positive. The sum and its rounding to bfloat16 are two loops, for gcc makes no vectors of both in one.
 inline float weigh(float *__restrict x, int64_t count, float scale, float &highest) {
     float most = std::numeric_limits<float>::lowest(), sum = 0;
+    const bool broken = any_broken(x, count);
     for (int64_t j = 0; j < count; j++) most = std::max(most, x[j]);
     for (int64_t j = 0; j < count; j++) {
         x[j] = exp_of((x[j] - most) * scale);
         sum += x[j];
     }
     highest = most;
+    if (broken) store_nan(sum);
     return sum;
 }
 

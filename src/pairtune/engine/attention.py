@@ -4,7 +4,9 @@ Every model whose layers call transformers' attention interface runs through `at
 Shape suffixes: T tokens of the pack, H heads, K key-value heads, D head size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -42,7 +44,9 @@ def attend(
     """
     if pack is None:
         raise NotPackableError("the model does not hand keyword arguments on to its attention")
-    refuse(others)
+    refuse(attention_mask, others)
+    if _watching is not None:
+        _watching.applied.append(sliding_window or None)
     scale, window = scaling or query_1HTD.shape[-1] ** -0.5, sliding_window or None
     if softcap is None and kernels.attends(query_1HTD, key_1KTD, value_1KTD):
         queries, keys = pack.segments.queries, pack.segments.keys
@@ -50,10 +54,31 @@ def attend(
     return _attend_elsewhere(query_1HTD, key_1KTD, value_1KTD, pack, scale, window, softcap), None
 
 
-def refuse(others: Mapping[str, object]) -> None:
-    """Raise NotPackableError for keywords that ask of attention what is not done here."""
+def refuse(attention_mask: Tensor | None, others: Mapping[str, object]) -> None:
+    """Raise NotPackableError for a mask or keywords that ask of attention what is not done here."""
+    if attention_mask is not None:
+        raise NotPackableError("the model makes its attention's mask itself")
     if others.get("dropout") or others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise NotPackableError("the model's attention uses dropout, sinks or biases")
+
+
+@dataclass
+class Masks:
+    """Of one pass: the masks that the model asks for, as functions of places, and the window of each attention call."""
+
+    asked: list[Callable[..., Tensor]] = field(default_factory=list)
+    applied: list[int | None] = field(default_factory=list)
+
+
+@contextmanager
+def watched_masks() -> Iterator[Masks]:
+    """Take down what the model asks of its attention inside the block."""
+    global _watching
+    _watching = Masks()
+    try:
+        yield _watching
+    finally:
+        _watching = None
 
 
 def calls() -> int:
@@ -120,6 +145,7 @@ def _shapes_of_gradients(grad: Tensor, query: Tensor, key: Tensor, value: Tensor
 
 
 _calls = 0
+_watching: Masks | None = None
 _INPUTS = "Tensor query, Tensor key, Tensor value, Tensor queries, Tensor keys"
 LIBRARY.define(f"attend({_INPUTS}, float scale, int? window) -> (Tensor, Tensor)")
 LIBRARY.define(
@@ -158,9 +184,10 @@ def _attend_elsewhere(
     return varlen.attend(kernel, query_THD, key_TKD, value_TKD, pack.segments, scale, window)[None]
 
 
-def no_mask(*_: object, **__: object) -> None:
+def no_mask(*_: object, mask_function: Callable[..., Tensor] | None = None, **__: object) -> None:
     """Packs carry their own mask; the one transformers would build from positions is wrong for them."""
-    return
+    if _watching is not None and mask_function is not None:
+        _watching.asked.append(mask_function)
 
 
 AttentionInterface.register(NAME, attend)

@@ -9,9 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine.collision import logprobs_and_collisions
 from pairtune.engine.cost import Cost
-from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.unrelated import unrelated_rows
 

@@ -28,6 +28,7 @@ VARIANTS = 64
 ACTIVATIONS = 0.8
 # glibc's names for "how many blocks may be mapped" and "how much free memory to keep" (mallopt(3)).
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
+_PLAIN = "_pairtune_plain"
 
 
 def describe(model: PreTrainedModel) -> str:
@@ -62,7 +63,23 @@ def obstacle() -> str:
 
 def is_large(model: PreTrainedModel) -> bool:
     """Whether compiling the model's blocks is worth while."""
-    return body_parameters(model) >= LARGE_MODEL
+    return not getattr(model, _PLAIN, False) and body_parameters(model) >= LARGE_MODEL
+
+
+def leave_plain(model: PreTrainedModel) -> None:
+    """Never compile this model's blocks: it is here for a few rows only."""
+    setattr(model, _PLAIN, True)
+
+
+@contextmanager
+def plain_blocks(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model's blocks run as they stand."""
+    before = getattr(model, _PLAIN, False)
+    setattr(model, _PLAIN, True)
+    try:
+        yield
+    finally:
+        setattr(model, _PLAIN, before)
 
 
 @contextmanager
@@ -99,7 +116,8 @@ def _compiled() -> Callable[..., Any]:
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     """The model's layers: its longest list of modules."""
-    return max((m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)), key=len)
+    lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=nn.ModuleList())
 
 
 @cache

@@ -42,6 +42,7 @@ void attend_one(const S *query, int64_t q_token, int64_t q_head, const S *key, i
                         scores[j - first] = score;
                         highest = std::max(highest, score);
                     }
+                    if (any_broken(&scores[0], last + 1 - first)) store_nan(sum);
                     for (int64_t d = 0; d < D; d++) wide[d] = 0;
                     for (int64_t j = first; j <= last; j++) {
                         float weight = exp_of(scores[j - first] - highest);
@@ -77,6 +78,7 @@ void logprobs(const S *logits, const int64_t *target, float inverse_t, float *lo
         for (int64_t v = 0; v < V; v++) sum += exp_of((load(x[v]) - highest) * inverse_t);
         normaliser[r] = highest * inverse_t + std::log(sum);
         logprob[r] = load(x[target[r]]) * inverse_t - normaliser[r];
+        if (any_broken(x, V)) store_nan(logprob[r]), store_nan(normaliser[r]);
     }
 }
 
@@ -129,6 +131,7 @@ void draw(const S *logits, const double *uniform, float inverse_t, int64_t *toke
             }
             token[r] = chosen;
             logprob[r] = float(std::log(weight / total));
+            if (any_broken(x, V)) store_nan(logprob[r]);
         }
     }
 }

@@ -1,98 +1,66 @@
-"""Hidden states to log-probabilities of response tokens only: the logits of prompts are never computed.
+"""The log-probabilities of a pack's response tokens, by the path that the model's check has found right.
 
-Shape suffixes: T tokens of the pack, R response tokens, C the rows of one chunk, V vocabulary, E hidden size.
+Shape suffixes: R response tokens, V vocabulary.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Pack
-from pairtune.engine import kernels
-from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import count_pass
-from pairtune.engine.hidden import hidden_states
-
-# Rows of logits computed at a time. Every chunk goes once over a gradient of the head's size, which a GPU, whose
-# products are quick, would feel.
-CHUNK_ROWS = {"cpu": 1024, "cuda": 4096}
-
-# Fields by which configurations say that logits are capped or scaled after the head.
-LOGIT_CHANGES = (
-    "final_logit_softcapping",
-    "logits_soft_cap",
-    "output_logit_soft_cap",
-    "logit_scale",
-    "logits_scaling",
-    "lm_head_multiplier",
-)
+from pairtune.engine.head import CHUNK_ROWS, head_logprobs, head_of
+from pairtune.engine.hidden import check_finite, path_for
+from pairtune.engine.own import logits_logprobs, own_response_logits
+from pairtune.engine.packed import packed_hidden_states
 
 
 def token_logprobs(model: PreTrainedModel, pack: Pack, *, temperature: float = 1.0) -> Tensor:
-    """log π(token | what came before it) of every response token of the pack: [R], nats, float32, differentiable."""
-    hidden_TE = hidden_states(model, pack)
+    """log π(token | what came before it) of every response token of the pack: [R], nats, float32, differentiable.
+
+    Raises InputError if the model cannot be computed with, or if a hidden state or a logit is not finite.
+    """
+    return _logprobs(model, pack, temperature, collisions=False)[0]
+
+
+def logprobs_and_collisions(model: PreTrainedModel, pack: Pack) -> tuple[Tensor, Tensor]:
+    """log π of every response token, differentiable, and log Σ_v π(v|·)² where it is chosen, without gradient: two [R].
+
+    exp of the latter is the probability that two draws from π agree: 1 for a certain policy, 1/V for a uniform one.
+    For objectives that weigh pairs by how concentrated the policy is.
+    """
+    logprob_R, collision_R = _logprobs(model, pack, 1.0, collisions=True)
+    assert collision_R is not None
+    return logprob_R, collision_R
+
+
+def _logprobs(
+    model: PreTrainedModel, pack: Pack, temperature: float, *, collisions: bool
+) -> tuple[Tensor, Tensor | None]:
+    path, collision_R = path_for(model, pack), None
+    if path != "packed":
+        logits_RV = own_response_logits(model, pack, alone=path == "alone")
+        logprob_R = logits_logprobs(logits_RV, pack.target_R, temperature)
+        check_finite(logprob_R)
+        return logprob_R, _in_parts(logits_RV.detach()) if collisions else None
+    hidden_TE = packed_hidden_states(model, pack)
+    hidden_RE = hidden_TE[pack.source_R]
     count_pass(model, tokens=0, attended=0, predicted=len(pack.target_R))
-    return head_logprobs(model, hidden_TE[pack.source_R], pack.target_R, temperature=temperature)
+    logprob_R = head_logprobs(model, hidden_RE, pack.target_R, temperature=temperature)
+    check_finite(hidden_TE, logprob_R)
+    if collisions:
+        count_pass(model, tokens=0, attended=0, predicted=len(pack.target_R))
+        collision_R = _in_parts(hidden_RE.detach(), head_of(model).logits)
+    return logprob_R, collision_R
 
 
-def head_logprobs(model: PreTrainedModel, hidden_RE: Tensor, target_R: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Log-softmax of the language-model head at the targets: [R], nats, float32."""
-    head = plain_head(model)
-    return _HeadLogprobs.apply(hidden_RE, head.weight, target_R, temperature)  # type: ignore[no-any-return]
-
-
-def plain_head(model: PreTrainedModel) -> nn.Linear:
-    """The model's head, if its logits are a plain linear map of its hidden states. Raises NotPackableError if not."""
-    head = model.get_output_embeddings()
-    config = model.config.get_text_config()
-    odd = [name for name in LOGIT_CHANGES if getattr(config, name, None) not in (None, 1.0)]
-    if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or odd:
-        raise NotPackableError(
-            f"the model's head is not a plain linear map ({', '.join(odd) or 'bias or other class'})"
-        )
-    return head
-
-
-class _HeadLogprobs(torch.autograd.Function):
-    """log softmax(h Wᵀ / t) at the targets, whose backward writes the softmax's gradient over the saved logits."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden_RE: Tensor, weight_VE: Tensor, target_R: Tensor, temperature: float) -> Tensor:
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        logprobs, normalisers = [], []
-        kept: list[Tensor] = []
-        chunk = CHUNK_ROWS[hidden_RE.device.type]
-        for rows_CE, target_C in zip(hidden_RE.split(chunk), target_R.split(chunk), strict=True):
-            logits_CV = rows_CE @ weight_VE.T
-            logprob_C, normaliser_C = kernels.logprobs(logits_CV, target_C, temperature)
-            logprobs.append(logprob_C)
-            normalisers.append(normaliser_C)
-            if needs_grad:
-                kept.append(logits_CV)
-        ctx.save_for_backward(hidden_RE, weight_VE, target_R, torch.cat(normalisers), *kept)
-        ctx.temperature, ctx.spent = temperature, False
-        return torch.cat(logprobs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (grad_R,) = grads
-        hidden_RE, weight_VE, target_R, normaliser_R, *kept = ctx.saved_tensors
-        if ctx.spent:
-            raise RuntimeError("a second backward pass needs a second forward pass: the logits were written over")
-        ctx.spent = True
-        need_hidden, need_weight = ctx.needs_input_grad[:2]
-        grad_hidden: list[Tensor] = []
-        grad_weight_VE: Tensor | None = None
-        parts = (x.split(CHUNK_ROWS[x.device.type]) for x in (hidden_RE, target_R, normaliser_R, grad_R))
-        for logits_CV, rows_CE, target_C, normaliser_C, grad_C in zip(kept, *parts, strict=True):
-            kernels.logprobs_gradient(logits_CV, target_C, normaliser_C, grad_C, ctx.temperature)
-            if need_hidden:
-                grad_hidden.append(logits_CV @ weight_VE)
-            if need_weight:
-                part_VE = logits_CV.T @ rows_CE
-                grad_weight_VE = part_VE if grad_weight_VE is None else grad_weight_VE + part_VE
-        return torch.cat(grad_hidden) if need_hidden else None, grad_weight_VE, None, None
+@torch.no_grad()
+def _in_parts(values: Tensor, logits_of: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
+    """log Σ_v π(v)² of every row, without all rows of float32 logits at once."""
+    parts = []
+    for part in values.split(CHUNK_ROWS[values.device.type]):
+        logits_CV = logits_of(part).float()
+        parts.append((2 * logits_CV).logsumexp(-1) - 2 * logits_CV.logsumexp(-1))
+    return torch.cat(parts)

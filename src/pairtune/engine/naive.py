@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
+from pairtune.models.body import own_logits
 
 
 def response_logprobs(
@@ -23,7 +24,7 @@ def response_logprobs(
     for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         input_BL[i, : len(prompt) + len(response)] = torch.tensor([*prompt, *response])
         mask_BL[i, : len(prompt) + len(response)] = 1
-    logits_BLV = model(input_ids=input_BL, attention_mask=mask_BL, use_cache=False).logits
+    logits_BLV = own_logits(model, input_BL, mask_BL)
     logprobs_BLV = torch.log_softmax(logits_BLV.float(), dim=-1)
     result = []
     for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):

@@ -39,6 +39,31 @@ inline void store(bf16 &at, float x) {  // round to nearest even; a NaN stays on
     at.bits = uint16_t((wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
+// Numbers as integers whose order, without the sign, is that of their magnitudes. The compiler is told that there is no
+// NaN and no infinity, and makes finite numbers of them: so they are looked for by their bits, from BROKEN up.
+constexpr uint32_t BROKEN = 0x7f800000, FORBIDDEN = 0xff800000;  // and minus infinity: a token that cannot come
+inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+inline uint32_t bits_of(bf16 x) { return uint32_t(x.bits) << 16; }
+
+// Whether one of the numbers is NaN or plus infinity.
+template <class S> bool any_broken(const S *x, int64_t count) {
+    uint32_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = bits_of(x[i]);
+        most = std::max(most, bits == FORBIDDEN ? 0 : bits & 0x7fffffff);
+    }
+    return most >= BROKEN;
+}
+
+inline void store_nan(float &at) {
+    const uint32_t bits = 0x7fc00000;
+    std::memcpy(&at, &bits, 4);
+}
+
 // exp for x <= 0 (softmax never asks for more): 2^k times a polynomial, relative error below 2e-7, 0 below -87.
 inline float exp_of(float x) {
     float clamped = std::max(x, -87.0f);

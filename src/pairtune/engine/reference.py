@@ -6,39 +6,26 @@ So another beta, objective, seed, split, order or subset of the same pairs finds
 never does.
 """
 
-import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.cache import cache_folder
 from pairtune.data.pack import Tokens, batches_by_length, batches_by_tokens, pack, row_lengths
-from pairtune.engine import varlen
+from pairtune.engine.content import about, model_key
 from pairtune.engine.cost import Cost, measured
-from pairtune.engine.fusion import is_large, obstacle
-from pairtune.engine.hidden import is_padded
-from pairtune.engine.kernels import built, fingerprint
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
 from pairtune.engine.version import engine_version
-from pairtune.models.load import weights_hash
 from pairtune.progress import counted
 
 # Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
 TOKENS_PER_SHELF = 1 << 20
-
-# Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
-INDIFFERENT = {
-    *("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"),
-    *("bos_token_id", "eos_token_id", "pad_token_id"),
-}
 
 
 def compute_logprobs(
@@ -102,34 +89,9 @@ def reference_logprobs(
         cost += spent
         tokens = int(lengths[[i for group in groups for i in group]].sum())
         shelves.append(
-            write_shelf(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=_about(model))
+            write_shelf(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=about(model))
         )
     return Kept(shelves, find(shelves, digests), places), cost
-
-
-def model_key(model: PreTrainedModel) -> str:
-    """SHA-256 over everything but the rows and the engine that the reference's numbers depend on."""
-    digest = hashlib.sha256(json.dumps(_facts(model), sort_keys=True).encode())
-    digest.update(weights_hash(model).encode())
-    config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
-
-
-def _facts(model: PreTrainedModel) -> dict[str, str | bool]:
-    """What computes the model's numbers here: each of these may change their last bits, or more."""
-    parameter = next(model.parameters())
-    on_cuda = parameter.device.type == "cuda"
-    return {
-        "dtype": str(parameter.dtype),
-        "device": torch.cuda.get_device_name(parameter.device) if on_cuda else parameter.device.type,
-        "attention": (varlen.kernel_name(model) or "") if on_cuda else "",
-        "kernels": "" if on_cuda or not built() else fingerprint(),
-        "compiled": is_large(model) and not obstacle(),
-        "padded": is_padded(model),
-        "torch": str(torch.__version__),
-        "transformers": str(transformers.__version__),
-    }
 
 
 def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
@@ -143,13 +105,6 @@ def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
             f"{engine_version()}; computing them again"
         )
     return folder
-
-
-def _about(model: PreTrainedModel) -> dict[str, str]:
-    """What a file says of the model that its values are of."""
-    parameter = next(model.parameters())
-    dtype = str(parameter.dtype).removeprefix("torch.")
-    return {"model": str(model.config.name_or_path), "computes": f"{dtype} on {parameter.device.type}"}
 
 
 def _passes(

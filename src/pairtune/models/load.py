@@ -42,10 +42,14 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
     `name`: `smollm2-135m` (embedded), a folder, a `.gguf` file or a hub name. Raises InputError if there is no such
     model, or if it would have to be unpickled.
     """
-    source = resolve(name)
+    return load_pretrained(AutoModelForCausalLM, name, machine, trust_remote_code=trust_remote_code)
+
+
+def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The same by another of transformers' automatic classes."""
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+        loaded: Any = kind.from_pretrained(
+            resolve(name),
             dtype=machine.dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,

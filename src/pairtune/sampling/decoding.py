@@ -5,19 +5,19 @@ Shape suffixes: T tokens of the prompts' pack, P prompts, B rows, L padded lengt
 size, E hidden size.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from pairtune.data.pack import Pack, pack_prompts
 from pairtune.engine.attention import LIBRARY, NotPackableError, attend, no_mask, refuse
 from pairtune.engine.cost import count_pass
 from pairtune.engine.fusion import fused_blocks
 from pairtune.engine.kernels import attend_one
+from pairtune.models.body import body_of
 
 NAME = "pairtune_decoding"
 # The batch is made smaller when at least this share of its rows has finished.
@@ -98,62 +98,18 @@ class KeyValues:
         return self._run(token_B, self.length_B)
 
     def _run(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        config = self.model.config
+        config, body = self.model.config, body_of(self.model)
+        assert body is not None, "a model is sampled from by this way after its check only"
         implementation, config._attn_implementation = config._attn_implementation, NAME
         self.layer = 0
         _running.append(self)
         try:
             with fused_blocks(self.model):
-                output = self.model.base_model(
-                    input_ids=tokens[None], position_ids=positions[None], use_cache=False, key_values=self
-                )
+                output = body(input_ids=tokens[None], position_ids=positions[None], use_cache=False, key_values=self)
         finally:
             config._attn_implementation = implementation
             _running.pop()
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
-
-
-class Padded:
-    """The same by transformers' own cache on left-padded rows, for architectures that packed rows would make wrong."""
-
-    leave_at = LEAVE_AT
-
-    def __init__(self, model: PreTrainedModel, longest: int) -> None:
-        self.model, self.cache = model, DynamicCache(config=model.config)
-        takes = inspect.signature(model.base_model.forward).parameters
-        self.cache_argument = "cache" if "cache" in takes else "past_key_values"  # its name until transformers 5.23
-
-    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Take in the prompts: the hidden state after each one's last token, [B, E]."""
-        length, device = max(map(len, prompts)), self.model.device
-        input_BL = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-        size_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self.mask_BL = (torch.arange(length, device=device) >= length - size_B[:, None]).long()
-        return self._run(input_BL, (self.mask_BL.cumsum(-1) - 1).clamp_min(0))
-
-    def step(self, token_B: Tensor) -> Tensor:
-        """Take in one token a row: the hidden states after them, [B, E]."""
-        self.mask_BL = torch.cat((self.mask_BL, self.mask_BL.new_ones(len(token_B), 1)), dim=1)
-        return self._run(token_B[:, None], self.mask_BL.sum(-1, keepdim=True) - 1)
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
-        self.cache.batch_select_indices(rows)
-        self.mask_BL = self.mask_BL[rows]
-
-    def _run(self, input_BL: Tensor, position_BL: Tensor) -> Tensor:
-        seen_B = self.mask_BL.sum(-1)
-        new_B = seen_B if input_BL.shape[1] > 1 else torch.ones_like(seen_B)
-        attended_B = new_B * seen_B - new_B * (new_B - 1) // 2  # a new token sees all before it and itself
-        count_pass(self.model, tokens=int(new_B.sum()), attended=int(attended_B.sum()), predicted=0)
-        output = self.model.base_model(
-            input_ids=input_BL,
-            attention_mask=self.mask_BL,
-            position_ids=position_BL,
-            use_cache=True,
-            **{self.cache_argument: self.cache},
-        )
-        return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
 
 def attend_cached(
@@ -172,7 +128,7 @@ def attend_cached(
     """Attention over prompts (with a pack) or of one new token a row: [1, T or B, H, D]."""
     if key_values is None:
         raise NotPackableError("the model does not hand keyword arguments on to its attention")
-    refuse(others)
+    refuse(attention_mask, others)
     scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
     return torch.ops.pairtune.attend_cached(query_1HTD, key_1KTD, value_1KTD, scale, sliding_window, softcap), None
 

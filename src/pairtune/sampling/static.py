@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.engine.hidden import is_padded
 from pairtune.progress import say
-from pairtune.sampling.decoding import KeyValues, Padded
+from pairtune.sampling.decoding import KeyValues
 
 
 class Graph(Protocol):
@@ -65,10 +64,8 @@ GRAPHS: dict[str, Callable[[], Graph]] = {"cuda": CudaGraph}
 TROUBLE: dict[type[PreTrainedModel], str] = {}
 
 
-def decoder_for(model: PreTrainedModel, longest: int) -> KeyValues | Padded:
+def decoder_for(model: PreTrainedModel, longest: int) -> KeyValues:
     """What decodes on this model and device: rows of at most `longest` tokens, prompts included."""
-    if is_padded(model):
-        return Padded(model, longest)
     static = model.device.type in GRAPHS and not TROUBLE.get(type(model))
     return (Static if static else KeyValues)(model, longest)
 

@@ -27,7 +27,8 @@ from pairtune.objectives.policy_gradient import (
     whiten,
 )
 from pairtune.progress import say
-from pairtune.sampling.sampler import Sample, sample, stream_seed
+from pairtune.sampling.answer import Sample
+from pairtune.sampling.sampler import sample, stream_seed
 from pairtune.settings import Drawing, Ppo
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure, run_steps, say_router

@@ -39,7 +39,6 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
 
 
 def normalise(model: ScalarModel, rows: Sequence[Tokens]) -> None:
-    """Set the model's mean and std so that these responses (the reference's) score 0 ± 1. Rankings do not change."""
-    model.mean, model.std = 0.0, 1.0
+    """Shift and scale the head so that these responses (the reference's) score 0 ± 1. Rankings do not change."""
     rewards = torch.tensor([reward for row in score_rewards(model, rows) for reward in row], dtype=torch.float64)
-    model.mean, model.std = float(rewards.mean()), max(float(rewards.std()), 1e-6)
+    model.normalise(mean=float(rewards.mean()), std=max(float(rewards.std()), 1e-6))

@@ -1,0 +1,52 @@
+"""What a model's numbers depend on, as a key: what is computed with it is found again by its content, not its name."""
+
+import hashlib
+import json
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from pairtune.engine import varlen
+from pairtune.engine.fusion import is_large, obstacle
+from pairtune.engine.kernels import built, fingerprint
+from pairtune.engine.path import paths_of
+from pairtune.models.load import weights_hash
+
+# Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
+INDIFFERENT = {
+    *("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+}
+
+
+def model_key(model: PreTrainedModel) -> str:
+    """SHA-256 over everything but the rows and the engine that the model's numbers depend on."""
+    digest = hashlib.sha256(json.dumps(_facts(model), sort_keys=True).encode())
+    digest.update(weights_hash(model).encode())
+    config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _facts(model: PreTrainedModel) -> dict[str, str | bool]:
+    """What computes the model's numbers here: each of these may change their last bits, or more."""
+    parameter = next(model.parameters())
+    on_cuda = parameter.device.type == "cuda"
+    return {
+        "dtype": str(parameter.dtype),
+        "device": torch.cuda.get_device_name(parameter.device) if on_cuda else parameter.device.type,
+        "attention": (varlen.kernel_name(model) or "") if on_cuda else "",
+        "kernels": "" if on_cuda or not built() else fingerprint(),
+        "compiled": is_large(model) and not obstacle(),
+        "path": paths_of(model).engine or "packed",
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+    }
+
+
+def about(model: PreTrainedModel) -> dict[str, str]:
+    """What a file says of the model that its values are of."""
+    parameter = next(model.parameters())
+    dtype = str(parameter.dtype).removeprefix("torch.")
+    return {"model": str(model.config.name_or_path), "computes": f"{dtype} on {parameter.device.type}"}
