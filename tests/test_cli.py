@@ -126,6 +126,31 @@ def test_nothing_left_to_train_on(model: str, write: Write, fails: Callable[...,
     assert "every prompt has more than" in fails("reward", *given, only=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("tune --model ./modle --data pairs.jsonl", 'model folder "./modle" does not exist; did you mean "model"?'),
+        (
+            "generate --prompt x --model runs/tunde",
+            'model folder "runs/tunde" does not exist; did you mean "runs/tuned"?',
+        ),
+        ("reward --model gone.gguf --data pairs.jsonl", 'model file "gone.gguf" does not exist'),
+        ("evaluate --reference /x/y --data pairs.jsonl", 'model folder "/x/y" does not exist'),
+        ("ppo --reward-model runs/reward --data pairs.jsonl", 'model folder "runs/reward" does not exist'),
+        ("sft --data pair.jsonl", '"pair.jsonl" does not exist; did you mean "pairs.jsonl"?'),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_anything_heavy_is_imported(
+    words: str, said: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(pairs())
+    Path("model").mkdir()
+    Path("runs/tuned").mkdir(parents=True)
+    monkeypatch.setattr("pairtune.commands.import_module", None)
+    assert fails(*words.split()) == f"pairtune: {said}"
+    assert [path.name for path in Path("runs").iterdir()] == ["tuned"]
+
+
 @pytest.mark.parametrize("command", ["tune", "reward", "sft", "compare"])
 def test_folders_that_may_not_be_used(command: str, model: str, write: Write, fails: Callable[..., str]) -> None:
     given = [command, "--model", model, "--data", write(pairs()), "--out"]

@@ -125,12 +125,18 @@ class ComparedPpo(PpoBase):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How answers are drawn."""
+class Drawing:
+    """How answers are drawn, but for the temperature: PPO's is one of its own settings."""
 
     max_new_tokens: int = _setting(32, "longest answer, in tokens", least=1, most=MOST_NEW_TOKENS)
-    temperature: float = _setting(1.0, "temperature of sampling", above=0)
     batch_size: int = _setting(128, "answers written side by side", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Drawing):
+    """How answers are drawn."""
+
+    temperature: float = _setting(1.0, "temperature of sampling", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +210,7 @@ class PpoRun(Run):
     out: str = _setting("", "folder for the result; default runs/ppo, or runs/ppo-2 and so on")
     max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)
     ppo: Ppo = field(default_factory=Ppo)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Drawing = field(default_factory=Drawing)
 
 
 @dataclass(frozen=True, kw_only=True)

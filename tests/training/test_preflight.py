@@ -21,7 +21,7 @@ from pairtune.settings import Tuning
 from pairtune.training import preflight
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
+from pairtune.training.preflight import check_engine, check_rows, say_truncation
 
 Pairs = Callable[..., list[Tokens]]
 BOS, EOS = 0, 1
@@ -101,24 +101,6 @@ def test_weights_that_are_not_finite_are_refused(tiny_model: Any, token_pairs: P
         check_engine(model, token_pairs(4))
 
 
-def test_a_wrong_reference_is_caught(tiny_model: Any, token_pairs: Pairs, reference_of: Any) -> None:
-    model, other, rows = tiny_model(), tiny_model(seed=1), token_pairs(8)
-    assert check_first_loss(model, rows, reference_of(model, rows)) < 1e-5
-    with pytest.raises(InputError, match="the policy must start from the reference"):
-        check_first_loss(model, rows, reference_of(other, rows))
-    reference = reference_of(model, rows)
-    reference[0][0] = math.nan
-    with pytest.raises(InputError):
-        check_first_loss(model, rows, reference)
-
-
-def test_two_references_of_shifted_rows_are_caught(tiny_model: Any, reference_of: Any) -> None:
-    rows = [Tokens((i,), ((i + 1, EOS), (i + 2, EOS))) for i in range(3, 30)]
-    reference = reference_of(tiny_model(), rows)
-    with pytest.raises(InputError):
-        check_first_loss(tiny_model(), rows, [*reference[1:], reference[0]])
-
-
 GOOD = [Tokens((BOS, 5, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 20)]
 HELD = [Tokens((BOS, 6, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 14)]
 
@@ -146,19 +128,6 @@ def test_what_is_no_fault_is_told(capsys: pytest.CaptureFixture[str], tiny_token
     assert "boundary of the first row" in said
     check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_id=EOS, bos_id=BOS, say_longer=False)
     assert "longer" not in capsys.readouterr().err  # the check of the texts has said it
-
-
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [("dpo", "ln 2"), ("cdpo", "ln 2"), ("ipo", "25"), ("hinge", "1"), ("kto", ""), ("simpo", ""), ("dpo+0.2*sft", "")],
-)
-def test_the_first_loss_is_told_where_it_follows(
-    name: str, first: str, tiny_model: Any, token_pairs: Pairs, reference_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model, rows = tiny_model(), token_pairs(4)
-    check_first_loss(model, rows, reference_of(model, rows), loss_of(name))
-    said = capsys.readouterr().err.strip()
-    assert said.endswith(f"nats per token{f', so the first loss is {first}' if first else ''}")
 
 
 def test_one_is_one_and_many_are_many(capsys: pytest.CaptureFixture[str]) -> None:

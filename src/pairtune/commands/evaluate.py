@@ -32,11 +32,11 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     say_truncation(encoded)
     rows = encoded.rows
     judge = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
-    name = given(settings.reference, "reference")
-    if load_tokenizer(name, trust_remote_code=settings.trust_remote_code).get_vocab() != tokenizer.get_vocab():
+    name, trust = given(settings.reference, "reference"), settings.trust_remote_code
+    if load_tokenizer(name, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
         raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = load(settings)
-    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code)
+    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
     for model in (policy, reference, *([judge.body] if judge else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)

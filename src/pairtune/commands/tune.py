@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share, sureness
 from pairtune.commands.inputs import given, heldout_size, load, say_skipped, split_pairs
-from pairtune.commands.results import begin, finish, of_pairs, result_folder, say_folder, say_next
+from pairtune.commands.results import begin, check_out, finish, of_pairs, result_folder, say_next
 from pairtune.configure import loss_to_train
 from pairtune.data.sources import has_labels, read_labelled
 from pairtune.data.split import split_by_prompt
@@ -24,16 +24,17 @@ from pairtune.objectives.mixture import Loss
 from pairtune.progress import counted, say, significant, task
 from pairtune.settings import TuneRun
 from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
+from pairtune.training.preflight import check_engine, check_rows, say_truncation
 
 
 def run(settings: TuneRun) -> Path:
     """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
     loss = loss_to_train(settings)
+    check_out(settings.out)
+    train_rows, held_rows, tokenizer = _split_examples(settings, loss)
     with result_folder(settings, "tune") as out:
-        train_rows, held_rows, tokenizer = _split_examples(settings, loss)
-        say_folder(settings, out)
         model = load(settings)
         check_engine(model, train_rows.rows)
         begin(out, settings, "tune")

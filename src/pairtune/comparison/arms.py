@@ -25,9 +25,9 @@ from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
 from pairtune.settings import Ppo, parameters, to_mapping
 from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_first_loss
 
 
 @dataclass(frozen=True)

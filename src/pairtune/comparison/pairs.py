@@ -100,11 +100,11 @@ def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokeniz
 
     pairs = SharedPairs(rows(train), rows(heldout), rows(chooser) if chooser else (), rows(judge))
     _say_sizes(len(source.rows), pairs, settings)
-    lengths = [len(response) for row in pairs.train for response in row.responses]
+    lengths = [len(row.responses[0]) for row in pairs.train]
     longer = sum(length > settings.sampling.max_new_tokens for length in lengths) / len(lengths)
     if longer > WORTH_SAYING:
         say(
-            f"data: {longer:.0%} of the training responses are longer than {settings.sampling.max_new_tokens} tokens, "
+            f"data: {longer:.0%} of the chosen responses are longer than {settings.sampling.max_new_tokens} tokens, "
             "where PPO's and every measured answer is cut; raise --sampling-max-new-tokens"
         )
     return pairs

@@ -72,7 +72,7 @@ def has_labels(source: str, *, split: str = "train") -> bool:
 
     Raises InputError if the source cannot be read.
     """
-    path = _local(source)
+    path = local_file(source)
     name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
     first = next(_open(path, name) if path else _hub(source, name, split), None)
     return first is not None and "label" in first.columns and "chosen" not in first.columns
@@ -106,7 +106,7 @@ def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
 
 
 def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, int], Row]) -> Rows[Row]:
-    path = _local(source)
+    path = local_file(source)
     name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
     if path and split != "train":
         raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
@@ -135,8 +135,8 @@ def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, in
     return Rows(rows, tuple(skipped))
 
 
-def _local(source: str) -> Path | None:
-    """The file that ``source`` names, or None where only a hub dataset can be meant."""
+def local_file(source: str) -> Path | None:
+    """The file that ``source`` names, or None where only a hub dataset can be meant; InputError if it is not there."""
     shown = quoted(source, 80)
     if not source.strip() or "\0" in source:
         raise InputError(f"{shown} is not a data source; give {KNOWN}, or the name of a hub dataset")

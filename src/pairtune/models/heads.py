@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from pairtune import hub
 from pairtune.errors import InputError
-from pairtune.hints import near_path
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
 from pairtune.models.machine import Machine
 
@@ -62,8 +61,7 @@ class ScalarModel(nn.Module):
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:
     """A model saved by `ScalarModel.save`, and its tokenizer. Raises InputError if the folder has no usable head."""
     folder = Path(name).expanduser()
-    if not folder.exists() and hub.is_path(name):
-        raise InputError(f'reward model folder "{name}" does not exist{near_path(folder)}')
+    hub.check_path(name)
     if not (folder / HEAD_FILE).is_file():
         raise InputError(f'"{name}" is not a reward model; give a folder made by `pairtune reward`')
     model = ScalarModel(load_model(name, machine, trust_remote_code=trust_remote_code))

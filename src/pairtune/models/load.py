@@ -108,9 +108,8 @@ def resolve(name: str) -> str:
     if name == EMBEDDED:
         return str(_converted(_embedded_file()))
     path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InputError(f'model file "{name}" does not exist{near_path(path)}')
+    hub.check_path(name)
+    if path.suffix == ".gguf" and path.is_file():
         return str(_converted(path))
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -123,8 +122,6 @@ def resolve(name: str) -> str:
         return str(path)
     if path.exists():
         raise InputError(f'model "{name}" is a file; give the folder it lies in, a .gguf file or a hub name')
-    if hub.is_path(name):
-        raise InputError(f'model folder "{name}" does not exist{near_path(path)}')
     return _from_hub(name)
 
 

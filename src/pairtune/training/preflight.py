@@ -1,7 +1,6 @@
 """What a run checks before it spends a step. A fault stops it with one line; the rest is said and recorded."""
 
 import hashlib
-import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,7 @@ from pairtune.engine.fusion import describe
 from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import plain_head, token_logprobs
 from pairtune.errors import InputError
-from pairtune.objectives.mixture import Loss
-from pairtune.progress import counted, say, significant
+from pairtune.progress import counted, say
 
 # Mean |difference| per response token, in nats, up to which two ways of computing the same number are the same.
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
@@ -168,38 +166,6 @@ def say_truncation(encoded: Encoded) -> None:
         if rows:
             shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
             say(f"data: {counted(len(rows), one, many)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
-
-
-@uncounted()
-def check_first_loss(
-    model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], loss: Loss | None = None
-) -> float:
-    """Mean |log-ratio| per token of an untouched policy, in nats: 0 but for rounding, so DPO's first loss is ln 2.
-
-    The first value of `loss` is said where it follows. Raises InputError if the reference's log-probabilities are not
-    this model's.
-    """
-    some = _varied(range(len(rows)), 4 * CHECKED_ROWS)
-    with torch.no_grad():
-        own = _together(model, [rows[i] for i in some], model.device)
-    difference = _difference(own, [reference[i] for i in some])
-    if not difference <= ROUNDING[next(model.parameters()).dtype]:
-        raise InputError(
-            f"the reference's log-probabilities are not the policy's at the start ({difference:.2g} nats per token); "
-            "the policy must start from the reference"
-        )
-    first = first_loss(loss) if loss else ""
-    follows = f", so the first loss is {first}" if first else ""
-    say(f"reference: the untouched policy differs by {difference:.2g} nats per token{follows}")
-    return difference
-
-
-def first_loss(loss: Loss) -> str:
-    """What an objective on log-ratios alone is while they are all 0, in words; empty for a sum and for any other."""
-    if len(loss.terms) > 1 or not {"chosen_logratio_B", "rejected_logratio_B"}.issuperset(loss.arguments):
-        return ""
-    value = float(loss({name: torch.zeros(1, dtype=torch.float64) for name in loss.arguments}))
-    return "ln 2" if math.isclose(value, math.log(2)) else significant(value)
 
 
 def _together(model: PreTrainedModel, rows: Sequence[Tokens], device: torch.device) -> list[Tensor]:
