@@ -25,6 +25,8 @@ SMALLER = {
         f"{FEW_REVIEWS} --methods simpo ppo --beta 2 5 --ppo-kl-coefficient 0.02"
     ),
     "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --methods kto ppo",
+    "pairtune compare --data examples/pairs.jsonl": "--ppo-steps 1 --ppo-batch-size 8 --evaluation-curve-points 1",
+    "pairtune ppo": "--steps 1 --batch-size 8",
     "pairtune derive": "--worlds 3",
 }
 """Words put after those of a command that begins so (the first entry that fits). They win over its own, which are

@@ -220,7 +220,7 @@ def test_links_and_files_in_the_text_are_there(document: str) -> None:
 def is_there(path: str, here: Path) -> bool:
     """A path from the repository's top, from the sources or from the document; a bare name may be anywhere."""
     return any((place / path).exists() for place in (ROOT, SOURCES, here)) or (
-        "/" not in path and any(SOURCES.rglob(path))
+        "/" not in path and any(found for tree in (SOURCES, ROOT / "tests") for found in tree.rglob(path))
     )
 
 
