@@ -49,7 +49,7 @@ def kl_of_one_token(
 
 @torch.no_grad()
 def scalar_at_the_end(model: torch.nn.Module, prompt: Sequence[int], response: Sequence[int]) -> float:
-    """A scalar model's output at the response's last token: (w·h + b − mean) / std."""
+    """A scalar model's output at the response's last token: w·h + b."""
     return scalars(model, prompt, response)[-1]
 
 
@@ -59,4 +59,4 @@ def scalars(model: torch.nn.Module, prompt: Sequence[int], response: Sequence[in
     tokens = torch.tensor([[*prompt, *response]])
     states = model.body.base_model(input_ids=tokens, use_cache=False).last_hidden_state[0].double()
     raw = states @ model.head.weight[0].double() + model.head.bias.double()
-    return ((raw - model.mean) / model.std).tolist()
+    return raw.tolist()

@@ -80,8 +80,8 @@ _OWN: dict[str, dict[str, Any]] = {
         "final_logit_softcapping": 3.0,
     },
     "gpt_neox": {key: value for key, value in _SIZES.items() if key != "num_key_value_heads"},
-    "cohere": {**_SIZES, "logit_scale": 0.3},
-    "granite": {**_SIZES, "logits_scaling": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.5},
+    "cohere": {**_SIZES, "logit_scale": 1.5},
+    "granite": {**_SIZES, "logits_scaling": 0.5, "attention_multiplier": 0.2, "residual_multiplier": 0.5},
     "phi": _SIZES,  # a head with a bias
     "gptj": {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 512},
     "mixtral": {**_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},

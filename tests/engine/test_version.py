@@ -14,6 +14,7 @@ PACKAGE = Path(pairtune.__file__).parent
 INDIFFERENT = {
     "cache.py": "where files lie",
     "data/store.py": "reads and writes what was computed",
+    "disk.py": "reads and writes what was computed",
     "errors.py": "what is told",
     "models/load.py": "its result, the weights, is hashed itself",
     "models/machine.py": "its result, dtype and device, is hashed itself",

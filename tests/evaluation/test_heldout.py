@@ -49,7 +49,7 @@ def test_a_margin_is_what_the_chosen_gained_less_what_the_rejected_gained():
 
 def test_a_reward_margin_is_the_chosen_responses_reward_less_the_rejected_ones(tiny_model):
     model = ScalarModel(tiny_model(seed=3), seed=4)
-    model.mean, model.std = 0.3, 2.0
+    model.normalise(mean=0.3, std=2.0)
     expected = [
         by_hand.scalar_at_the_end(model, row.prompt, row.responses[0])
         - by_hand.scalar_at_the_end(model, row.prompt, row.responses[1])

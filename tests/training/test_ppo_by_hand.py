@@ -46,7 +46,7 @@ class Four:
 def four(tiny_model: Any) -> Four:
     policy, other, body, judge_body = (tiny_model(seed=seed, spread=5.0) for seed in range(4))
     reward_model = ScalarModel(judge_body, seed=5).requires_grad_(False)
-    reward_model.mean, reward_model.std = 0.2, 0.7
+    reward_model.normalise(mean=0.2, std=0.7)
     return Four(policy, ScalarModel(body, seed=6), reward_model, frozen_copy(other))
 
 

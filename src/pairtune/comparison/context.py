@@ -15,6 +15,7 @@ from pairtune.comparison.stages import Done, Stages
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Rows
+from pairtune.engine.content import structure
 from pairtune.engine.cost import Cost
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.path import Paths, use_paths
@@ -45,7 +46,7 @@ class Context:
         if self.own_data and not self.stages.finished("pairs"):
             assert self.own_pairs  # what is wrong with them is told before a model is loaded
         say(f"machine: {self.machine}")
-        self.paths = Paths()  # of the architecture, once a model of it has been checked
+        self.paths: dict[str, Paths] = {}  # of each architecture, once a model of it has been checked
         self.tokens_per_pass = TOKENS_PER_PASS[self.machine.device.type]
 
     @property
@@ -97,13 +98,13 @@ class Context:
     def load(self, name: str) -> PreTrainedModel:
         """One of the run's models, on the engine's path that is right for its architecture."""
         trust = self.settings.trust_remote_code
-        return self._on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
+        return self.on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
 
     def load_scalar(self, name: str) -> ScalarModel:
         """One of the run's reward models, likewise."""
         trust = self.settings.trust_remote_code
         model, _ = load_scalar_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust)
-        self._on_its_path(model.body)
+        self.on_its_path(model.body)
         return model
 
     def load_judge(self) -> ScalarModel:
@@ -114,13 +115,14 @@ class Context:
         model, tokenizer = load_scalar_model(self.settings.judge, self.machine, trust_remote_code=trust)
         if tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise InputError("judge: its tokenizer is not the policy's; give a reward model with the same one")
-        check_engine(model.body, self.pairs.heldout, quiet=True)
+        self.on_its_path(model.body)
         return model
 
-    def _on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A run's models have one architecture: what the first one's check finds right is right for all of them."""
-        use_paths(model, self.paths)
-        if self.paths.engine is None and self.stages.finished("pairs"):
+    def on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
+        """What the check of a run's first model finds right is right for all that were trained from it."""
+        paths = self.paths.setdefault(structure(model), Paths())
+        use_paths(model, paths)
+        if paths.engine is None and self.stages.finished("pairs"):
             check_engine(model, self.pairs.train, quiet=True)
         return model
 

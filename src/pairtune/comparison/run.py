@@ -17,7 +17,6 @@ from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.data.sources import read_pairs
 from pairtune.engine.cost import Cost, uncounted
-from pairtune.engine.path import use_paths
 from pairtune.engine.self_check import check_engine
 from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
@@ -120,12 +119,12 @@ class Comparison:
         settings = self.settings
 
         def work(folder: Path) -> dict[str, Any]:
-            model = load_model(settings.model, self.context.machine, trust_remote_code=settings.trust_remote_code)
+            loaded = load_model(settings.model, self.context.machine, trust_remote_code=settings.trust_remote_code)
+            model = self.context.on_its_path(loaded)
             shared = 2 + self.context.own_data  # reference, reward model, judge
             parameters = sum(p.numel() for p in model.parameters())
             self.context.check_disk(parameters, self.context.every_candidate, shared=shared)
             rows = self.demonstrations(gold)
-            use_paths(model, self.context.paths)
             check_engine(model, rows)
             journal = Journal("sft", folder, cost=self.stages.cost)
             if settings.sft.epochs > 0:

@@ -24,9 +24,14 @@ def model_key(model: PreTrainedModel) -> str:
     """SHA-256 over everything but the rows and the engine that the model's numbers depend on."""
     digest = hashlib.sha256(json.dumps(_facts(model), sort_keys=True).encode())
     digest.update(weights_hash(model).encode())
-    config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    digest.update(structure(model).encode())
     return digest.hexdigest()
+
+
+def structure(model: PreTrainedModel) -> str:
+    """The model's configuration, as far as its numbers depend on it: what it is but for its weights."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
+    return json.dumps(config, sort_keys=True, default=str)
 
 
 def _facts(model: PreTrainedModel) -> dict[str, str | bool]:
