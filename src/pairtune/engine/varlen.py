@@ -151,7 +151,7 @@ def _chosen(model: PreTrainedModel) -> tuple[Kernel | None, str]:
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     if not heads:
-        return "no attention"
+        return None, "no attention"
     groups = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     windowed = getattr(config, "sliding_window", None) is not None

@@ -26,8 +26,8 @@ Found = TypeVar("Found")
 def place(model: PreTrainedModel, kind: str) -> Path:
     """Where what a check of this kind finds about this model is kept."""
     facts = [model_key(model), type(model).__name__, str(model.config._attn_implementation), engine_version()]
-    facts += [CHECK_VERSION, *(version(name) for name in ("torch", "transformers"))]
-    digest = hashlib.sha256(json.dumps([kind, *facts]).encode()).hexdigest()
+    facts += [version(name) for name in ("torch", "transformers")]
+    digest = hashlib.sha256(json.dumps([kind, CHECK_VERSION, *facts]).encode()).hexdigest()
     return cache_folder() / "checks" / "verdicts" / f"{digest}.json"
 
 
