@@ -93,7 +93,7 @@ class Attempt:
         self.measures: dict[str, tuple[Callable[[], Any], str]] = {
             "log-probabilities": (self.model, "hold_logprobs"),
             "gradients": (self.model, "hold_gradients"),
-            "rewards": (self.model, "hold_rewards"),
+            "rewards": (self.rewards, "hold_rewards"),
             "sampling": (lambda: self.answers(1.0), "hold_sampling"),
             "greedy": (lambda: self.answers(COLD), "hold_greedy"),
             "tune": (self.tuned, "hold_tuned"),
@@ -117,6 +117,10 @@ class Attempt:
             self._model = ours.opened(self.folder, ROWS, dtype=self.dtype)
             self.finding.path[self.dtype] = ours.path_of(self._model)
         return self._model
+
+    def rewards(self) -> ours.Rewards:
+        """A reward model, saved and read again."""
+        return ours.rewards(self.model(), ROWS, dtype=self.dtype, scratch=self.scratch / "rewards")
 
     def answers(self, temperature: float) -> list[ours.Answer]:
         """What `pairtune generate` writes."""
