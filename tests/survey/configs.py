@@ -62,14 +62,14 @@ SIZES: dict[str, int] = {
         4,
         "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads "
         "num_encoder_attention_heads num_decoder_attention_heads swa_num_attention_heads linear_num_heads "
-        "linear_num_value_heads mamba_num_heads index_n_heads indexer_n_heads",
+        "linear_num_value_heads mamba_num_heads indexer_n_heads",
     ),
     **_each(2, "linear_num_key_heads n_groups mamba_n_groups swa_num_key_value_heads"),
     **_each(
         16,
         "head_dim global_head_dim swa_head_dim v_head_dim qk_nope_head_dim linear_head_dim linear_key_head_dim "
         "linear_value_head_dim kv_channels dim_head attention_head_size index_head_dim indexer_head_dim "
-        "mamba_head_dim rotary_dim swa_v_head_dim index_topk",
+        "mamba_head_dim rotary_dim swa_v_head_dim index_topk index_n_heads",
     ),
     **_each(8, "qk_rope_head_dim hidden_size_per_layer_input laurel_rank"),
     **_each(24, "qk_head_dim q_lora_rank kv_lora_rank o_lora_rank moe_latent_size index_lora_rank"),
@@ -82,7 +82,7 @@ SIZES: dict[str, int] = {
     **_each(
         WINDOW,
         "sliding_window sliding_window_size attention_window_size window_size attention_chunk_size local_attention "
-        "swa_window_size keep_window_size",
+        "swa_window_size",
     ),
 }
 """Fields of configurations that hold a size, and what it is in a tiny model. What is 0, False or None stays so."""

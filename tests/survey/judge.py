@@ -18,9 +18,10 @@ from tests.survey import ours
 from tests.survey.configs import Case
 from tests.survey.material import PAIRS, PROMPTS, ROWS, tokenizer
 from tests.survey.truth import BETA, CLIP, COLD, DTYPES, EPOCHS, HELDOUT, RATE, Truth, first_line
-from tests.survey.weights import random_model
+from tests.survey.weights import GAINS, random_model
 
 RIGHT, REFUSED, WRONG, TRACEBACK = "right", "refused", "WRONG", "TRACEBACK"
+LOUD = 0.1  # what bfloat16 may move of what a neighbour in view would, or the weights are too loud
 USES = ("log-probabilities", "gradients", "rewards", "sampling", "greedy", "tune")
 
 
@@ -68,8 +69,7 @@ def survey(case: Case, *, dtypes: Sequence[str] = DTYPES, uses: Sequence[str] = 
         tokenizer().save_pretrained(folder)
         truth = None
         try:
-            random_model(case.config()).save_pretrained(folder)
-            truth = Truth(folder, dtypes)
+            truth = _telling_truth(case, folder, dtypes)
             finding.absent, finding.signal, finding.noise = truth.absent, truth.signal, truth.noise
         except Exception as error:
             finding.absent = dict.fromkeys(dtypes, f"plain transformers fails: {first_line(error)}")
@@ -84,6 +84,16 @@ def survey(case: Case, *, dtypes: Sequence[str] = DTYPES, uses: Sequence[str] = 
     return finding
 
 
+def _telling_truth(case: Case, folder: Path, dtypes: Sequence[str]) -> Truth:
+    """The right values of random weights in which a neighbour in view would stand out from rounding."""
+    for gain in GAINS:
+        random_model(case.config(), gain=gain).save_pretrained(folder)
+        truth = Truth(folder, dtypes)
+        if truth.absent or truth.noise < LOUD * truth.signal:
+            break
+    return truth
+
+
 class Attempt:
     """pairtune on one folder in one dtype; `attempt(use, truth)` notes in the finding how it went."""
 
@@ -93,7 +103,7 @@ class Attempt:
         self.measures: dict[str, tuple[Callable[[], Any], str]] = {
             "log-probabilities": (self.model, "hold_logprobs"),
             "gradients": (self.model, "hold_gradients"),
-            "rewards": (self.model, "hold_rewards"),
+            "rewards": (self.rewards, "hold_rewards"),
             "sampling": (lambda: self.answers(1.0), "hold_sampling"),
             "greedy": (lambda: self.answers(COLD), "hold_greedy"),
             "tune": (self.tuned, "hold_tuned"),
@@ -117,6 +127,10 @@ class Attempt:
             self._model = ours.opened(self.folder, ROWS, dtype=self.dtype)
             self.finding.path[self.dtype] = ours.path_of(self._model)
         return self._model
+
+    def rewards(self) -> ours.Rewards:
+        """A reward model, saved and read again."""
+        return ours.rewards(self.model(), ROWS, dtype=self.dtype, scratch=self.scratch / "rewards")
 
     def answers(self, temperature: float) -> list[ours.Answer]:
         """What `pairtune generate` writes."""

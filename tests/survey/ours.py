@@ -18,9 +18,10 @@ from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import paths_of
 from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
-from pairtune.models.heads import ScalarModel
+from pairtune.models.heads import HEAD_FILE, ScalarModel, load_scalar_model
 from pairtune.models.load import load_model
 from pairtune.models.machine import choose_machine
+from tests.survey.material import tokenizer
 from tests.survey.plain import Row
 
 
@@ -55,11 +56,35 @@ def gradients(model: PreTrainedModel, rows: Sequence[Row], weights: Tensor) -> d
     return found
 
 
-def rewards(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """A fresh scalar head's weight and bias, and the rewards of all responses that it gives on this model's body."""
+@dataclass(frozen=True)
+class Rewards:
+    """A scalar head on a model's body: its numbers, the rewards of all responses, and those of its folder read again.
+
+    `folder` is where it was saved, with a head beside it where transformers has no class for it (`beside`).
+    """
+
+    weight_E: Tensor
+    bias: Tensor
+    found: Tensor
+    again: Tensor
+    folder: Path
+    beside: bool
+
+
+def rewards(model: PreTrainedModel, rows: Sequence[Row], *, dtype: str, scratch: Path) -> Rewards:
+    """A fresh head's rewards, saved and read again."""
     scalar = ScalarModel(model, seed=1)
-    found = [reward for row in score_rewards(scalar, tokens(rows)) for reward in row]
-    return scalar.head.weight.detach()[0], scalar.head.bias.detach()[0], torch.tensor(found)
+    scalar.normalise(mean=0.5, std=0.5)
+    scalar.save(scratch, tokenizer())
+    again, _ = load_scalar_model(str(scratch), choose_machine(dtype))
+    weight_E, bias = scalar.head.weight.detach()[0], scalar.head.bias.detach()[0]
+    return Rewards(
+        weight_E, bias, _scores(scalar, rows), _scores(again, rows), scratch, (scratch / HEAD_FILE).is_file()
+    )
+
+
+def _scores(model: ScalarModel, rows: Sequence[Row]) -> Tensor:
+    return torch.tensor([reward for row in score_rewards(model, tokens(rows)) for reward in row])
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ PAGE = """# Architectures
 
 What pairtune makes of every causal language model in transformers {transformers} (torch {torch}), held against plain
 transformers, one sequence at a time without padding: log-probabilities of two responses to one prompt with rows of
-different lengths, their gradients with respect to every parameter, rewards of a scalar head, sampling at temperature 1
+different lengths, their gradients with respect to every parameter, rewards of a scalar head (its folder read by
+transformers too, where that has a class for it), sampling at temperature 1
 (the log-probabilities that it says the tokens were drawn with), greedy decoding side by side, and a short
 `pairtune tune`; each in float32 and in bfloat16. Models are tiny and random; rows are longer than their windows,
 chunks and original positions. bfloat16 is held to the float32 values of the same weights, within what plain bfloat16

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from tests.survey import ours, plain
 from tests.survey.material import PAIRS, ROWS, encoded
@@ -76,11 +76,11 @@ class Truth:
             return error, 10 * FLOAT32
         return error, 2 * _gradient_error(self.gradients[dtype], right) + BFLOAT16
 
-    def hold_rewards(self, model: PreTrainedModel, dtype: str) -> tuple[float, float]:
-        """The largest difference of a reward."""
-        weight_E, bias, found = ours.rewards(model, ROWS)
-        right, plainly = (_rewards(self.models[each], weight_E, bias) for each in ("float32", dtype))
-        error, scale = float((found - right).abs().max()), max(1.0, float(right.abs().max()))
+    def hold_rewards(self, made: ours.Rewards, dtype: str) -> tuple[float, float]:
+        """The largest difference of a reward: of the model, of its folder, and of its folder read by transformers."""
+        right, plainly = (_rewards(self.models[each], made.weight_E, made.bias) for each in ("float32", dtype))
+        found = [made.found, made.again, *([] if made.beside else [_classified(made.folder, dtype)])]
+        error, scale = float((torch.stack(found) - right).abs().max()), max(1.0, float(right.abs().max()))
         if dtype == "float32":
             return error, FLOAT32 * scale
         return error, 3 * float((plainly - right).abs().max()) + BFLOAT16 * scale
@@ -163,6 +163,14 @@ def _rewards(model: PreTrainedModel, weight_E: Tensor, bias: Tensor) -> Tensor:
     with torch.no_grad():
         states = [plain.last_hidden(model, (*row.prompt, *each)) for row in ROWS for each in row.responses]
     return torch.stack([state_E.float() @ weight_E + bias for state_E in states])
+
+
+def _classified(folder: Path, dtype: str) -> Tensor:
+    """The rewards of all responses by transformers' own class, and what the configuration adds to them."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype))
+    ids = [torch.tensor([[*row.prompt, *response]]) for row in ROWS for response in row.responses]
+    with torch.no_grad():
+        return torch.stack([model(each).logits.float().flatten()[0] for each in ids]) + model.config.reward_offset
 
 
 def _drawn_errors(answer: ours.Answer, right: Tensor) -> Tensor:

@@ -49,6 +49,8 @@ def save_classifier(body: PreTrainedModel, head: nn.Linear, tokenizer: Tokenizer
         each.pad_token_id = tokenizer.pad_token_id
     with torch.device("meta"):
         model = kind(config)
+    if not isinstance(getattr(model, "score", None), nn.Linear):
+        raise NoClassifierError(f"{kind.__name__} has no linear head called score")
     _same_body(model, body)
     setattr(model, model.base_model_prefix, body.base_model)
     model.score = _linear(head.weight, None, body)
@@ -136,7 +138,7 @@ def _check(model: PreTrainedModel, body: PreTrainedModel, score: nn.Linear) -> N
     try:
         theirs = model(input_ids=ids_BL).logits.float()
         ours = score(final_states(body, ids_BL)[:, -1]).float()
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever a class's code says: it is not for this
         raise NoClassifierError(f"{type(model).__name__} does not run on plain text ({reason(error)})") from error
     finally:
         body.base_model.train(training)  # the one body of both
