@@ -154,9 +154,11 @@ def _causal(model: PreTrainedModel, *, trust_remote_code: bool) -> PreTrainedMod
     except (ValueError, KeyError) as error:
         raise NoClassifierError(f"it is no causal language model ({reason(error)})") from error
     _same_body(shell, model)
-    setattr(shell, shell.base_model_prefix, model.base_model)
-    shell.config = model.base_model.config  # one object: what the engine sets there, the layers read
-    head, embedding = shell.get_output_embeddings(), model.get_input_embeddings().weight
+    body: Any = model.base_model
+    setattr(shell, shell.base_model_prefix, body)
+    shell.config = body.config  # one object: what the engine sets there, the layers read
+    head: Any = shell.get_output_embeddings()
+    embedding: Tensor = model.get_input_embeddings().get_parameter("weight")
     if head is not None and head.weight.shape == embedding.shape:
         head.weight = embedding
     for module in shell.modules():
@@ -168,7 +170,8 @@ def _causal(model: PreTrainedModel, *, trust_remote_code: bool) -> PreTrainedMod
             if buffer.is_meta:
                 setattr(module, name, torch.zeros_like(buffer, device=embedding.device))
     shell.config.use_cache = False
-    return shell.eval()
+    shell.eval()
+    return shell
 
 
 def _read_score(source: str, score: nn.Linear) -> tuple[Tensor, Tensor]:
