@@ -133,12 +133,12 @@ HELD = [Tokens((BOS, 6, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 14)]
 )
 def test_faults_in_the_rows_are_caught(train: list[Tokens], heldout: list[Tokens], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        check_rows(train, heldout, None, end_id=EOS, bos_id=BOS)
+        check_rows(train, heldout, None, end_ids=[EOS], bos_id=BOS)
 
 
 def test_what_is_no_fault_is_told(capsys: pytest.CaptureFixture[str], tiny_tokenizer: Any) -> None:
     cut = Tokens((BOS, 5, 3), ((7, 8, 9, 9), (8, EOS)))
-    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_id=EOS, bos_id=BOS)
+    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_ids=[EOS], bos_id=BOS)
     said = capsys.readouterr().err
     assert "1 responses have no end-of-text token" in said
     assert "the longer response is the chosen one in 9.1% of 11 pairs" in said
@@ -146,7 +146,7 @@ def test_what_is_no_fault_is_told(capsys: pytest.CaptureFixture[str], tiny_token
 
 
 def test_a_tokenizer_without_bos_has_no_double_bos() -> None:
-    check_rows([Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, None, end_id=EOS, bos_id=None)
+    check_rows([Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, None, end_ids=[EOS], bos_id=None)
 
 
 def test_the_oracle_itself_is_checked_on_few_short_rows(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

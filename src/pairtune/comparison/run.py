@@ -11,6 +11,7 @@ from pairtune.comparison.plan import model_hash, open_run, write_environment
 from pairtune.comparison.stages import Done
 from pairtune.comparison.summary import summarise
 from pairtune.data import reviews
+from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.unrelated import unrelated_rows
@@ -154,7 +155,7 @@ class Comparison:
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
             bos = self.tokenizer.bos_token_id
             others = [*pairs.heldout, *pairs.validation]
-            check_rows(pairs.train, others, self.tokenizer, end_id=self.tokenizer.eos_token_id, bos_id=bos)
+            check_rows(pairs.train, others, self.tokenizer, end_ids=end_ids(self.tokenizer), bos_id=bos)
             return facts
 
         inputs = {

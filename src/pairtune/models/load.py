@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
@@ -50,7 +57,10 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer beside the model. Raises InputError if there is none or if it has no end-of-text token."""
+    """The tokenizer beside the model. Raises InputError if there is none or if it has no end-of-text token.
+
+    Its `declared_ends` are the tokens that the model's generation config ends an answer at (see `data/ends.py`).
+    """
     source = resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -61,7 +71,18 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
         ) from error
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
         raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
+    tokenizer.declared_ends = _declared_ends(source, trust_remote_code)
     return tokenizer
+
+
+def _declared_ends(source: str, trust_remote_code: bool) -> tuple[int, ...]:
+    """`eos_token_id` of the generation config, or of the model's config where there is no other: one id or several."""
+    try:
+        found: Any = GenerationConfig.from_pretrained(source).eos_token_id
+    except OSError:  # no generation_config.json: transformers makes one from the model's config
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        found = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
+    return () if found is None else (found,) if isinstance(found, int) else tuple(found)
 
 
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.data.tokenize import Encoded
+from pairtune.data.tokenize import Remarks
 from pairtune.engine import naive
 from pairtune.engine.attention import NotPackableError
 from pairtune.engine.cost import uncounted
@@ -88,9 +88,14 @@ def check_engine(
 
 
 def check_rows(
-    train: Sequence[Tokens], heldout: Sequence[Tokens], tokenizer: object, *, end_id: int, bos_id: int | None
+    train: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    tokenizer: object,
+    *,
+    end_ids: Collection[int],
+    bos_id: int | None,
 ) -> None:
-    """One BOS at most, an end of text on the responses, both responses different, no prompt on both sides.
+    """One BOS at most, an end on the responses, both responses different, no prompt on both sides.
 
     Raises InputError for a fault; says the boundary's tokens and the share of pairs in which the longer one wins.
     """
@@ -102,7 +107,7 @@ def check_rows(
         if len(set(row.responses)) < len(row.responses):
             same.append(i)
         shared |= {_prompt_hash(row)} & held
-        unended += sum(response[-1] != end_id for response in row.responses)
+        unended += sum(response[-1] not in end_ids for response in row.responses)
         first, second = (len(row.responses[side]) for side in (0, -1))
         longer += 0.5 if first == second else float(first > second)
     if double:
@@ -128,16 +133,11 @@ def _prompt_hash(row: Tokens) -> bytes:
     return hashlib.blake2b(array("i", row.prompt).tobytes(), digest_size=16).digest()
 
 
-def say_truncation(encoded: Encoded) -> None:
-    """How many rows tokenising shortened, cut or left out, and which: nothing is truncated in silence."""
-    for rows, what in (
-        (encoded.shortened, "prompts lost their beginning to --max-tokens"),
-        (encoded.cut, "rows have a response that lost its end to --max-tokens"),
-        (encoded.dropped, "pairs were left out: their responses are the same once tokenised"),
-    ):
-        if rows:
-            shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
-            say(f"data: {len(rows)} {what} (rows {shown})")
+def say_truncation(remarks: Remarks) -> None:
+    """What tokenising did to rows, and to which: nothing is shortened, cut or left out in silence."""
+    for what, rows in remarks.items():
+        shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
+        say(f"data: {len(rows)} {what} (rows {shown})")
 
 
 @uncounted()
