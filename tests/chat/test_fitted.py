@@ -14,6 +14,7 @@ from pairtune.data.ends import end_ids
 from pairtune.data.reading import Reader
 from pairtune.data.schema import Demonstration, Message, Prompt
 from pairtune.data.tokenize import encode_demonstrations, encode_prompts
+from pairtune.data.writing import PARTED
 from pairtune.sampling.sampler import sample
 from tests.chat.formats import FORMATS
 from tests.chat.tokenizers_of import MAKES, tokenizer_of
@@ -27,22 +28,26 @@ DIALOGUES = {
 GREEDY = 1e-3
 
 
-def fitted(rows: list[list[int]], size: int, *, seed: int) -> LlamaForCausalLM:
-    """A model that has learned the rows by heart, every token of them."""
+def fitted(begun: list[list[int]], wholes: list[list[int]], size: int, *, seed: int) -> LlamaForCausalLM:
+    """A model that has learned whole dialogues by heart, every token of them, until it is sure of all after `begun`."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=size, max_position_embeddings=256, **sizes))
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    labels = torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
+    longest = max(map(len, wholes))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in wholes])
+    labels = torch.tensor([row + [-100] * (longest - len(row)) for row in wholes])
+    answers = torch.tensor(
+        [[len(start) <= i < len(row) for i in range(longest)] for start, row in zip(begun, wholes, strict=True)]
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        loss = model(input_ids=ids, labels=labels).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if loss < 0.05:  # the questions themselves cannot be foretold
+    for _ in range(400):
+        output = model(input_ids=ids, labels=labels)
+        sure = output.logits[:, :-1].softmax(-1).gather(-1, ids[:, 1:, None])[..., 0][answers[:, 1:]]
+        if sure.min() > 0.8:
             break
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
     model.config.use_cache = False
     return model.eval()
 
@@ -54,11 +59,12 @@ def test_greedy_answers_are_the_rows_responses(number: int) -> None:
     rows = [Demonstration((Message("user", q),), a, i) for i, (q, a) in enumerate(DIALOGUES.items())]
     messages = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in DIALOGUES.items()]
     wholes = [list(tokenizer.apply_chat_template(m, tokenize=True, return_dict=False)) for m in messages]
-    model = fitted(wholes, len(tokenizer), seed=number)
-    expected = [list(row.responses[0]) for row in encode_demonstrations(rows, tokenizer, max_tokens=999).rows]
+    encoded = encode_demonstrations(rows, tokenizer, max_tokens=999)
+    expected = [list(row.responses[0]) for row in encoded.rows]
     prompts, _ = encode_prompts([Prompt(row.prompt, row.row) for row in rows], tokenizer, max_tokens=999)
-    if form.parted:  # the model never saw what begins an answer: it is asked from where the rows' responses begin
-        prompts = [list(row.prompt) for row in encode_demonstrations(rows, tokenizer, max_tokens=999).rows]
+    if PARTED in encoded.remarks:  # the model never saw what begins an answer: it is asked where the responses begin
+        prompts = [list(row.prompt) for row in encoded.rows]
+    model = fitted(prompts, wholes, len(tokenizer), seed=number)
     longest = max(map(len, expected)) + 10
     answers = sample(model, prompts, end_ids=end_ids(tokenizer), max_new_tokens=longest, seed=0, temperature=GREEDY)
     assert [list(answer.response) for answer in answers] == expected
