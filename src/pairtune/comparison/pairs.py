@@ -82,7 +82,8 @@ class SharedPairs:
                     yield Tokens(tuple(row["prompt_ids"]), (tuple(row["chosen_ids"]), tuple(row["rejected_ids"])))
 
         stored = store_tokens(rows())
-        return cls(*(stored.take(np.array(splits) == split) for split in SPLITS), asked=asked)
+        train, heldout, validation, judge = (stored.take(np.array(splits) == split) for split in SPLITS)
+        return cls(train, heldout, validation, judge, asked)
 
 
 def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer, *, validation: int = 0) -> SharedPairs:
