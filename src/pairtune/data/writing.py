@@ -95,14 +95,11 @@ class Writer:
         return Written(asked, ids, parts, row.remarks | remarks)
 
     def _text_row(self, prompt: str, responses: Sequence[str]) -> Written:
-        remarks, written = set(), []
-        for response in responses:
-            text, end = self._without_end(response)
-            found = self.text.response(prompt, text)
-            remarks |= {JOINED} if not found.as_whole else set()
-            remarks |= {LOSSY} if not found.lossless else set()
-            written.append([*found.ids, end])
-        ids = self.text.prompt(prompt)
+        texts, ends = zip(*map(self._without_end, responses), strict=True)
+        found = list(self.text.responses(prompt, texts))
+        remarks = {JOINED} if not all(each.as_whole for each in found) else set()
+        remarks |= {LOSSY} if not all(each.lossless for each in found) else set()
+        ids, written = self.text.prompt(prompt), [[*each.ids, end] for each, end in zip(found, ends, strict=True)]
         return Written(ids, ids, written, frozenset(remarks))
 
     def _dialogue_row(self, prompt: tuple[Message, ...], responses: Sequence[ResponseText], tools: str) -> Written:
