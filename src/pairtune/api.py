@@ -1,68 +1,61 @@
 """The commands as Python functions: each takes the command's settings as keywords and returns what it made.
 
-A keyword is a flag without its dashes, `pairtune.tune(model="...", data="pairs.jsonl", beta=0.1, epochs=2)`; a name
-with a dot is given as `**{"ppo.steps": 20}`. `config` is a YAML file of settings, over which keywords win. What a
-person can mend raises `pairtune.InputError`, with the sentence that the command line would print.
+A keyword is a flag without its dashes, `pairtune.tune(model="...", data="pairs.jsonl", beta=0.1, epochs=2)`,
+`pairtune.compare(ppo_steps=20)`. `config` is a YAML file of settings, over which keywords win. What a person can mend
+raises `pairtune.InputError`, with the sentence that the command line would print.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pairtune import commands
 from pairtune.configure import settings_from_keywords
 from pairtune.settings import CompareRun, EvaluateRun, GenerateRun, PpoRun, RewardRun, SftRun, TuneRun
 
 
 def compare(*, config: str | None = None, **settings: Any) -> Path:
     """Train every method on the same pairs and measure them alike. Returns the run's folder (summary.json, report)."""
-    chosen = settings_from_keywords(CompareRun, settings, config=config)
-    from pairtune.commands.compare import run
-
-    return run(chosen)
+    folder: Path = _run("compare", CompareRun, settings, config)
+    return folder
 
 
 def sft(*, config: str | None = None, **settings: Any) -> Path:
     """Fine-tune a model on demonstrations. Returns the folder of the result, an ordinary Hugging Face folder."""
-    chosen = settings_from_keywords(SftRun, settings, config=config)
-    from pairtune.commands.sft import run
-
-    return run(chosen)
+    folder: Path = _run("sft", SftRun, settings, config)
+    return folder
 
 
 def reward(*, config: str | None = None, **settings: Any) -> Path:
     """Train a reward model on preference pairs. Returns the folder of the result."""
-    chosen = settings_from_keywords(RewardRun, settings, config=config)
-    from pairtune.commands.reward import run
-
-    return run(chosen)
+    folder: Path = _run("reward", RewardRun, settings, config)
+    return folder
 
 
 def tune(*, config: str | None = None, **settings: Any) -> Path:
     """Tune a model on preference pairs. Returns the folder of the result, an ordinary Hugging Face folder."""
-    chosen = settings_from_keywords(TuneRun, settings, config=config)
-    from pairtune.commands.tune import run
-
-    return run(chosen)
+    folder: Path = _run("tune", TuneRun, settings, config)
+    return folder
 
 
 def ppo(*, config: str | None = None, **settings: Any) -> Path:
     """Train a model against a reward model with PPO. Returns the folder of the result."""
-    chosen = settings_from_keywords(PpoRun, settings, config=config)
-    from pairtune.commands.ppo import run
-
-    return run(chosen)
+    folder: Path = _run("ppo", PpoRun, settings, config)
+    return folder
 
 
 def generate(*, config: str | None = None, **settings: Any) -> list[str]:
     """Answer a prompt, or the prompts of a file. Returns the answers."""
-    chosen = settings_from_keywords(GenerateRun, settings, config=config)
-    from pairtune.commands.generate import run
-
-    return run(chosen)
+    answers: list[str] = _run("generate", GenerateRun, settings, config)
+    return answers
 
 
 def evaluate(*, config: str | None = None, **settings: Any) -> dict[str, Any]:
     """Measure a tuned model on held-out pairs. Returns its figures, each a mean with n and a 95% interval."""
-    chosen = settings_from_keywords(EvaluateRun, settings, config=config)
-    from pairtune.commands.evaluate import run
+    figures: dict[str, Any] = _run("evaluate", EvaluateRun, settings, config)
+    return figures
 
-    return run(chosen)
+
+def _run(command: str, kind: type, keywords: Mapping[str, Any], config: str | None) -> Any:
+    settings: Any = settings_from_keywords(kind, keywords, config=config)
+    return commands.run(command, settings)

@@ -18,10 +18,12 @@ from typing import BinaryIO, cast
 
 from safetensors import SafetensorError, safe_open
 
+from pairtune.progress import counted
+
 # The folders of the cache, what an entry is called there, and the names of entries that pairtune makes.
 KINDS = {
     "models": ("model", re.compile(r".+-[0-9a-f]{16}(?:\.partial-\d+)?")),
-    "reference": ("reference", re.compile(r"[0-9a-f]{64}(?:-v\d+|\.safetensors)")),
+    "reference": ("reference", re.compile(r"[0-9a-f]{64}(?:-v[0-9a-f]+|\.safetensors)")),
     "kernels": ("kernels", re.compile(r"kernels-[0-9a-f]{16}\.(?:so|partial-\d+)")),
 }
 
@@ -102,5 +104,5 @@ def _about_reference(path: Path) -> str:
             models.add(f"{about['model'] or 'a model without a name'}, {about['computes']}")
     if path.suffix == ".safetensors":
         return "of an older version of pairtune"
-    said = f"{responses:,} responses of {'; '.join(sorted(models))}" if models else "nothing that can be read"
+    said = f"{counted(responses, 'response')} of {'; '.join(sorted(models))}" if models else "nothing that can be read"
     return f"{said}, engine version {path.name.rpartition('-v')[2]}"

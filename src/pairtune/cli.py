@@ -7,15 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from logging import ERROR, getLogger
 from typing import Any, NoReturn
 
-from pairtune import disk
-from pairtune.configure import add_flags, flag, settings_from, suggestion
+from pairtune import clock, commands, disk
+from pairtune.configure import add_flags, by_flag, flag, settings_from
 from pairtune.errors import InputError
-from pairtune.progress import printable, say
+from pairtune.hints import suggestion
+from pairtune.progress import counted, printable, say
 from pairtune.settings import (
+    LARGEST_SEED,
     CompareRun,
     EvaluateRun,
     GenerateRun,
@@ -49,8 +49,14 @@ HELP = {
 }
 
 
+# Random worlds that a derivation may be checked in; more would take hours.
+MOST_WORLDS = 100_000
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Exit code 0; 2 for what its user can mend, told in one line; 130 when interrupted."""
+    if argv is None:
+        clock.this_process_is_one_command()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(arguments)
@@ -106,9 +112,8 @@ def _run(arguments: list[str]) -> int:
     if command in PLAIN:
         return PLAIN[command](**values)
     config = values.pop("config")
-    settings: Any = settings_from(SETTINGS[command], values, config=config)
-    _quieten()
-    import_module(f"pairtune.commands.{command}").run(settings)
+    settings: Any = settings_from(SETTINGS[command], by_flag(SETTINGS[command], values), config=config)
+    commands.run(command, settings)
     return 0
 
 
@@ -142,9 +147,11 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         if name == "derive":
             command.add_argument("--json", action="store_true", help="print the steps as JSON")
             command.add_argument(
-                "--seed", type=int, default=0, metavar="N", help="seed of the random worlds (default 0)"
+                "--seed", type=whole_number, default=0, metavar="N", help="seed of the random worlds (default 0)"
             )
-            command.add_argument("--worlds", type=int, default=20, metavar="N", help="random worlds (default 20)")
+            command.add_argument(
+                "--worlds", type=whole_number, default=20, metavar="N", help="random worlds (default 20)"
+            )
             continue
         if name == "cache":
             command.add_argument("--clear", action="store_true", help="remove them")
@@ -161,15 +168,25 @@ def _derive(*, json: bool, seed: int, worlds: int) -> int:
     from pairtune.theory.derivation import derive
     from pairtune.theory.walkthrough import show
 
-    for name, value, least in (("worlds", worlds, 1), ("seed", seed, 0)):
-        if value < least:
-            raise InputError(f"{name} is {value}; it must be at least {least}")
+    for name, value, least, most in (("worlds", worlds, 1, MOST_WORLDS), ("seed", seed, 0, LARGEST_SEED)):
+        if not least <= value <= most:
+            bound = f"at least {least}" if value < least else f"at most {most:,}"
+            raise InputError(f"{name} is {value:.10g}; it must be {bound}")
     steps = derive(worlds=worlds, seed=seed)
     if json:
         print(_as_json(steps))
     else:
         show(steps, Console())
+        say("next: `pairtune compare` trains DPO and PPO side by side")
     return 0 if all(step.residual <= step.tolerance for step in steps) else 1
+
+
+def whole_number(text: str) -> int:
+    """A whole number in any spelling: 20, 20.0, 2e1."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(number)
 
 
 def _cache(*, clear: bool) -> int:
@@ -180,7 +197,7 @@ def _cache(*, clear: bool) -> int:
         if clear:
             remove(entry)
         print(printable(f"{'removed ' if clear else ''}{entry}"))
-    total = f"{len(found)} {'entry' if len(found) == 1 else 'entries'}, {megabytes(sum(entry.size for entry in found))}"
+    total = f"{counted(len(found), 'entry', 'entries')}, {megabytes(sum(entry.size for entry in found))}"
     hint = "" if clear or not found else "; `pairtune cache --clear` removes them"
     print(printable(f"{'removed ' if clear else ''}{total} in {cache_folder()}{hint}"))
     return 0
@@ -190,6 +207,8 @@ def _objectives(*, json: bool) -> int:
     from pairtune.objectives import listing
 
     print(listing.as_json() if json else listing.as_text())
+    if not json:
+        say("next: `pairtune tune --objective NAME --data FILE`, with the parameters as flags")
     return 0
 
 
@@ -202,21 +221,6 @@ def _as_json(steps: Sequence[Any]) -> str:
 # Commands without settings, and their flags.
 PLAIN: dict[str, Callable[..., int]] = {"cache": _cache, "objectives": _objectives, "derive": _derive}
 PLAIN_FLAGS = {"cache": ["--clear"], "objectives": ["--json"], "derive": ["--json", "--seed", "--worlds"]}
-
-
-def _quieten() -> None:
-    """Libraries keep their progress bars and advice to themselves; pairtune says what matters."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import warnings
-
-    warnings.filterwarnings("ignore", module=r"transformers|torch|datasets|huggingface_hub")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    getLogger("huggingface_hub").setLevel(ERROR)  # or it tells of every retry before our one line
 
 
 def _commands() -> str:

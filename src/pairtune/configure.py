@@ -1,15 +1,18 @@
 """From what a person gives - a preset, a YAML file, flags or keywords - to settings; an unknown name is an error.
 
-Everything is gathered by dotted key (`ppo.steps`), the later source over the earlier, and checked once.
+A setting has one name everywhere: the flag's, `--ppo-steps`, with dashes or underscores, and without the first dashes
+in YAML and in Python (`ppo_steps`). A file may also gather a section's settings below its name (`ppo:` and under it
+`steps:`), as the presets and the plan of a comparison do. Everything is gathered by dotted key (`ppo.steps`), the later
+source over the earlier, each value with what the person called it, and checked once.
 """
 
 import argparse
 import dataclasses
-import difflib
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ import yaml
 
 from pairtune.errors import InputError
 from pairtune.grid import candidates
+from pairtune.hints import near_path, nearest, suggestion
 from pairtune.objectives.mixture import Loss, loss_of
 from pairtune.settings import (
     MAIN_SECTION,
@@ -32,26 +36,32 @@ from pairtune.settings import (
 
 T = TypeVar("T")
 METAVARS = {str: "NAME", int: "N", float: "N", tuple[str, ...]: "NAME", tuple[float, ...]: "N", Values: "N"}
+# Of a value in a message, so many characters are shown.
+SHOWN = 40
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | None = None) -> T:
-    """The settings of one command: its defaults, its preset, a YAML file, then `given` by dotted key; the later wins.
+    """The settings of one command: its defaults, its preset, a YAML file, then `given`; the later wins.
 
-    Raises InputError for an unknown key (with the nearest known one), a value of the wrong type, or out of bounds.
+    Raises InputError for an unknown name (with the nearest known one), a value of the wrong type, or out of bounds.
     """
-    layers = [_by_key(command, read_yaml(Path(config)), config) if config else {}, dict(given)]
+    layers = [_by_key(command, read_yaml(Path(config).expanduser()), f"{config}: ") if config else {}]
+    layers.append(_by_key(command, given))
     if any(setting.key == "preset" for setting in settings_of(command)):
-        name = layers[1].get("preset") or layers[0].get("preset") or "quick"
-        layers.insert(0, _by_key(command, read_preset(str(name)), f"preset {name}"))
-    values: dict[str, Any] = {}
+        named = next((layer["preset"].value for layer in reversed(layers) if "preset" in layer), "quick")
+        layers.insert(0, _by_key(command, read_preset(str(named)), f"preset {named}: "))
+    found: dict[str, Given] = {}
     for layer in layers:
-        values.update(layer)
-    settings = _build(command, {s.key: _checked(s, values[s.key]) for s in settings_of(command) if s.key in values})
+        found.update(layer)
+    settings = _build(command, {s.key: _checked(s, found[s.key]) for s in settings_of(command) if s.key in found})
     if isinstance(settings, TuneRun):
         loss_to_train(settings)
     if isinstance(settings, CompareRun):
         candidates(settings)
+        said = {key for layer in layers[1:] for key in layer}  # the first is the preset
+        every = {setting.key for setting in settings_of(command)}
+        return dataclasses.replace(settings, not_given=frozenset(every - said))
     return settings
 
 
@@ -64,17 +74,8 @@ def loss_to_train(settings: TuneRun) -> Loss:
 
 
 def settings_from_keywords(command: type[T], keywords: Mapping[str, Any], *, config: str | None = None) -> T:
-    """The same from Python's keywords, which are the flags without their dashes (`beta`, `ppo_steps`) or dotted keys.
-
-    Raises InputError as `settings_from`; its message names the nearest keyword.
-    """
-    keys = {setting.name: setting.key for setting in settings_of(command)}
-    keys |= {key: key for key in keys.values()}
-    unknown = next((name for name in keywords if name not in keys), None)
-    if unknown is not None:
-        raise InputError(f'there is no setting "{unknown}"{suggestion(unknown, keys)}')
-    given = {keys[name]: value for name, value in keywords.items()}
-    return settings_from(command, given, config=config)
+    """The same from Python's keywords: the flags without their dashes (`beta`, `ppo_steps`)."""
+    return settings_from(command, keywords, config=config)
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f'settings file "{path}" does not exist') from error
+        raise InputError(f'settings file "{path}" does not exist{near_path(path)}') from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'settings file "{path}" cannot be read: {error}') from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -107,14 +108,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def add_flags(parser: argparse.ArgumentParser, command: type) -> None:
     """A flag for every setting of the command; values stay text until `settings_from` checks them."""
-    preset = _by_key(command, read_preset("quick"), "preset quick") if command is CompareRun else {}
+    preset = _by_key(command, read_preset("quick")) if command is CompareRun else {}
     groups: dict[str, Any] = {}
     for setting in settings_of(command):
         section = setting.key.rpartition(".")[0]
         section = "" if section == MAIN_SECTION[command] else section
         if section not in groups:
             groups[section] = parser.add_argument_group(f"{section} settings".strip())
-        default = preset.get(setting.key, setting.default)
+        default = preset[setting.key].value if setting.key in preset else setting.default
         options: dict[str, Any] = {
             "dest": setting.key,
             "default": argparse.SUPPRESS,
@@ -133,36 +134,62 @@ def flag(setting: Setting) -> str:
     return f"--{setting.name.replace('_', '-')}"
 
 
+def by_flag(command: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a parser found, by the flags that were typed."""
+    return {flag(setting): parsed[setting.key] for setting in settings_of(command) if setting.key in parsed}
+
+
 def _default(value: Any) -> str:
     return "the objective's own" if value is None else _shown(value)
 
 
-def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """`; did you mean "..."?` with the known name nearest to a wrong one, or nothing if none is near."""
-    near = difflib.get_close_matches(wrong, list(known), 1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+@dataclass(frozen=True)
+class Given:
+    """A value as a person gave it, and what they call it: --beta, beta, run.yaml: ppo.steps."""
+
+    called: str
+    value: Any
 
 
-def _by_key(command: type, nested: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A file's nested mapping by dotted key, every key known to the command."""
-    known = [setting.key for setting in settings_of(command)]
-    sections = {key.rpartition(".")[0] for key in known} - {""}
-    found: dict[str, Any] = {}
-    for name, value in nested.items():
-        if name in sections:
-            if not isinstance(value, dict):
-                raise InputError(f'{where}: "{name}" is a section; write its settings below it, indented')
-            found |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
-        else:
-            found[str(name)] = value
-    for key in found:
-        if key not in known:
-            # Nearest by the last part of the name: "beta" alone, or in the wrong section, is preference.beta.
-            parts = {name.rpartition(".")[2]: name for name in reversed([*known, *sections])}
-            near = difflib.get_close_matches(key.rpartition(".")[2], list(parts), 1)
-            hint = f'; did you mean "{parts[near[0]]}"?' if near else suggestion(key, known)
-            raise InputError(f'{where}: there is no setting "{key}"{hint}')
+def _by_key(command: type, named: Mapping[str, Any], where: str = "") -> dict[str, Given]:
+    """What is given by dotted key, every name known to the command and no setting given twice."""
+    settings = settings_of(command)
+    keys = {setting.name: setting.key for setting in settings} | {setting.key: setting.key for setting in settings}
+    sections = {setting.key.rpartition(".")[0] for setting in settings} - {""}
+    found: dict[str, Given] = {}
+    for name, value in _flat(named, sections, where):
+        key = keys.get(_plain(name))
+        if key is None:
+            raise InputError(f'{where}there is no setting "{name}"{_hint(name, list(keys.items()), sections)}')
+        if key in found:
+            raise InputError(f'{found[key].called} and "{name}" are one setting; give it once')
+        found[key] = Given(f"{where}{name}", value)
     return found
+
+
+def _flat(named: Mapping[str, Any], sections: set[str], where: str) -> Iterator[tuple[str, Any]]:
+    """Names and values, those of a section (`ppo:`) under their dotted names."""
+    for name, value in named.items():
+        section = _plain(str(name))
+        if section not in sections:
+            yield str(name), value
+        elif isinstance(value, Mapping):
+            yield from ((f"{section}.{inner}", each) for inner, each in value.items())
+        else:
+            raise InputError(f'{where}"{name}" is a section; write its settings below it, indented')
+
+
+def _plain(name: str) -> str:
+    return name.strip("-").replace("-", "_")
+
+
+def _hint(name: str, keys: list[tuple[str, str]], sections: set[str]) -> str:
+    """The nearest name: of the same section if it was given in one, else the one that stands alone."""
+    section, _, inner = name.rpartition(".")
+    beside = {key.rpartition(".")[2] for _, key in keys if key.rpartition(".")[0] == section} if section else set()
+    if near := nearest(inner, sorted(beside)):
+        return f'; did you mean "{section}.{near}"?'
+    return suggestion(inner, [*(own for own, _ in keys if "." not in own), *sorted(sections)])
 
 
 def _build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
@@ -180,56 +207,58 @@ def _build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     return kind(**made)
 
 
-def _checked(setting: Setting, value: Any) -> Any:
+def _checked(setting: Setting, given: Given) -> Any:
     """One value, converted from a flag's text if need be, of the right type and within its bounds."""
     if setting.kind == tuple[str, ...]:
-        return _names(setting, value)
+        return _names(setting, given)
     if setting.kind == tuple[float, ...]:
-        return tuple(_number(setting, part, float) for part in _parts(setting, value))
+        return tuple(_number(setting, given, part, float) for part in _parts(setting, given))
     if setting.kind == Values:
-        return _values(setting, value)
-    return _number(setting, value, setting.kind)
+        return _values(setting, given)
+    return _number(setting, given, given.value, setting.kind)
 
 
-def _number(setting: Setting, value: Any, kind: type) -> Any:
+def _number(setting: Setting, given: Given, value: Any, kind: type) -> Any:
     """One value of a plain type within the setting's bounds."""
     converted = _converted(value, kind)
     if converted is None:
-        raise InputError(f"{setting.key} is {_shown(value)}; it must be {WORDS[kind]}")
+        raise InputError(f"{given.called} is {_shown(value)}; it must be {WORDS[kind]}")
     for bound, holds, words in (
         (setting.above, lambda b: converted > b, "above"),
         (setting.least, lambda b: converted >= b, "at least"),
         (setting.most, lambda b: converted <= b, "at most"),
     ):
         if bound is not None and not holds(bound):
-            raise InputError(f"{setting.key} is {_shown(converted)}; it must be {words} {bound:.10g}")
+            shown = _shown(converted if kind is float else value)
+            raise InputError(f"{given.called} is {shown}; it must be {words} {bound:,.10g}")
     return converted
 
 
-def _values(setting: Setting, value: Any) -> dict[str, tuple[float, ...]]:
+def _values(setting: Setting, given: Given) -> dict[str, tuple[float, ...]]:
     """Values to try, those of one method written METHOD=VALUE: 0.05 0.1 simpo=2."""
     found: dict[str, tuple[float, ...]] = {}
-    for part in _parts(setting, value):
+    for part in _parts(setting, given):
         method, _, number = part.rpartition("=") if isinstance(part, str) else ("", "", part)
-        found[method] = (*found.get(method, ()), _number(setting, number, float))
+        found[method] = (*found.get(method, ()), _number(setting, given, number, float))
     return found
 
 
-def _names(setting: Setting, value: Any) -> tuple[str, ...]:
+def _names(setting: Setting, given: Given) -> tuple[str, ...]:
     """A list of names: a YAML list, or text with commas or spaces between them."""
-    parts = _parts(setting, value)
+    parts = _parts(setting, given)
     if not all(isinstance(part, str) for part in parts):
-        raise InputError(f"{setting.key} is {_shown(value)}; it must be a list of names")
+        raise InputError(f"{given.called} is {_shown(given.value)}; it must be a list of names")
     return tuple(parts)
 
 
-def _parts(setting: Setting, value: Any) -> list[Any]:
+def _parts(setting: Setting, given: Given) -> list[Any]:
     """A list's elements: of a YAML list, or of text with commas or spaces between them."""
+    value = given.value
     parts = value if isinstance(value, list | tuple) else [value]
     split = [each for part in parts for each in (part.replace(",", " ").split() if isinstance(part, str) else [part])]
     if not split:
         wanted = "names" if setting.kind == tuple[str, ...] else "numbers"
-        raise InputError(f"{setting.key} is empty; it must be a list of {wanted}")
+        raise InputError(f"{given.called} is empty; it must be a list of {wanted}")
     return split
 
 
@@ -259,6 +288,14 @@ def _takes_several(setting: Setting) -> bool:
 
 
 def _shown(value: Any) -> str:
+    """A value for a message, shortened."""
     if isinstance(value, tuple | list):
-        return " ".join(str(part) for part in value)
-    return f'"{value}"' if isinstance(value, str | os.PathLike) else str(value)
+        return " ".join(map(_shown, value))
+    if value is None:
+        return "empty"
+    try:
+        text = str(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        text = "a number of thousands of digits"
+    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return f'"{text}"' if isinstance(value, str | os.PathLike) else text

@@ -67,6 +67,11 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
         raise InputError(f"methods: {error}") from error
 
 
+def chooses(found: Mapping[str, list[Candidate]]) -> bool:
+    """Whether any method has several candidates, of which one is to be chosen."""
+    return any(len(several) > 1 for several in found.values())
+
+
 def _of_ppo(settings: CompareRun) -> list[Candidate]:
     fixed = {each.name: getattr(settings.ppo, each.name) for each in dataclasses.fields(PpoBase)}
     values = {"kl_coefficient": settings.ppo.kl_coefficient}

@@ -80,6 +80,16 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """1 row, 1,200 rows; `plural` where an s will not do."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """The number with so many significant digits, as people write it: 0.693, 1230, 5e-05."""
+    return f"{float(f'{value:.{digits}g}'):.10g}"
+
+
 def duration(seconds: float) -> str:
     """8 s, 2 min 05 s, 1 h 04 min."""
     whole = round(seconds)

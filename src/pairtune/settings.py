@@ -18,12 +18,16 @@ Values = Mapping[str, tuple[float, ...]]
 
 # The largest seed: whatever a stage multiplies it by still fits a generator's 64 bits.
 LARGEST_SEED = 2**31 - 1
+# What nobody means: more is a slip of the keys, told before a machine is busy with it for ever.
+MOST, MOST_EPOCHS, MOST_NEW_TOKENS = 10**9, 1000, 10**5
 
 
 def _setting(
     default: Any, meaning: str, *, above: float | None = None, least: float | None = None, most: float | None = None
 ) -> Any:
     """A field with its meaning (the flag's help) and its bounds."""
+    if type(default) is int and most is None:
+        most = MOST
     return field(default=default, metadata={"help": meaning, "above": above, "least": least, "most": most})
 
 
@@ -44,7 +48,7 @@ class Optimisation:
 class Sft(Optimisation):
     """Supervised fine-tuning on demonstrations."""
 
-    epochs: int = _setting(1, "passes over the demonstrations; 0 leaves the model as it is", least=0)
+    epochs: int = _setting(1, "passes over the demonstrations; 0 leaves the model as it is", least=0, most=MOST_EPOCHS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,7 @@ class WarmStart(Sft):
 class Tuning(Optimisation):
     """Preference tuning on pairs, whatever the objective."""
 
-    epochs: int = _setting(1, "passes over the pairs", least=1)
+    epochs: int = _setting(1, "passes over the pairs", least=1, most=MOST_EPOCHS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ class ComparedTuning(Tuning):
 class Reward(Optimisation):
     """Training a reward model on pairs."""
 
-    epochs: int = _setting(1, "passes over the pairs", least=1)
+    epochs: int = _setting(1, "passes over the pairs", least=1, most=MOST_EPOCHS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,7 @@ class PpoBase:
     steps: int = _setting(50, "rounds of sampling and updating", least=1)
     batch_size: int = _setting(64, "answers sampled in one step", least=1)
     minibatches: int = _setting(2, "optimiser steps in one pass over a step's answers", least=1)
-    epochs: int = _setting(2, "passes over each step's answers", least=1)
+    epochs: int = _setting(2, "passes over each step's answers", least=1, most=MOST_EPOCHS)
     learning_rate: float = _setting(2e-5, "peak learning rate of the policy's Adam", above=0)
     value_learning_rate: float = _setting(2e-5, "peak learning rate of the value model's Adam", above=0)
     warmup: float = _setting(0.1, "share of the steps in which the learning rate rises; then it stays", least=0, most=1)
@@ -121,12 +125,18 @@ class ComparedPpo(PpoBase):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class Drawing:
+    """How answers are drawn, but for the temperature: PPO's is one of its own settings."""
+
+    max_new_tokens: int = _setting(32, "longest answer, in tokens", least=1, most=MOST_NEW_TOKENS)
+    batch_size: int = _setting(128, "answers written side by side", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Drawing):
     """How answers are drawn."""
 
-    max_new_tokens: int = _setting(32, "longest answer, in tokens", least=1)
     temperature: float = _setting(1.0, "temperature of sampling", above=0)
-    batch_size: int = _setting(128, "answers written side by side", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +150,10 @@ class Evaluation:
 class Curves(Evaluation):
     """How an arm is measured at its end and along its training."""
 
-    curve_points: int = _setting(5, "measurements along each arm's training", least=0)
-    curve_prompts: int = _setting(64, "held-out prompts answered, and pairs scored, at each of them", least=2)
+    curve_points: int = _setting(5, "measurements along each arm's training, its end included", least=0)
+    curve_prompts: int = _setting(
+        64, "held-out prompts answered, and pairs scored, at each of them but the end", least=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +171,7 @@ class SftRun(Run):
 
     model: str = _setting("smollm2-135m", "model to train: smollm2-135m, a folder, a .gguf file or a hub name")
     data: str = _setting("", "demonstrations: a JSONL, CSV or Parquet file, or a hub dataset")
-    out: str = _setting("", "folder for the result; default runs/sft")
+    out: str = _setting("", "folder for the result; default runs/sft, or runs/sft-2 and so on")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
     sft: Sft = field(default_factory=Sft)
 
@@ -171,7 +183,7 @@ class RewardRun(Run):
     model: str = _setting("smollm2-135m", "model to start from: smollm2-135m, a folder, a .gguf file or a hub name")
     data: str = _setting("", "pairs: a JSONL, CSV or Parquet file, or a hub dataset")
     heldout: float = _setting(0.1, "pairs kept for measuring: a share below 1, or a number of pairs", above=0)
-    out: str = _setting("", "folder for the result; default runs/reward")
+    out: str = _setting("", "folder for the result; default runs/reward, or runs/reward-2 and so on")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
     reward: Reward = field(default_factory=Reward)
 
@@ -183,7 +195,7 @@ class TuneRun(Run):
     model: str = _setting("smollm2-135m", "model to tune: smollm2-135m, a folder, a .gguf file or a hub name")
     data: str = _setting("", "pairs, or responses with labels: a JSONL, CSV or Parquet file, or a hub dataset")
     heldout: float = _setting(0.1, "pairs kept for measuring: a share below 1, or a number of pairs", above=0)
-    out: str = _setting("", "folder for the result; default runs/tune")
+    out: str = _setting("", "folder for the result; default runs/tune, or runs/tune-2 and so on")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
     preference: Preference = field(default_factory=Preference)
 
@@ -195,10 +207,10 @@ class PpoRun(Run):
     model: str = _setting("smollm2-135m", "policy to train: smollm2-135m, a folder, a .gguf file or a hub name")
     reward_model: str = _setting("", "folder of a reward model made by `pairtune reward`")
     data: str = _setting("", "prompts (pairs serve): a JSONL, CSV or Parquet file, or a hub dataset")
-    out: str = _setting("", "folder for the result; default runs/ppo")
+    out: str = _setting("", "folder for the result; default runs/ppo, or runs/ppo-2 and so on")
     max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)
     ppo: Ppo = field(default_factory=Ppo)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Drawing = field(default_factory=Drawing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +235,7 @@ class EvaluateRun(Run):
     reference: str = _setting("", "the reference it was tuned from: a folder, a hub name, or smollm2-135m")
     reward_model: str = _setting("", "folder of a reward model that scores the answers, if there is one")
     data: str = _setting("", "held-out pairs: a JSONL, CSV or Parquet file, or a hub dataset")
-    out: str = _setting("", "JSON file for the figures; they are printed in any case")
+    out: str = _setting("", "JSON file for the figures in full; a table of them is printed in any case")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
     evaluation: Evaluation = field(default_factory=Evaluation)
     sampling: Sampling = field(default_factory=Sampling)
@@ -233,21 +245,27 @@ class EvaluateRun(Run):
 class CompareRun(Run):
     """`pairtune compare`."""
 
-    preset: str = _setting("quick", "quick (minutes) or chapter (the exercise to the letter)")
+    preset: str = _setting(
+        "quick",
+        "sizes of the run. quick: minutes on two cores; chapter: the exercise to the letter (5,000 pairs, 3 epochs of "
+        "DPO, a reward model, 50 steps of PPO), half an hour",
+    )
     model: str = _setting("smollm2-135m", "the model: smollm2-135m, a folder, a .gguf file or a hub name")
     data: str = _setting("reviews", "reviews (the built-in task), a file of pairs, or a hub dataset")
     methods: tuple[str, ...] = _setting(("dpo", "ppo"), "the arms: ppo, and objectives of the catalogue")
-    pairs: int = _setting(640, "training pairs", least=2)
-    heldout: int = _setting(400, "held-out pairs", least=2)
-    validation: int = _setting(200, "pairs to choose by, where a method has several values to try", least=2)
+    pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)
+    heldout: int = _setting(400, "held-out pairs; likewise", least=2)
+    validation: int = _setting(200, "pairs to choose by, where a method has several values; likewise", least=2)
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
-    out: str = _setting("", "folder for everything the run leaves behind; default runs/<preset>")
+    out: str = _setting("", "folder for everything the run leaves behind; default runs/<preset>, or -2 and so on")
     sft: WarmStart = field(default_factory=WarmStart)
     preference: ComparedTuning = field(default_factory=ComparedTuning)
     reward: Reward = field(default_factory=Reward)
     ppo: ComparedPpo = field(default_factory=ComparedPpo)
     sampling: Sampling = field(default_factory=Sampling)
     evaluation: Curves = field(default_factory=Curves)
+    # No setting: those that nobody gave, by key. With one's own data `comparison.sizes` settles some of them.
+    not_given: frozenset[str] = field(default=frozenset(), compare=False, metadata={"internal": True})
 
 
 MAIN_SECTION: dict[type, str] = {
@@ -285,6 +303,8 @@ def settings_of(command: type) -> list[Setting]:
 
 def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]:
     for entry in dataclasses.fields(section):
+        if entry.metadata.get("internal"):
+            continue
         kind = typing.get_type_hints(section)[entry.name]
         if dataclasses.is_dataclass(kind):
             yield from _settings_of(command, typing.cast(type, kind), f"{prefix}{entry.name}.")
@@ -323,6 +343,8 @@ def to_mapping(settings: Any) -> dict[str, Any]:
     """The settings as nested plain values, ready for YAML or JSON."""
     mapping: dict[str, Any] = {}
     for entry in dataclasses.fields(settings):
+        if entry.metadata.get("internal"):
+            continue
         value = getattr(settings, entry.name)
         if dataclasses.is_dataclass(value):
             mapping[entry.name] = to_mapping(value)

@@ -141,7 +141,7 @@ class TestThoughts:
             prompt, response, remarks = encoded(tokenizer_of("bytes", DEEPSEEK_R1), write({"messages": THINKING[name]}))
             assert prompt.endswith("<|Assistant|>")
             assert response.strip() == "Jane Austen.<|end_of_sentence|>"
-            assert remarks == {LOST.format(what): (1,), PARTED: (1,)}
+            assert remarks == {LOST.of(what): (1,), PARTED: (1,)}
 
     def test_harmony_has_them_in_a_channel(self, write: Write) -> None:
         _, response, remarks = encoded(
@@ -163,7 +163,7 @@ class TestTools:
             {"messages": [ASK, CALL | {"content": "One moment."}]},
         ]
         _, _, remarks = encoded(tokenizer_of("bytes", ZEPHYR), write(*rows))
-        assert remarks == {LOST.format("tools"): (1,), LOST.format("tool calls"): (2,)}
+        assert remarks == {LOST.of("tools"): (1,), LOST.of("tool calls"): (2,)}
 
     def test_turns_that_a_template_passes_over(self, write: Write) -> None:
         tokenizer = tokenizer_of("bytes", MISTRAL1)
@@ -172,7 +172,7 @@ class TestTools:
             "{% elif m.role == 'assistant' %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
         )
         _, _, remarks = encoded(tokenizer, write({"messages": [SYSTEM, ASK, ANSWER]}))
-        assert remarks == {LOST.format("system turns"): (1,)}
+        assert remarks == {LOST.of("system turns"): (1,)}
 
     def test_tools_are_a_part_of_the_prompt_and_may_be_json_text(self, write: Write) -> None:
         form = next(form for form in FORMATS if form.name == "qwen2.5")

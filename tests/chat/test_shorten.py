@@ -116,6 +116,10 @@ class TestText:
 
 
 def test_what_is_said_names_rows_and_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    say_truncation({SHORTENED: (7,)})
+    assert capsys.readouterr().err == (
+        "data: 1 prompt lost its beginning to --max-tokens; raise it to keep it whole (row 7)\n"
+    )
     say_truncation({SHORTENED: (7, 9)})
     assert capsys.readouterr().err == (
         "data: 2 prompts lost their beginning to --max-tokens; raise it to keep them whole (rows 7, 9)\n"

@@ -122,4 +122,4 @@ class TestTranscripts:
         answer = Message("assistant", "I think", '{"tool_calls": [{"function": {"name": "weather"}}]}')
         rows = [Demonstration(self.TURNS, answer, 7), Demonstration(self.TURNS, "yes", 8, '[{"type": "function"}]')]
         remarks = encode_demonstrations(rows, tokenizer, max_tokens=999).remarks
-        assert remarks == {NO_TEMPLATE.format("tool calls"): (7,), NO_TEMPLATE.format("tools"): (8,)}
+        assert remarks == {NO_TEMPLATE.of("tool calls"): (7,), NO_TEMPLATE.of("tools"): (8,)}

@@ -17,9 +17,17 @@ QUIET: dict[str, Any] = {
 
 
 def told(
-    correlation: float | None = 0.1, *, noise: float = 0.0, width: float = 0.1, **changed: float
+    correlation: float | None = 0.1,
+    *,
+    noise: float = 0.0,
+    width: float = 0.1,
+    gained: list[float] | None = None,
+    **changed: float,
 ) -> list[dict[str, str]]:
-    """The notices of an arm that differs from a quiet one in `changed`; `noise` of answers, `width` of intervals."""
+    """The notices of an arm that differs from a quiet one in `changed`; `noise` of answers, `width` of intervals.
+
+    gained: the interval of its score less the reference's.
+    """
 
     def arm(figures: dict[str, float], correlation: float | None) -> dict[str, Any]:
         means = {
@@ -34,7 +42,10 @@ def told(
         return {name: [figures[name] + each for each in swing] for name in ("response_tokens", "repetition")}
 
     figures = QUIET | changed
-    summary = {"arms": {"reference": arm(QUIET, None), "dpo": arm(figures, correlation)}}
+    summary: dict[str, Any] = {"arms": {"reference": arm(QUIET, None), "dpo": arm(figures, correlation)}}
+    if gained:
+        measured = {"mean": sum(gained) / 2, "n": 40, "ci95": gained}
+        summary["differences"] = {"dpo - reference": {"gold_score": measured}}
     return notices(summary, {"reference": values(QUIET, 0.0), "dpo": values(figures, noise)})
 
 
@@ -77,3 +88,22 @@ def test_each_threshold_is_told_in_words(changed: dict[str, float], kind: str, w
     assert (notice["arm"], notice["kind"]) == ("dpo", kind)
     for each in [*words, "told"]:
         assert each in notice["text"]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"), [(0.7, True), (0.46, False), (0.59, False), (0.6, False), (0.65, False), (0.3, False)]
+)
+def test_no_preference_explains_an_accuracy_that_is_none(accuracy: float, said: bool) -> None:
+    """Intervals reach 0.1 to either side: that of 0.6 holds chance; 26 of 40 may be chance by the binomial test."""
+    (notice,) = told(-0.62, heldout_accuracy=accuracy)
+    assert notice["text"].endswith("preference for shorter responses.") is said
+    assert "their rank correlation is −0.62" in notice["text"]
+
+
+@pytest.mark.parametrize(
+    ("gained", "said"), [([0.1, 0.5], True), ([-0.1, 0.5], False), ([0.0, 0.4], False), ([-0.5, -0.1], False)]
+)
+def test_length_explains_no_score_that_was_not_gained(gained: list[float], said: bool) -> None:
+    (notice,) = told(response_tokens=18.0, gained=gained)
+    assert ("gained some score" in notice["text"]) is said
+    assert "50% longer" in notice["text"]

@@ -3,12 +3,14 @@
 import csv
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pairtune.commands.compare import run as run_command
 from pairtune.comparison import arms, context
 from pairtune.comparison.pairs import SPLITS
 from pairtune.comparison.run import compare
@@ -16,6 +18,7 @@ from pairtune.comparison.stages import Stages
 from pairtune.data import reviews
 from pairtune.engine import hidden, reference
 from pairtune.errors import InputError
+from pairtune.report import page
 from pairtune.settings import CompareRun
 from pairtune.training.checkpoint import Journal
 
@@ -67,11 +70,16 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
     assert summary["seconds_total"] > 0
     assert set(summary["pairs"]) == {"train", "heldout", "validation"}
     check_mean(summary["gold_scorer"]["heldout_accuracy"])
-    check_mean(summary["reward_model"]["heldout_accuracy"])
+    rewarded = "ppo" in {*arms, *summary["failed"]}
+    figures = FIGURES if rewarded else FIGURES - {"reward_model_score"}
+    if rewarded:
+        check_mean(summary["reward_model"]["heldout_accuracy"])
+    else:
+        assert summary["reward_model"] is None
     assert set(summary["arms"]) == arms
     for name, arm in summary["arms"].items():
-        assert set(arm) == FIGURES | OTHER_FIGURES | set(COSTS)
-        for figure in FIGURES:
+        assert set(arm) == figures | OTHER_FIGURES | set(COSTS)
+        for figure in figures:
             check_mean(arm[figure])
         for cost, kind in COSTS.items():
             assert isinstance(arm[cost], (int, float) if kind is float else kind), (name, cost)
@@ -84,6 +92,24 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
     for difference in summary["differences"].values():
         for value in difference.values():
             check_mean(value)
+
+
+def check_curves(records: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Each curve begins with the reference's figures in the table and ends with its arm's, seconds included."""
+    for arm in set(summary["arms"]) - {"reference"}:
+        first, *between, last = (row for row in records if row["kind"] == "evaluation" and row["arm"] == arm)
+        for point, of in ((first, "reference"), (last, arm)):
+            assert {name: point[name] for name in FIGURES} == {name: summary["arms"][of][name] for name in FIGURES}
+        steps = [row["step"] for row in records if row["kind"] == "step" and row["stage"] == arm]
+        assert (first["step"], last["step"]) == (0, max(steps))
+        assert last["seconds"] == pytest.approx(summary["arms"][arm]["seconds"][arm], abs=0.01)
+        # Two measurements were asked for, and the end is the second.
+        assert [row["step"] for row in between] == ([max(steps) // 2] if max(steps) > 1 else [])
+        for row in between:
+            assert first["seconds"] < row["seconds"] < last["seconds"]
+            assert (row["heldout_accuracy"]["n"], row["gold_score"]["n"]) == (4, summary["along_the_way"]["prompts"])
+    assert summary["along_the_way"]["pairs"] == 4
+    assert summary["along_the_way"]["prompts"] <= 4 < summary["arms"]["reference"]["gold_score"]["n"]
 
 
 @pytest.fixture
@@ -104,7 +130,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list[str]) -> None:
-    out = compare(tiny_run())
+    out = compare(tiny_run(batch_size=6))
     summary = read(out)
     check_schema(summary, {"reference", "dpo", "ipo", "ppo"})
     reference = summary["arms"]["reference"]
@@ -135,23 +161,26 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
 
     records = rows(out / "records.jsonl")
     assert {row["stage"] for row in records if row["kind"] == "step"} >= {"sft", "dpo", "ipo", "ppo", "reward", "judge"}
-    curve = [row for row in records if row["kind"] == "evaluation" and row["arm"] == "dpo"]
-    assert curve[0]["step"] == 0
-    assert curve[0]["heldout_accuracy"]["mean"] == 0.5
-    assert curve[0]["kl_from_reference"]["mean"] == pytest.approx(0, abs=1e-4)
+    check_curves(records, summary)
+    assert {row["arm"] for row in records if row["kind"] == "evaluation" and row["step"] == 1} >= {"dpo", "ppo"}
     samples = rows(out / "samples.jsonl")
     assert len(samples) == 4 * summary["arms"]["dpo"]["gold_score"]["n"]
     first = [row for row in samples if row["prompt_index"] == 0]
     assert len({row["prompt"] for row in first}) == 1
 
+    assert summary["seconds_total"] == summary["whole_run"]["seconds"]
+    assert summary["seconds_total"] >= sum(
+        json.loads(path.read_text())["cost"]["seconds"] for path in out.glob("stages/*/result.json")
+    )
+
     # A second run works on nothing and says the same.
     done, before = list(worked), (out / "summary.json").read_bytes()
-    assert compare(tiny_run()) == out
+    assert compare(tiny_run(batch_size=6)) == out
     assert worked == done
     assert (out / "summary.json").read_bytes() == before
 
     # Another number of PPO steps redoes PPO and its measurement, and nothing else.
-    compare(tiny_run(ppo_steps=1))
+    compare(tiny_run(batch_size=6, ppo_steps=1))
     assert worked[len(done) :] == ["ppo", "measure_ppo"]
     after = read(out)["arms"]
     assert after["dpo"] == summary["arms"]["dpo"]
@@ -193,8 +222,10 @@ def test_an_interrupted_comparison_ends_as_if_never_stopped(
         with pytest.raises(KeyboardInterrupt):
             compare(parts)
     found = read(compare(parts))
+    assert len(found["whole_run"]["sittings"]) == 2
+    assert found["seconds_total"] == pytest.approx(sum(found["whole_run"]["sittings"]), abs=0.01)
     for arm in ("reference", "dpo"):
-        for figure in FIGURES:
+        for figure in FIGURES - {"reward_model_score"}:
             assert found["arms"][arm][figure] == whole["arms"][arm][figure]
     assert found["arms"]["dpo"]["tokens_processed"] == whole["arms"]["dpo"]["tokens_processed"]
     models = [
@@ -354,3 +385,44 @@ def test_methods_without_a_reference_leave_the_training_pairs_alone(
     monkeypatch.setattr("pairtune.engine.examples.reference_logprobs", watched)
     summary = read(compare(tiny_run(methods=["simpo", "orpo"], evaluation_curve_points=0)))
     assert set(asked) == {summary["pairs"]["heldout"]}
+
+
+def test_no_reward_model_is_trained_where_no_arm_learns_from_one(tiny_run: Tiny, worked: list[str]) -> None:
+    settings = tiny_run(methods=["dpo", "simpo"])
+    out = compare(settings)
+    summary = read(out)
+    check_schema(summary, {"reference", "dpo", "simpo"})
+    assert "reward" not in worked
+    assert "judge" in worked, "one's own data have no other score"
+    assert not (out / "models/reward").exists()
+    assert all("reward_model_score" not in fields for fields in summary["differences"].values())
+    left = rows(out / "records.jsonl") + rows(out / "samples.jsonl")
+    assert left
+    assert not any("reward_model_score" in row for row in left)
+    said = page.write(out).read_text(encoding="utf-8")
+    assert "eward-model score" not in said
+    assert "<dt>Reward model</dt>" not in said
+
+    # PPO needs it: then every arm is scored by it, and only measuring is done again.
+    worked.clear()
+    compare(tiny_run(methods=["dpo", "simpo", "ppo"]))
+    assert worked == ["reward", "ppo", "measure_reference", "measure_dpo", "measure_simpo", "measure_ppo"]
+    check_schema(read(out), {"reference", "dpo", "simpo", "ppo"})
+
+
+def test_the_whole_run_is_what_a_clock_beside_it_says(tiny_run: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading before, between and after stages, and drawing the report, are in it."""
+    settings = tiny_run(methods=["dpo"], evaluation_curve_points=0)
+    real = context.load_model
+
+    def slow(*given: Any, **named: Any) -> Any:
+        time.sleep(0.2)
+        return real(*given, **named)
+
+    monkeypatch.setattr(context, "load_model", slow)
+    began = time.monotonic()
+    out = run_command(settings)
+    clock = time.monotonic() - began
+    assert read(out)["seconds_total"] == pytest.approx(clock, rel=0.05)
+    said = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{round(read(out)['seconds_total'])} s by the clock" in said or read(out)["seconds_total"] < 10

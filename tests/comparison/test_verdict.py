@@ -224,3 +224,91 @@ def test_of_several_arms_those_that_cannot_be_told_apart_in_accuracy_are_named_t
     said = verdict(summary(arms, {pair: differ("below", accuracy) for pair, accuracy in pairs.items()}))
     assert "70.0% for KTO and 70.0% for PPO (lower by 7.8 points" in said
     assert "; there is no detectable difference between DPO and IPO or KTO" in said
+
+
+# ---- no better than chance ----------------------------------------------------------------------------------------
+
+
+def right(mean: float, low: float, high: float, n: int = 200) -> dict[str, Any]:
+    return {"heldout_accuracy": measured(mean, [low, high], n)}
+
+
+def test_one_arm_at_chance() -> None:
+    told = summary({"dpo": arm(0.6) | right(0.535, 0.465, 0.6)}, {"dpo - reference": differ("above")})
+    said = (
+        "DPO's held-out accuracy of 53.5% (95% interval 46.5% to 60.0%, n = 200) cannot be told from chance; DPO took"
+    )
+    assert said in verdict(told)
+    told["arms"]["dpo"] |= right(0.535, 0.5, 0.57)
+    assert "cannot be told from chance" in verdict(told), "a bound that is 50% does not exclude it"
+    told["arms"]["dpo"] |= right(0.585, 0.515, 0.65)
+    assert "chance" not in verdict(told)
+    told["arms"]["dpo"] |= right(0.4, 0.33, 0.47)
+    assert "Its held-out accuracy is 40.0% (95% interval 33.0% to 47.0%, n = 200), below chance; it took" in verdict(
+        told
+    )
+    told["arms"]["dpo"] |= {"heldout_accuracy": measured(1.0, None, 1)}
+    assert "of 100.0% (too few prompts for an interval, n = 1) cannot be told from chance" in verdict(told)
+
+
+@pytest.mark.parametrize(
+    ("dpo", "ppo", "said"),
+    [
+        (
+            (0.535, 0.465, 0.6),
+            (0.6, 0.53, 0.67),
+            "DPO's (95% interval 46.5% to 60.0%, n = 200) cannot be told from chance",
+        ),
+        (
+            (0.6, 0.53, 0.67),
+            (0.46, 0.39, 0.53),
+            "PPO's (95% interval 39.0% to 53.0%, n = 200) cannot be told from chance",
+        ),
+        (
+            (0.535, 0.465, 0.6),
+            (0.46, 0.39, 0.53),
+            "neither can be told from chance: DPO (95% interval 46.5% to 60.0%, n = 200) "
+            "and PPO (95% interval 39.0% to 53.0%, n = 200)",
+        ),
+        ((0.6, 0.53, 0.67), (0.42, 0.35, 0.49), "PPO's (95% interval 35.0% to 49.0%, n = 200) is below chance"),
+    ],
+)
+def test_two_arms_of_which_one_or_both_are_at_chance(dpo: Any, ppo: Any, said: str) -> None:
+    told = two_arms("above")
+    told["arms"]["dpo"] |= right(*dpo)
+    told["arms"]["ppo"] |= right(*ppo)
+    assert f"; {said}; PPO took" in verdict(told)
+    assert verdict(told).count("chance") == 1
+
+
+def test_several_arms_at_chance() -> None:
+    arms = {name: arm(0.9) | right(0.52, 0.45, 0.59) for name in ("dpo", "ipo", "kto")}
+    assert "; none can be told from chance: DPO (95% interval 45.0% to 59.0%, n = 200), IPO (" in verdict(
+        summary(arms, {})
+    )
+    arms["kto"] |= right(0.6, 0.53, 0.67)
+    assert "DPO's (95% interval 45.0% to 59.0%, n = 200) and IPO's (" in verdict(summary(arms, {}))
+
+
+def test_a_reward_model_at_chance_taught_nothing() -> None:
+    told = two_arms("above") | {"reward_model": right(0.51, 0.44, 0.58)}
+    said = (
+        "The reward model's own accuracy of 51.0% (95% interval 44.0% to 58.0%, n = 200) cannot be told from chance, "
+    )
+    assert said + "so PPO had nothing to learn from. Both beat the reference." in verdict(told)
+    told["reward_model"] = right(0.68, 0.61, 0.74)
+    assert "chance" not in verdict(told)
+    del told["arms"]["ppo"]
+    told["reward_model"] = None
+    assert "chance" not in verdict(told)
+
+
+def test_a_judge_at_chance_decides_nothing() -> None:
+    told = two_arms("above")
+    told["gold_scorer"] = {"kind": "judge"} | right(0.55, 0.3, 0.8, 12)
+    said = "The judge's own accuracy of 55.0% (95% interval 30.0% to 80.0%, n = 12) cannot be told from chance, "
+    assert f"DPO and 4.10 for PPO. {said}so its scores decide nothing. Held-out" in verdict(told)
+    told["gold_scorer"]["kind"] = "gold"  # the labels were made from it, whatever it says of reviews
+    assert "chance" not in verdict(told)
+    told["gold_scorer"] = {"kind": "judge"} | right(0.8, 0.7, 0.9)
+    assert "chance" not in verdict(told)

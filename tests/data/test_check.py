@@ -40,8 +40,9 @@ def test_no_pairs_give_no_findings():
 def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
     pairs = [Pair(f"p{row}", *side, row) for row, side in enumerate(sides, 1)]
     message = found(pairs, "longer_wins").message
-    assert message.startswith(f'"the {rule} response wins" is right for {best} of the {len(pairs)} pairs')
-    assert f"{ties} ties count half" in message
+    some = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    assert message.startswith(f'"the {rule} response wins" is right for {best} of the {some} (in characters; ')
+    assert ("1 tie counts half" if ties == 1 else f"{ties} ties count half") in message
 
 
 @pytest.mark.parametrize(

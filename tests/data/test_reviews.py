@@ -16,7 +16,7 @@ from pairtune.data.reviews import (
     fit_gold_scorer,
     label,
     load_reviews,
-    prompt_length,
+    prompt_end,
     prompts,
 )
 from pairtune.errors import InputError
@@ -135,7 +135,7 @@ class TestDemonstrations:
         texts = {r.text for r in synthetic}
         for row in rows:
             (response,) = row.responses
-            assert 2 <= len(row.prompt) <= 8
+            assert 3 <= len(tokenizer.decode(list(row.prompt)).split()) <= 8
             assert response[-1] == tokenizer.eos_token_id
             assert len(response) <= 0.75 * 60
             whole = tokenizer.decode([*row.prompt, *response[:-1]])
@@ -163,25 +163,37 @@ class TestDemonstrations:
 
 
 class TestPrompts:
-    """The first 2-8 tokens of the reviews."""
+    """The first 3-8 words of the reviews."""
 
     def test_each_beginning_once(self, synthetic, tiny_tokenizer):
         tokenizer = tiny_tokenizer()
         found = prompts(synthetic, tokenizer, seed=0)
         assert len(found) == len(set(found)) < len(synthetic), "many begin alike"
-        assert {len(prompt) for prompt in found} <= set(range(2, 9))
-        by_text = {tuple(tokenizer(r.text)["input_ids"][: prompt_length(r.text, 0)]) for r in synthetic}
-        assert set(found) == by_text
+        assert set(found) == {tuple(tokenizer(r.text[: prompt_end(r.text, 0)])["input_ids"]) for r in synthetic}
+
+    def test_none_ends_within_a_word(self, synthetic):
+        for seed in (0, 1):
+            for review in synthetic:
+                words = review.text[: prompt_end(review.text, seed)].split()
+                assert words == review.text.split()[: len(words)]
+                assert 3 <= len(words) <= 8
+
+    def test_a_review_shorter_than_its_prompt_is_its_prompt(self):
+        assert [prompt_end(text, 0) for text in ("", "Good", " A film ")] == [0, 4, 7]
+
+    def test_a_review_without_words_is_no_prompt(self, synthetic, tiny_tokenizer):
+        empty = [Review("", True), *synthetic]
+        assert () not in prompts(empty, tiny_tokenizer(), seed=0)
 
     def test_the_order_depends_on_the_seed(self, synthetic, tiny_tokenizer):
         assert prompts(synthetic, tiny_tokenizer(), seed=0) == prompts(synthetic, tiny_tokenizer(), seed=0)
         assert prompts(synthetic, tiny_tokenizer(), seed=0) != prompts(synthetic, tiny_tokenizer(), seed=1)
 
     def test_a_length_belongs_to_its_review(self, synthetic):
-        lengths = [prompt_length(r.text, 0) for r in synthetic]
-        assert set(lengths) == set(range(2, 9))
-        assert lengths == [prompt_length(r.text, 0) for r in synthetic]
-        assert lengths != [prompt_length(r.text, 1) for r in synthetic]
+        ends = [prompt_end(r.text, 0) for r in synthetic]
+        assert {len(r.text[:end].split()) for r, end in zip(synthetic, ends, strict=True)} == set(range(3, 9))
+        assert ends == [prompt_end(r.text, 0) for r in synthetic]
+        assert ends != [prompt_end(r.text, 1) for r in synthetic]
 
 
 class TestLabels:

@@ -108,6 +108,9 @@ def test_formats_of_demonstrations(row, demonstration):
         ({"prompt": [USER], "completion": [GOOD], "label": False}, False),
         ({"prompt": "Hi", "response": "Hello!", "label": "True"}, True),
         ({"prompt": "Hi", "response": "Hello!", "label": "0"}, False),
+        ({"prompt": "Hi", "response": "Hello!", "label": 1.0}, True),
+        ({"prompt": "Hi", "response": "Hello!", "label": 0.0}, False),
+        ({"prompt": "Hi", "response": "Hello!", "label": "1.0"}, True),
     ],
 )
 def test_formats_of_labelled_responses(row, label):
@@ -124,6 +127,8 @@ def test_formats_of_labelled_responses(row, label):
         ({"prompt": "p", "answer": "r", "label": True}, 'no column "response" or "completion"'),
         ({"prompt": "p", "response": "r", "label": "good"}, '"label" is "good"; it must be true (desirable) or false'),
         ({"prompt": "p", "response": "r", "label": 2}, '"label" is 2; it must be true'),
+        ({"prompt": "p", "response": "r", "label": 0.5}, '"label" is 0.5; it must be true'),
+        ({"prompt": "p", "response": "r", "label": -1.0}, '"label" is -1.0; it must be true'),
         ({"prompt": "p", "response": "r", "label": None}, '"label" is null; it must be true'),
         ({"prompt": "p", "response": "r", "label": [True]}, '"label" is a list; it must be true'),
         ({"prompt": "p", "response": " ", "label": True}, '"response" is empty'),
@@ -277,7 +282,7 @@ def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told():
 def test_nothing_left_is_an_error():
     source = write_lines("hh.jsonl", {"chosen": HH, "rejected": HH + " No."})
     assert message_of(read_pairs, source) == (
-        'hh.jsonl: none of the 1 rows can be used (row 1: the last answer in "chosen" is empty); give another source'
+        'hh.jsonl: its one row cannot be used (row 1: the last answer in "chosen" is empty); give another source'
     )
 
 
@@ -529,6 +534,34 @@ def test_a_path_that_does_not_exist_never_reaches_the_hub(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it would fail
     expected = f'"{source}" does not exist; check the path (it is relative to the current folder)'
     assert message_of(read_pairs, source) == expected
+
+
+def test_a_misspelt_path_is_told_with_its_neighbour(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    (tmp_path / "data").mkdir()
+    write_lines("data/pairs.jsonl", TEXT)
+    for source in ("data/pair.jsonl", "data/pairs", "data/Pairs.json"):  # below a folder that is here: no hub name
+        assert message_of(read_pairs, source) == f'"{source}" does not exist; did you mean "data/pairs.jsonl"?'
+    assert message_of(read_pairs, "date/pairs.jsonl").endswith('did you mean "data"?')
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
+    asked = []
+
+    def ask(self, name, timeout):
+        asked.append((name, timeout))
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", ask)
+    config = SimpleNamespace(HF_DATASETS_CACHE=tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(config=config, load_dataset=lambda *_, **__: [TEXT]))
+    write_lines("mine.jsonl", TEXT)
+    said = 'dataset "mine" is no file or folder here, and the hub cannot be reached; did you mean "mine.jsonl"?'
+    assert message_of(read_pairs, "mine") == said
+    assert asked == [("mine", 10.0)]
+    (tmp_path / "cache" / "a___b").mkdir(parents=True)  # downloaded before
+    assert len(read_pairs("a/b").rows) == 1
 
 
 def test_folders(tmp_path):

@@ -60,7 +60,7 @@ def test_a_prompt_that_does_not_fit_is_never_cut():
         (
             make_pairs([3, 2]),
             1,
-            "no held-out pairs: every prompt has more than 1 pairs and may not be cut; hold out at least 2 pairs",
+            "no held-out pairs: every prompt has more than 1 pair and may not be cut; hold out at least 2 pairs",
         ),
     ],
 )

@@ -8,7 +8,16 @@ import pytest
 import scipy.stats
 
 from pairtune.evaluation import statistics
-from pairtune.evaluation.statistics import Estimate, detectable, estimate, paired_difference
+from pairtune.evaluation.statistics import (
+    Estimate,
+    above_chance,
+    below_chance,
+    changed,
+    detectable,
+    estimate,
+    paired_difference,
+    told_from_chance,
+)
 
 
 def test_a_constant_is_exact() -> None:
@@ -135,3 +144,82 @@ def test_pairs_must_pair_up() -> None:
         paired_difference([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="resamples"):
         estimate([1.0, 2.0], resamples=0)
+
+
+# ---- better than guessing? ----------------------------------------------------------------------------------------
+
+
+def share(low: float, high: float, mean: float | None = None, n: int = 200) -> Estimate:
+    return Estimate(mean=(low + high) / 2 if mean is None else mean, n=n, ci95=(low, high))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.51, 0.65, "above"),
+        (0.465, 0.60, "level"),
+        (0.50, 0.65, "level"),  # a bound that is chance holds chance
+        (0.35, 0.50, "level"),
+        (0.35, 0.48, "below"),
+        (-math.inf, math.inf, "level"),  # one prompt
+        (0.5, 0.5, "level"),  # all ties
+    ],
+)
+def test_an_accuracy_is_told_from_chance_by_its_whole_interval(low: float, high: float, said: str) -> None:
+    found = share(low, high, mean=0.9 if math.isinf(high) else None)
+    assert (above_chance(found), below_chance(found)) == (said == "above", said == "below")
+
+
+def test_accuracies_that_are_chance_are_rarely_called_better() -> None:
+    """Of 400 sets of 100 coin throws about one in forty lies above by its interval, and one in forty below."""
+    generator = np.random.default_rng(3)
+    found = [estimate(generator.integers(2, size=100).astype(float), resamples=400) for _ in range(400)]
+    for called in (above_chance, below_chance):
+        assert 0.002 < sum(map(called, found)) / 400 < 0.06
+    assert not any(above_chance(each) and below_chance(each) for each in found)
+
+
+def test_another_share_may_be_chance() -> None:
+    assert above_chance(share(0.3, 0.4), chance=0.25)
+    assert not above_chance(share(0.3, 0.4))
+    assert not above_chance(share(1.0, 1.0, n=10), chance=0.75)  # 0.75^10 is one in 18
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "told"),
+    [
+        (1, 1, False),
+        (2, 2, False),  # the bootstrap alone would be certain
+        (5, 5, False),  # 2·½⁵ = 6%
+        (6, 6, True),
+        (0, 6, True),  # worse than chance is not chance
+        (6, 7, False),  # the interval excludes ½, the binomial test does not
+        (9, 10, True),
+        (18, 35, False),
+        (26, 35, True),
+    ],
+)
+def test_what_chance_alone_would_hardly_do(right: int, n: int, told: bool) -> None:
+    assert told_from_chance(estimate([1.0] * right + [0.0] * (n - right))) is told
+
+
+def test_ties_count_for_chance() -> None:
+    assert not told_from_chance(estimate([0.5] * 40))
+    assert not told_from_chance(estimate([1.0] * 6 + [0.5] * 34))
+
+
+def test_of_one_prompt_nothing_is_told() -> None:
+    assert not told_from_chance(estimate([1.0] * 50, ["the same"] * 50))
+
+
+def test_under_chance_it_is_seldom_told() -> None:
+    generator = np.random.default_rng(0)
+    for n in (4, 10, 40):
+        told = [told_from_chance(estimate(generator.integers(2, size=n), resamples=200)) for _ in range(300)]
+        assert np.mean(told) < 0.08, n
+
+
+def test_a_change_needs_more_than_a_few_values_that_agree() -> None:
+    assert not changed(paired_difference([1.0] * 3, [0.0] * 3))
+    assert changed(paired_difference([1.0] * 8, [0.0] * 8))
+    assert not changed(paired_difference([1.0, 0.0] * 8, [0.0, 1.0] * 8))

@@ -1,9 +1,11 @@
 """A model is found, or one line says why not; what is saved is an ordinary Hugging Face folder."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -106,6 +108,47 @@ class TestRefusals:
     def test_a_hub_name_with_no_hub(self, name, cpu):
         refused(lambda: load_model(name, cpu), f'model "{name}" cannot be loaded: ')
         refused(lambda: load_tokenizer(name), f'model "{name}" has no tokenizer that can be loaded')
+
+    def test_a_misspelt_name_is_told_with_its_neighbour(self, folder, cpu, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        (folder.parent / "runs" / "tuned").mkdir(parents=True)
+        for name, near in (
+            ("./modl", "model"),
+            (f"{folder.parent}/modle", f"{folder.parent}/model"),
+            ("runs/tunde", "runs/tuned"),  # the folder of its first part is here: no hub name
+        ):
+            assert refused(lambda name=name: resolve(name)).endswith(f'does not exist; did you mean "{near}"?')
+        refused(lambda: resolve("no/such/folder"), 'model folder "no/such/folder" does not exist')
+        (folder.parent / "tiny.gguf").write_bytes(b"GGUF")
+        assert refused(lambda: resolve("tyni.gguf")).endswith('"tyni.gguf" does not exist; did you mean "tiny.gguf"?')
+        refused(lambda: resolve("model/config.json"), 'model "model/config.json" is a file; give the folder')
+
+    def test_a_hub_that_does_not_answer_is_asked_once(self, folder, cpu, monkeypatch):
+        asked = []
+
+        def ask(self, name, timeout):
+            asked.append((name, timeout))
+            raise OSError("no route to the hub")
+
+        monkeypatch.chdir(folder.parent)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", ask)
+        load._from_hub.cache_clear()
+        said = refused(lambda: load_tokenizer("mode"), 'model "mode" is no file or folder here, and the hub cannot be')
+        assert said.endswith('did you mean "model"?')
+        assert asked == [("mode", 10.0)]
+        monkeypatch.setattr(load.hub, "cached_model", lambda name: str(folder))  # downloaded before
+        assert load_model("some/model", cpu).config.model_type == "llama"
+        load._from_hub.cache_clear()
+
+    def test_a_name_that_the_hub_does_not_have(self, monkeypatch):
+        def ask(self, name, timeout):
+            response = SimpleNamespace(headers={}, request=None, status_code=404, text="")
+            raise RepositoryNotFoundError("404", response=response)
+
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", ask)
+        refused(lambda: resolve("some/typo"), 'model "some/typo" is not here, and the hub has none of that name')
 
     def test_no_configuration(self, folder, cpu):
         (folder / "config.json").unlink()
@@ -252,6 +295,23 @@ class TestConversion:
         monkeypatch.setattr(load, "AutoModelForCausalLM", Models)
         monkeypatch.setattr(load, "AutoTokenizer", Tokenizers)
         return path
+
+    def test_it_is_told_in_one_line_and_draws_no_bar(self, gguf, capfd, monkeypatch):
+        real = load.AutoModelForCausalLM.from_pretrained
+
+        def with_a_bar(*args, **kwargs):
+            for _ in load.modeling_gguf_pytorch_utils.tqdm([1, 2], desc="Converting and de-quantizing"):
+                pass
+            return real(*args, **kwargs)
+
+        before = load.modeling_gguf_pytorch_utils.tqdm
+        monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", with_a_bar)
+        resolve(str(gguf))
+        resolve(str(gguf))
+        said = capfd.readouterr()
+        assert said.err.count("model: converting tiny.gguf to safetensors, once: it is kept in the cache\n") == 1
+        assert "de-quantizing" not in said.err + said.out
+        assert load.modeling_gguf_pytorch_utils.tqdm is before
 
     def test_once_and_by_content(self, gguf, tiny_model, cpu):
         model = load_model(str(gguf), cpu)

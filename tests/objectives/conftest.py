@@ -40,7 +40,7 @@ class Batch:
 
 
 def _numbers(dtype: torch.dtype) -> dict[str, Tensor]:
-    values = {"kl_baseline": 0.4, "past_logratio": -0.2, "past_margin": 0.3}
+    values = {"kl_baseline": 0.4, "past_logratio": -0.2, "past_margin": 0.3, "mean_length": 3.0}
     return {name: torch.tensor(value, dtype=dtype) for name, value in values.items()}
 
 

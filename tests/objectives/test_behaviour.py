@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.objective import OF_LOGRATIOS
 from pairtune.objectives.reward import bradley_terry
 
 # What carries no gradient by definition: a weight, a dynamic β (with alpha 0 it does not move).
@@ -83,7 +84,7 @@ def test_labels_matter(name: str, batch: Callable[..., Any]) -> None:
     """At the reference, the gradient raises the chosen response against the rejected one."""
     pairs = batch()
     pairs.reference_R = pairs.logprob_R.detach().clone()
-    pairs.numbers = {key: torch.zeros_like(value) for key, value in pairs.numbers.items()}
+    pairs.numbers |= {key: torch.zeros_like(pairs.numbers[key]) for key in OF_LOGRATIOS}
     (gradient_R,) = torch.autograd.grad(pairs.loss(name).sum(), pairs.logprob_R)
     sums_S = torch.stack([part.mean() for part in gradient_R.split(pairs.length_S.tolist())])
     raised = sums_S[0::2] < sums_S[1::2]

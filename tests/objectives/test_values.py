@@ -76,16 +76,18 @@ BY_HAND: dict[str, tuple[list[Any], dict[str, float], list[float]]] = {
     ),
     "bco": ([[2.0, -1], [True, False], 0.5], {"beta": 0.5}, [nls(0.5 * 1.5), nls(0.5 * 1.5)]),
     "simpo": ([[-4.0], [-6.0], [4], [2]], {"beta": 2.0, "gamma": 1.0}, [nls(2 * (-1 + 3) - 1)]),
-    "cpo": ([[-4.0], [-6.0]], {"beta": 0.5, "sft_weight": 0.1}, [nls(1) + 0.1 * 4]),
+    # two tokens in a chosen response, so 2 nats a token
+    "cpo": ([[-4.0], [-6.0], 2.0], {"beta": 0.5, "sft_weight": 0.1}, [nls(1) + 0.1 * 2]),
     # probabilities ½ and ¼ per token, so odds 1 and ⅓
     "orpo": ([[2 * log(0.5)], [log(0.25)], [2], [1]], {"odds_weight": 0.5}, [log(2) + 0.5 * nls(log(3))]),
     "slic": ([[-4.0, -1], [-3.5, -3]], {"delta": 1.0, "sft_weight": 0.1}, [1.5 + 0.4, 0.1]),
-    "sft": ([[-4.0]], {}, [4.0]),
+    # two and six tokens, four on average: their mean is the 16 nats of 8 tokens
+    "sft": ([[-4.0, -12.0], 4.0], {}, [1.0, 3.0]),
     # rejected tokens of probability ½ and ¾, then of ¼: −log of what is left
     "unlikelihood": (
-        [[-4.0, -1], [log(0.5), log(0.75), log(0.25)], [2, 1]],
+        [[-4.0, -1], [log(0.5), log(0.75), log(0.25)], [2, 1], 2.0],
         {"alpha": 0.5},
-        [4 + 0.5 * (log(2) + log(4)), 1 + 0.5 * log(4 / 3)],
+        [(4 + 0.5 * (log(2) + log(4))) / 2, (1 + 0.5 * log(4 / 3)) / 2],
     ),
 }
 

@@ -143,3 +143,22 @@ def test_a_run_without_a_grid_has_no_picture_of_it(run_dir: Path, tmp_path: Path
 @pytest.mark.parametrize(("count", "span"), [(1, 1), (39, 1), (40, 2), (1000, 50)])
 def test_smoothing_is_one_in_twenty(count: int, span: int) -> None:
     assert figures.smoothing(count) == span
+
+
+def test_a_curve_says_of_how_many_values_its_points_are_means() -> None:
+    def row(step: int, n: int, arm: str = "dpo") -> dict[str, Any]:
+        value = {"mean": 0.5, "n": n, "ci95": None}
+        return {"arm": arm, "step": step, "seconds": 1.0, "gold_score": value, "kl_from_reference": value}
+
+    def note(*rows: dict[str, Any]) -> set[str]:
+        drawn = [
+            figures.learning_curve(rows, "gold_score", "Gold", COLOURS, over="step"),
+            figures.frontier(rows, "Gold", COLOURS),
+        ]
+        return {text for svg in drawn if svg for text in re.findall(r">(n = [^<]*)<", svg)}
+
+    assert note(row(0, 200), row(4, 48), row(8, 48), row(12, 200)) == {"n = 200 at both ends, 48 between"}
+    assert note(row(0, 200), row(12, 200)) == {"n = 200"}
+    assert note(row(0, 200), row(6, 200), row(12, 200)) == {"n = 200"}
+    others = [row(0, 1200, "ppo"), row(6, 40, "ppo"), row(9, 1200, "ppo")]
+    assert note(row(0, 1200), row(4, 48), row(12, 1200), *others) == {"n = 1,200 at both ends, 40 to 48 between"}

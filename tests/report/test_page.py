@@ -324,7 +324,58 @@ def test_the_report_loads_no_model_code() -> None:
     code = (
         "import sys, pairtune.report.page, pairtune.report.terminal;"
         "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('pairtune.')};"
-        "assert rooms == {'report', 'errors', 'varied'}, rooms;"
+        "assert rooms == {'report', 'chance', 'errors', 'score', 'varied'}, rooms;"
         "assert not {'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_judge_is_nowhere_called_gold(run_dir: Path, grid_dir: Path) -> None:
+    """Not in tables, titles of figures, generations or the glossary; where the labels are gold, it is no judge."""
+    for folder in (run_dir, grid_dir):
+        summary = json.loads((folder / "summary.json").read_text())
+        text = read_page(folder)
+        assert "Gold reward" in text
+        assert "gold reward −" in text or "gold reward 0" in text, "beside each response"
+        assert "judge" not in visible(text).lower()
+        summary["gold_scorer"]["kind"] = "judge"
+        summary["verdict"] = summary["notices"] = None
+        write_summary(folder, summary)
+        text = read_page(folder)
+        assert "Judge score (sd)" in text, "a figure's title"
+        assert "judge score −" in text or "judge score 0" in text
+        assert "gold" not in visible(text).lower()
+
+
+def visible(text: str) -> str:
+    """What a page shows: no tags, no attributes."""
+    return re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL)
+
+
+def test_an_accuracy_like_chance_is_marked(run_dir: Path, summary: dict[str, Any]) -> None:
+    assert "like chance," not in read_page(run_dir).replace("\u00a0", " ")
+    level, below = {"mean": 0.535, "n": 200, "ci95": [0.465, 0.6]}, {"mean": 0.42, "n": 200, "ci95": [0.35, 0.49]}
+    summary["arms"]["reference"]["heldout_accuracy"] = {"mean": 0.5, "n": 200, "ci95": [0.5, 0.5]}
+    summary["arms"]["dpo"]["heldout_accuracy"], summary["reward_model"]["heldout_accuracy"] = level, level
+    summary["arms"]["ppo"]["heldout_accuracy"] = below
+    write_summary(run_dir, summary)
+    text = read_page(run_dir).replace("\u00a0", " ")
+    assert "46.5 to 60.0%, n 200, like chance</span>" in text
+    assert "35.0 to 49.0%, n 200, below chance</span>" in text
+    assert "50.0 to 50.0%, n 200, all ties</span>" in text
+    assert "right on 53.5% of held-out pairs (46.5 to 60.0%, n 200, like chance)" in text
+
+
+def test_without_a_reward_model_nothing_is_said_of_one(run_dir: Path, summary: dict[str, Any]) -> None:
+    for arm in summary["arms"].values():
+        del arm["reward_model_score"]
+    for fields in summary["differences"].values():
+        del fields["reward_model_score"]
+    del summary["arms"]["ppo"]
+    summary["differences"] = {"dpo - reference": summary["differences"]["dpo - reference"]}
+    summary["reward_model"] = None
+    write_summary(run_dir, summary)
+    (run_dir / "records.jsonl").write_text("")
+    text = visible(read_page(run_dir))
+    assert "Reward-model" not in text
+    assert "Reward model" not in text

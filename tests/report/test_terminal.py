@@ -122,3 +122,27 @@ def test_hidden_characters_become_visible(text: str, safe: str) -> None:
 )
 def test_numbers_and_names_are_written_one_way(write: Any, value: Any, text: str) -> None:
     assert write(value) == text
+
+
+def test_a_judge_is_not_called_gold(summary: dict[str, Any]) -> None:
+    assert "Gold reward" in shown(summary)
+    summary["gold_scorer"]["kind"] = "judge"
+    summary["verdict"] = ""
+    text = shown(summary)
+    assert "Judge score" in text
+    assert "gold" not in text.lower()
+
+
+def test_an_accuracy_like_chance_is_marked(summary: dict[str, Any]) -> None:
+    reference = {"mean": 0.5, "n": 512, "ci95": [0.5, 0.5]}
+    summary["arms"]["reference"]["heldout_accuracy"] = reference
+    text = shown(summary)
+    assert "like chance" not in text.lower()
+    assert "all ties" in text, "the reference"
+    summary["arms"]["dpo"]["heldout_accuracy"] = {"mean": 0.535, "n": 200, "ci95": [0.465, 0.6]}
+    summary["arms"]["ppo"]["heldout_accuracy"] = {"mean": 0.42, "n": 200, "ci95": [0.35, 0.49]}
+    text = shown(summary)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("like chance") == 1
+    assert text.count("below chance") == 1
+    assert "Like chance: cannot be told from 50%." in " ".join(text.split())

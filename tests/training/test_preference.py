@@ -1,6 +1,7 @@
 """Preference tuning computes what the objective names and no more, and each objective learns by its own measure."""
 
 import copy
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from pairtune.evaluation.objective import judge
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import loss_of
 from pairtune.settings import Tuning
+from pairtune.training import step as step_module
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import _batches, train_preference
 from pairtune.training.step import Optimizer
@@ -134,7 +136,43 @@ def test_token_values_reach_the_loss_in_their_places(tiny_model: Any, token_pair
             ld = -torch.nn.functional.logsigmoid(torch.tensor(0.1 * (scores[0] - scores[1])))
             assert found["ld-dpo"][i] == pytest.approx(float(ld), rel=1e-4)
             unlikely = -chosen.sum() - 0.1 * torch.log1p(-rejected.exp()).sum()
-            assert found["unlikelihood"][i] == pytest.approx(float(unlikely), rel=1e-4)
+            mean = sum(len(each.responses[0]) for each in rows) / len(rows)  # tokens of a chosen response
+            assert found["unlikelihood"][i] == pytest.approx(float(unlikely) / mean, rel=1e-4)
+
+
+@pytest.mark.parametrize("tokens_per_pass", [4096, 24])  # one pass a step, and several
+def test_imitation_in_a_sum_is_the_mean_per_token_of_the_step(
+    tokens_per_pass: int,
+    tiny_model: Any,
+    token_pairs: Pairs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first loss of dpo+0.2*sft: ln 2, and a fifth of transformers' own cross-entropy over the chosen tokens."""
+    monkeypatch.setitem(step_module.TOKENS_PER_PASS, "cpu", tokens_per_pass)
+    model, rows = tiny_model(), token_pairs(12)
+    with torch.no_grad():
+        tokens = [
+            -model(torch.tensor([[*row.prompt, *row.responses[0]]])).logits.log_softmax(-1)[0, at - 1, token]
+            for row in rows
+            for at, token in enumerate(row.responses[0], len(row.prompt))
+        ]
+    imitation, ln2 = 0.2 * float(torch.stack(tokens).mean()), math.log(2)
+    examples, journal = ready(model, "dpo+0.2*sft", rows), Journal("dpo+0.2*sft")
+    capsys.readouterr()
+    tune(model, "dpo+0.2*sft", examples, journal, epochs=2, batch_size=12)
+    assert journal.rows[0]["loss"] == pytest.approx(ln2 + imitation, rel=1e-4)
+    said = capsys.readouterr().err.splitlines()
+    share = imitation / (ln2 + imitation)
+    assert said == [f"loss: dpo 0.693 ({1 - share:.0%}), 0.2*sft {imitation:.3g} ({share:.0%})"]  # once
+
+
+def test_the_shares_of_a_single_objective_are_not_told(
+    tiny_model: Any, token_pairs: Pairs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model()
+    tune(model, "cpo", ready(model, "cpo", token_pairs(8)), Journal("cpo"))
+    assert capsys.readouterr().err == ""
 
 
 def test_collisions_are_those_of_the_whole_distribution(tiny_model: Any, token_pairs: Pairs) -> None:
@@ -280,7 +318,9 @@ def test_single_responses_with_labels_teach_too(name: str, tiny_model: Any, toke
     before = judge(model, loss_of(name), held)
     tune(model, name, train, journal, epochs=4)
     after = judge(model, loss_of(name), held)
-    assert (after.own_wins, after.log_ratios) == (None, None)
+    assert after.own_wins is None
+    assert after.log_ratios is not None
+    assert [len(ratios) for ratios in after.log_ratios] == [1] * 32
     assert len(after.losses) == 32
     assert sum(after.losses) < sum(before.losses)
     assert journal.rows[-1]["desirable_logratio"] > journal.rows[-1]["undesirable_logratio"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pairtune.data.pack import Pack, Tokens
+from pairtune.data.writing import CUT, DROPPED, SHORTENED
 from pairtune.engine import hidden, naive
 from pairtune.engine.examples import Examples
 from pairtune.engine.hidden import is_padded
@@ -20,7 +21,7 @@ from pairtune.settings import Tuning
 from pairtune.training import preflight
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_first_loss, check_rows
+from pairtune.training.preflight import check_engine, check_rows, say_truncation
 
 Pairs = Callable[..., list[Tokens]]
 BOS, EOS = 0, 1
@@ -100,24 +101,6 @@ def test_weights_that_are_not_finite_are_refused(tiny_model: Any, token_pairs: P
         check_engine(model, token_pairs(4))
 
 
-def test_a_wrong_reference_is_caught(tiny_model: Any, token_pairs: Pairs, reference_of: Any) -> None:
-    model, other, rows = tiny_model(), tiny_model(seed=1), token_pairs(8)
-    assert check_first_loss(model, rows, reference_of(model, rows)) < 1e-5
-    with pytest.raises(InputError, match="the policy must start from the reference"):
-        check_first_loss(model, rows, reference_of(other, rows))
-    reference = reference_of(model, rows)
-    reference[0][0] = math.nan
-    with pytest.raises(InputError):
-        check_first_loss(model, rows, reference)
-
-
-def test_two_references_of_shifted_rows_are_caught(tiny_model: Any, reference_of: Any) -> None:
-    rows = [Tokens((i,), ((i + 1, EOS), (i + 2, EOS))) for i in range(3, 30)]
-    reference = reference_of(tiny_model(), rows)
-    with pytest.raises(InputError):
-        check_first_loss(tiny_model(), rows, [*reference[1:], reference[0]])
-
-
 GOOD = [Tokens((BOS, 5, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 20)]
 HELD = [Tokens((BOS, 6, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 14)]
 
@@ -125,9 +108,9 @@ HELD = [Tokens((BOS, 6, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 14)]
 @pytest.mark.parametrize(
     ("train", "heldout", "complaint"),
     [
-        ([*GOOD, Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, "1 prompts begin with two beginning-of-text"),
-        ([*GOOD, Tokens((BOS, 5), ((7, EOS), (7, EOS)))], HELD, "1 pairs have two equal responses"),
-        (GOOD, [*HELD, GOOD[3]], "1 prompts are in the training and in the held-out pairs"),
+        ([*GOOD, Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, "1 prompt begins with two beginning-of-text"),
+        ([*GOOD, Tokens((BOS, 5), ((7, EOS), (7, EOS)))], HELD, "1 pair has two equal responses"),
+        (GOOD, [*HELD, GOOD[3]], "1 prompt is in the training and in the held-out pairs"),
     ],
     ids=["two BOS", "equal responses", "shared prompts"],
 )
@@ -140,9 +123,28 @@ def test_what_is_no_fault_is_told(capsys: pytest.CaptureFixture[str], tiny_token
     cut = Tokens((BOS, 5, 3), ((7, 8, 9, 9), (8, EOS)))
     check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_ids=[EOS], bos_id=BOS)
     said = capsys.readouterr().err
-    assert "1 responses have no end-of-text token" in said
+    assert "1 response has no end-of-text token" in said
     assert "the longer response is the chosen one in 9.1% of 11 pairs" in said
     assert "boundary of the first row" in said
+    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_ids=[EOS], bos_id=BOS, say_longer=False)
+    assert "longer" not in capsys.readouterr().err  # the check of the texts has said it
+
+
+def test_one_is_one_and_many_are_many(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(shortened: int, cut: int, dropped: int) -> str:
+        counts = zip((SHORTENED, CUT, DROPPED), (shortened, cut, dropped), strict=True)
+        say_truncation({remark: tuple(range(1, count + 1)) for remark, count in counts if count})
+        return capsys.readouterr().err
+
+    assert said(1, 1, 1).splitlines() == [
+        "data: 1 prompt lost its beginning to --max-tokens; raise it to keep it whole (row 1)",
+        "data: 1 row has a response that lost its end to --max-tokens; raise it to keep it whole (row 1)",
+        "data: 1 pair was left out: its responses are the same once tokenised (row 1)",
+    ]
+    assert said(2, 0, 7).splitlines() == [
+        "data: 2 prompts lost their beginning to --max-tokens; raise it to keep them whole (rows 1, 2)",
+        "data: 7 pairs were left out: their responses are the same once tokenised (rows 1, 2, 3, 4, 5, ...)",
+    ]
 
 
 def test_a_tokenizer_without_bos_has_no_double_bos() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pairtune.comparison.plan import MODELS
 from pairtune.comparison.run import compare
 from pairtune.progress import say
 from pairtune.report import page, terminal
@@ -13,8 +14,9 @@ from pairtune.settings import CompareRun
 
 def run(settings: CompareRun) -> Path:
     """Compare methods; report.html and a table on the terminal. Returns the run's folder."""
-    out = compare(settings)
-    report = page.write(out)
+    out = compare(settings, report=page.write)
     terminal.show(json.loads((out / "summary.json").read_text(encoding="utf-8")), Console())
+    report = out / page.REPORT
     say(f"report: {report}")
+    say(f"next: open {report} in a browser; the models lie in {out / MODELS}, each an ordinary Hugging Face folder")
     return out

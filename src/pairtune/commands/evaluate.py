@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+from rich.console import Console
+
+from pairtune.commands.figures import beside_chance, table
 from pairtune.commands.inputs import given, load, load_reward_model, read
-from pairtune.commands.results import of_pairs, result_file, write
+from pairtune.commands.results import of_pairs, result_file, say_next, write
 from pairtune.data.ends import end_ids
 from pairtune.data.tokenize import encode_pairs
 from pairtune.engine.hidden import TOKENS_PER_PASS
@@ -17,7 +20,7 @@ from pairtune.evaluation.statistics import estimate
 from pairtune.evaluation.watch import distinct_bigrams
 from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
-from pairtune.progress import say, task
+from pairtune.progress import counted, say, task
 from pairtune.settings import EvaluateRun
 from pairtune.training.preflight import check_engine, say_truncation
 
@@ -30,11 +33,11 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     say_truncation(encoded.remarks)
     rows = encoded.rows
     judge = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
-    name = given(settings.reference, "reference")
-    if load_tokenizer(name, trust_remote_code=settings.trust_remote_code).get_vocab() != tokenizer.get_vocab():
+    name, trust = given(settings.reference, "reference"), settings.trust_remote_code
+    if load_tokenizer(name, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
         raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = load(settings)
-    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code)
+    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
     for model in (policy, reference, *([judge.body] if judge else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)
@@ -60,8 +63,11 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
         scores = score_rewards(judge, [answer.tokens for answer in answers])
         figures["reward_model_score"] = estimate([score[0] for score in scores])
     result = {name: figure.to_json() for name, figure in figures.items()}
-    text = json.dumps(result, indent=2)
+    Console().print(table(f"{settings.model} beside {settings.reference}, {counted(len(rows), 'pair')}", figures))
+    right = figures["heldout_accuracy"]
+    say(f"held-out accuracy: {right.mean:.1%}{beside_chance(right, 'pair')}")
     if out:
-        write(out, text + "\n")
-    print(text)
+        write(out, json.dumps(result, indent=2) + "\n")
+        say(f"figures: {out}")
+    say_next("compare", "--model", settings.reference, "--data", settings.data, why="which method does it best?")
     return result

@@ -52,10 +52,11 @@ def run(settings: GenerateRun) -> list[str]:
         asked = [{"prompt": _as_read(row.prompt), "response": text} for row, text in zip(rows, texts, strict=True)]
         write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in asked))
         say(f"answers: {out}")
-        return texts
-    for row, text in zip(rows, texts, strict=True):
-        last = row.prompt if isinstance(row.prompt, str) else row.prompt[-1].content
-        print(printable(text if settings.prompt else f"{last}\n  -> {text}"))
+    else:
+        for row, text in zip(rows, texts, strict=True):
+            last = row.prompt if isinstance(row.prompt, str) else row.prompt[-1].content
+            print(printable(text if settings.prompt else f"{last}\n  -> {text}"))
+    say(f"next: --seed {settings.seed + 1} draws other answers; a --temperature below 1 keeps to likelier ones")
     return texts
 
 

@@ -16,7 +16,7 @@ from pairtune.errors import InputError
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
-from pairtune.progress import say
+from pairtune.progress import counted, say
 from pairtune.settings import EvaluateRun, RewardRun, Run, TuneRun
 from pairtune.training.preflight import check_rows, say_truncation
 
@@ -65,8 +65,15 @@ def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequen
     for part in encoded:
         say_truncation(part.remarks)
     train_rows, held_rows = (part.rows for part in encoded)
-    check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), bos_id=tokenizer.bos_token_id)
-    say(f"data: {len(train_rows)} training and {len(held_rows)} held-out pairs")
+    check_rows(
+        train_rows,
+        held_rows,
+        tokenizer,
+        end_ids=end_ids(tokenizer),
+        bos_id=tokenizer.bos_token_id,
+        say_longer=False,
+    )
+    say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
     return train_rows, held_rows, tokenizer
 
 

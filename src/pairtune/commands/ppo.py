@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
-from pairtune.commands.results import begin, finish, result_folder
+from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import measured
@@ -16,31 +16,35 @@ from pairtune.training.preflight import check_engine
 
 def run(settings: PpoRun) -> Path:
     """Train against a reward model with PPO. Returns the folder of the result."""
-    out = result_folder(settings.out, "ppo")
+    check_out(settings.out)
     folder = given(settings.reward_model, "reward_model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     prompts = read_prompt_ids(settings.data, settings.max_tokens, tokenizer)
     reward_model = load_reward_model(settings, folder, tokenizer)
     value = load_reward_model(settings, folder, tokenizer)
     reward_model.requires_grad_(False)
-    policy = load(settings)
-    reference = frozen_copy(policy)
-    rows = [Tokens(tuple(prompt), (tuple(prompt),)) for prompt in prompts]
-    check_engine(policy, rows, others=[reference])
-    check_engine(reward_model.body, rows, others=[value.body], quiet=True)
-    begin(out, settings, "ppo")
-    with measured() as cost:
-        train_ppo(
-            policy,
-            value,
-            reward_model,
-            reference,
-            prompts,
-            settings.ppo,
-            settings.sampling,
-            end_ids=end_ids(tokenizer),
-            seed=settings.seed,
-            journal=Journal("ppo", out, cost=cost),
-        )
-    save_model(policy, tokenizer, out)
-    return finish(out, {"prompts": len(prompts), "steps": settings.ppo.steps}, cost)
+    with result_folder(settings, "ppo") as out:
+        policy = load(settings)
+        reference = frozen_copy(policy)
+        rows = [Tokens(tuple(prompt), (tuple(prompt),)) for prompt in prompts]
+        check_engine(policy, rows, others=[reference])
+        check_engine(reward_model.body, rows, others=[value.body], quiet=True)
+        begin(out, settings, "ppo")
+        with measured() as cost:
+            train_ppo(
+                policy,
+                value,
+                reward_model,
+                reference,
+                prompts,
+                settings.ppo,
+                settings.sampling,
+                end_ids=end_ids(tokenizer),
+                seed=settings.seed,
+                journal=Journal("ppo", out, cost=cost),
+            )
+        save_model(policy, tokenizer, out)
+        finish(out, {"prompts": len(prompts), "steps": settings.ppo.steps}, cost)
+        judge = ["--reward-model", settings.reward_model, "--data", "PAIRS"]
+        say_next("evaluate", "--model", str(out), "--reference", settings.model, *judge)
+        return out

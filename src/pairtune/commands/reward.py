@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from pairtune.commands.figures import say_share
 from pairtune.commands.inputs import load, split_pairs
-from pairtune.commands.results import begin, finish, result_folder
+from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.engine.cost import measured
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.models.heads import ScalarModel
@@ -15,16 +16,20 @@ from pairtune.training.reward import normalise, train_reward
 
 def run(settings: RewardRun) -> Path:
     """Train a reward model and measure it on held-out pairs. Returns the folder of the result."""
-    out = result_folder(settings.out, "reward")
+    check_out(settings.out)
     train, heldout, tokenizer = split_pairs(settings)
-    body = load(settings)
-    check_engine(body, train)
-    begin(out, settings, "reward")
-    model = ScalarModel(body, seed=settings.seed)
-    with measured() as cost:
-        journal = Journal("reward", out, cost=cost)
-        train_reward(model, train, settings.reward, seed=settings.seed, journal=journal)
-    normalise(model, train)
-    model.save(out, tokenizer)
-    right = accuracy(reward_margins(model, heldout), heldout)
-    return finish(out, {"pairs": len(train), "heldout_accuracy": right.to_json()}, cost)
+    with result_folder(settings, "reward") as out:
+        body = load(settings)
+        check_engine(body, train)
+        begin(out, settings, "reward")
+        model = ScalarModel(body, seed=settings.seed)
+        with measured() as cost:
+            journal = Journal("reward", out, cost=cost)
+            train_reward(model, train, settings.reward, seed=settings.seed, journal=journal)
+        normalise(model, train)
+        model.save(out, tokenizer)
+        right = accuracy(reward_margins(model, heldout), heldout)
+        say_share("held-out accuracy", right, "pair")
+        finish(out, {"pairs": len(train), "heldout_accuracy": right.to_json()}, cost)
+        say_next("ppo", "--model", settings.model, "--reward-model", str(out), "--data", settings.data)
+        return out

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from pairtune.commands.figures import say_change, say_share, sureness
 from pairtune.commands.inputs import given, heldout_size, load, say_reading, split_pairs
-from pairtune.commands.results import begin, finish, of_pairs, result_folder
+from pairtune.commands.results import begin, check_out, finish, of_pairs, result_folder, say_next
 from pairtune.configure import loss_to_train
 from pairtune.data.ends import end_ids
 from pairtune.data.sources import has_labels, read_labelled
@@ -15,42 +16,71 @@ from pairtune.engine.cost import Cost, measured
 from pairtune.engine.examples import Examples, prepare
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.errors import InputError
-from pairtune.evaluation.objective import judge
-from pairtune.evaluation.statistics import estimate
+from pairtune.evaluation.heldout import told_apart
+from pairtune.evaluation.objective import Judged, judge
+from pairtune.evaluation.statistics import Estimate, estimate, paired_difference
 from pairtune.models.load import Tokenizer, load_tokenizer, save_model
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import Loss
-from pairtune.progress import say, task
+from pairtune.progress import counted, say, significant, task
 from pairtune.settings import TuneRun
 from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_engine, check_first_loss, check_rows, say_truncation
+from pairtune.training.preflight import check_engine, check_rows, say_truncation
 
 
 def run(settings: TuneRun) -> Path:
     """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
     loss = loss_to_train(settings)
-    out = result_folder(settings.out, "tune")
+    check_out(settings.out)
     train_rows, held_rows, tokenizer = _split_examples(settings, loss)
-    model = load(settings)
-    check_engine(model, train_rows.rows)
-    begin(out, settings, "tune")
-    train, before = _prepare(model, train_rows, loss, settings)
-    held, _ = _prepare(model, held_rows, loss, settings)
-    if train.reference is not None:
-        check_first_loss(model, train.rows, train.reference)
-    with measured() as cost:
-        journal = Journal(settings.preference.objective, out, cost=cost)
-        train_preference(model, train, loss, settings.preference, seed=settings.seed, journal=journal)
-    save_model(model, tokenizer, out)
-    judged = judge(model, loss, held)
+    with result_folder(settings, "tune") as out:
+        model = load(settings)
+        check_engine(model, train_rows.rows)
+        begin(out, settings, "tune")
+        train, before = _prepare(model, train_rows, loss, settings)
+        held, _ = _prepare(model, held_rows, loss, settings)
+        if train.reference is not None:
+            check_first_loss(model, train.rows, train.reference, loss)
+        begun = None if loss.needs_reference else judge(model, loss, held)  # with one, every pair begins as a tie
+        with measured() as cost:
+            journal = Journal(settings.preference.objective, out, cost=cost)
+            train_preference(model, train, loss, settings.preference, seed=settings.seed, journal=journal)
+        save_model(model, tokenizer, out)
+        figures = _measured(judge(model, loss, held), begun, held)
+        facts = {name: figure.to_json() for name, figure in figures.items()}
+        finish(out, {"pairs" if train.labels is None else "responses": len(train.rows), **facts}, before + cost)
+        say_next("evaluate", "--model", str(out), "--reference", settings.model, "--data", "OTHER_PAIRS")
+        return out
+
+
+def _measured(judged: Judged, begun: Judged | None, held: Examples) -> dict[str, Estimate]:
+    """What is known of the held-out examples, and the sentence on each figure that a person should read."""
     prompts = [row.prompt for row in held.rows]
-    facts = {"heldout_loss": estimate(judged.losses, prompts).to_json()}
-    if judged.own_wins is not None:
-        facts["heldout_own_accuracy"] = estimate(judged.own_wins, prompts).to_json()
+    figures = {"heldout_loss": estimate(judged.losses, prompts)}
+    if held.labels is not None and judged.log_ratios is not None:
+        say(f"held-out loss: {significant(figures['heldout_loss'].mean)} "
+            f"({sureness(figures['heldout_loss'], share=False)})")  # fmt: skip
+        apart = told_apart([ratio for (ratio,) in judged.log_ratios], held.labels, prompts)
+        if apart is None:
+            say("held-out responses: all have the same label; whether the two are told apart cannot be measured")
+            return figures
+        say_share("a desirable held-out response moved up by more than an undesirable one", apart, "comparison")
+        return figures | {"heldout_told_apart": apart}
+    own = judged.own_wins and estimate(judged.own_wins, prompts)
     if judged.log_ratios is not None:
-        facts |= {name: figure.to_json() for name, figure in of_pairs(judged.log_ratios, held.rows).items()}
-    return finish(out, {"pairs" if train.labels is None else "responses": len(train.rows), **facts}, before + cost)
+        figures |= of_pairs(judged.log_ratios, held.rows)
+        say_share("held-out accuracy", figures["heldout_accuracy"], "pair")
+    if own:
+        figures["heldout_own_accuracy"] = own
+        if own != figures.get("heldout_accuracy"):
+            say_share("held-out accuracy by the objective's own criterion", own, "pair")
+        if begun and begun.own_wins and judged.own_wins:
+            figures["heldout_own_accuracy_before"] = estimate(begun.own_wins, prompts)
+            difference = paired_difference(judged.own_wins, begun.own_wins, prompts)
+            say_change(figures["heldout_own_accuracy_before"], difference)
+    return figures
 
 
 def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer]:
@@ -76,19 +106,21 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
         halves.append(Examples(encoded.rows, [row.label for row in rows]))
     train, held = halves
     check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), bos_id=tokenizer.bos_token_id)
-    say(f"data: {len(train.rows)} training and {len(held.rows)} held-out responses")
+    say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
     return train, held, tokenizer
 
 
 def _prepare(model: PreTrainedModel, examples: Examples, loss: Loss, settings: TuneRun) -> tuple[Examples, Cost]:
     """What the objective needs of the reference, which `model` still is."""
+    if not loss.needs_reference:
+        return examples, Cost()
     with task("reference", len(examples.rows)) as progress:
         try:
             return prepare(
                 model,
                 examples.rows,
                 loss.arguments,
-                needs_reference=loss.needs_reference,
+                needs_reference=True,
                 labels=examples.labels,
                 seed=settings.seed,
                 tokens_per_pass=TOKENS_PER_PASS[model.device.type],

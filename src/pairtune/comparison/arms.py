@@ -26,9 +26,9 @@ from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
 from pairtune.settings import Ppo, parameters, to_mapping
 from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_first_loss
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trials:
 class Arms:
     """Trains and measures, on what the comparison's other stages have made: pairs, reward model, external score."""
 
-    def __init__(self, context: Context, *, pairs: Done, reward: Done, gold: Done) -> None:
+    def __init__(self, context: Context, *, pairs: Done, reward: Done | None, gold: Done) -> None:
         self.context, self.settings = context, context.settings
         self.pairs, self.reward, self.gold = pairs, reward, gold
 
@@ -112,7 +112,7 @@ class Arms:
         settings = self.settings
         needs: dict[str, Any]
         if isinstance(candidate.how, Ppo):
-            needs = {"reward": self.reward.key, "ppo": to_mapping(candidate.how)}
+            needs = {"reward": _key(self.reward), "ppo": to_mapping(candidate.how)}
             needs |= {"sampling": to_mapping(settings.sampling)}
         else:
             shared = {key: value for key, value in to_mapping(settings.preference).items() if key not in parameters()}
@@ -128,19 +128,20 @@ class Arms:
             examples = self._examples(model, context.pairs.train, loss)
             snapshots = self._snapshots(folder, model, model)
         if examples.reference is not None:
-            check_first_loss(model, examples.rows, examples.reference)
+            check_first_loss(model, examples.rows, examples.reference, loss)
+        journal = Journal(candidate.method, folder, cost=context.stages.cost)
         train_preference(
             model,
             examples,
             loss,
             settings.preference,
             seed=settings.seed,
-            journal=Journal(candidate.method, folder, cost=context.stages.cost),
+            journal=journal,
             measure=snapshots.take,
             measurements=settings.evaluation.curve_points,
         )
         save_model(model, context.tokenizer, context.model_folder(candidate.name))
-        return {}
+        return _end(journal)
 
     def _ppo(self, name: str, ppo: Ppo, folder: Path) -> dict[str, Any]:
         """PPO on the training prompts with the reward model."""
@@ -149,6 +150,7 @@ class Arms:
         reference = frozen_copy(policy)
         with uncounted():
             snapshots = self._snapshots(folder, policy, reference)
+        journal = Journal("ppo", folder, cost=context.stages.cost)
         train_ppo(
             policy,
             context.load_scalar("reward"),
@@ -159,12 +161,12 @@ class Arms:
             settings.sampling,
             end_ids=end_ids(context.tokenizer),
             seed=settings.seed,
-            journal=Journal("ppo", folder, cost=context.stages.cost),
+            journal=journal,
             measure=snapshots.take,
             measurements=settings.evaluation.curve_points,
         )
         save_model(policy, context.tokenizer, context.model_folder(name))
-        return {}
+        return _end(journal)
 
     def _examples(self, reference: PreTrainedModel, rows: Sequence[Tokens], loss: Loss) -> Examples:
         """What an objective is computed on, the reference's part of it from the cache."""
@@ -192,7 +194,7 @@ class Arms:
         def work(folder: Path) -> dict[str, Any]:
             return self._measured(self.context.load(name), self.context.pairs.validation)
 
-        inputs = {"arm": trained.key if trained else None, **self._measuring_inputs}
+        inputs = {"arm": _key(trained), **self._measuring_inputs}
         return self.context.stages.run(f"validate_{name}", inputs, work, title=f"validating {name}")
 
     def measure(self, arm: str, trial: Trial | None) -> Done:
@@ -206,7 +208,7 @@ class Arms:
             )
             return facts | {"own_wins": self._own_wins(trial.candidate, policy) if trial else None}
 
-        inputs = {"arm": trained.key if trained else None, **self._measuring_inputs}
+        inputs = {"arm": _key(trained), **self._measuring_inputs}
         return self.context.stages.run(f"measure_{arm}", inputs, work, title=f"measuring {arm}")
 
     @property
@@ -214,7 +216,7 @@ class Arms:
         settings = self.settings
         return {
             "pairs": self.pairs.key,
-            "reward": self.reward.key,
+            "reward": _key(self.reward),
             "gold": self.gold.key,
             "evaluation": to_mapping(settings.evaluation),
             "sampling": to_mapping(settings.sampling),
@@ -231,7 +233,7 @@ class Arms:
             rows,
             self.context.pairs.asked,
             self.context.logprobs(reference, rows)[0],
-            self.context.load_scalar("reward"),
+            self.context.load_scalar("reward") if self.reward else None,
             self.context.external_score(self.gold),
             self.settings,
             self.context.tokenizer,
@@ -244,12 +246,21 @@ class Arms:
         None where it cannot be had: a baseline from responses to other prompts, of pairs with one prompt.
         """
         if isinstance(candidate.how, Ppo):
-            return wins(self.reward.facts["margins"])
+            return wins(self.reward.facts["margins"]) if self.reward else None
         held = self.context.pairs.heldout
         if "kl_baseline" in candidate.how.arguments and len({row.prompt for row in held}) < 2:
             return None
         reference = self.context.load("reference") if candidate.how.needs_reference else policy
         return judge(policy, candidate.how, self._examples(reference, held, candidate.how)).own_wins
+
+
+def _key(done: Done | None) -> str | None:
+    return done.key if done else None
+
+
+def _end(journal: Journal) -> dict[str, Any]:
+    """Where a training ended: its last step, and the seconds of all its steps."""
+    return {name: journal.rows[-1][name] for name in ("step", "seconds")}
 
 
 def _validation_score(trial: Trial) -> float:

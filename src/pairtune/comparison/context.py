@@ -8,19 +8,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.comparison.measure import Score
-from pairtune.comparison.pairs import SharedPairs, gold_text, read_own_pairs
+from pairtune.comparison.pairs import SharedPairs, gold_text, split_own_pairs
 from pairtune.comparison.plan import MODELS, STAGES, check_disk, data_hash
+from pairtune.comparison.sittings import Sittings
 from pairtune.comparison.stages import Done, Stages
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
+from pairtune.data.schema import Pair, Rows
 from pairtune.engine.cost import Cost
 from pairtune.engine.hidden import TOKENS_PER_PASS, is_padded, use_padded
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.evaluation.policy import Answer
-from pairtune.grid import Candidate, candidates
+from pairtune.grid import Candidate, candidates, chooses
 from pairtune.models.heads import ScalarModel, load_scalar_model
-from pairtune.models.load import load_model, load_tokenizer
+from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import say
 from pairtune.settings import CompareRun, Ppo
@@ -30,13 +32,14 @@ from pairtune.training.preflight import check_engine
 class Context:
     """What is held between stages is paths and small numbers; models live inside a stage only."""
 
-    def __init__(self, settings: CompareRun, out: Path) -> None:
-        self.settings, self.out = settings, out
+    def __init__(
+        self, settings: CompareRun, out: Path, tokenizer: Tokenizer, own: Rows[Pair] | None, sittings: Sittings
+    ) -> None:
+        self.settings, self.out, self.tokenizer, self.own = settings, out, tokenizer, own
         self.candidates = candidates(settings)
         self.machine = choose_machine(settings.dtype)
-        self.stages = Stages(out / STAGES)
-        self.tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-        self.own_data = settings.data != "reviews"
+        self.stages = Stages(out / STAGES, sittings)
+        self.own_data = own is not None
         if self.own_data and not self.stages.finished("pairs"):
             assert self.own_pairs  # what is wrong with them is told before a model is loaded
         say(f"machine: {self.machine}")
@@ -51,8 +54,7 @@ class Context:
     @property
     def validation(self) -> int:
         """Pairs to choose by: none where no method has several candidates."""
-        chooses = any(len(several) > 1 for several in self.candidates.values())
-        return self.settings.validation if chooses else 0
+        return self.settings.validation if chooses(self.candidates) else 0
 
     @cached_property
     def data_hash(self) -> str:
@@ -62,7 +64,8 @@ class Context:
     @cached_property
     def own_pairs(self) -> SharedPairs:
         """Somebody's own pairs, read and split."""
-        return read_own_pairs(self.settings, self.tokenizer, validation=self.validation)
+        assert self.own is not None
+        return split_own_pairs(self.own, self.settings, self.tokenizer)
 
     @cached_property
     def reviews(self) -> list[reviews.Review]:

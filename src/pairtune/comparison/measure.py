@@ -30,7 +30,11 @@ ALONG_THE_WAY = ("gold", "reward", "log_ratio", "response_tokens", "repetition")
 
 
 class Snapshots:
-    """Takes snapshots of a policy under training and keeps them in the stage's folder."""
+    """Takes snapshots of a policy under training, on the first held-out prompts, and keeps them in the stage's folder.
+
+    Where it starts and where it ends is measured in full, on all prompts: a snapshot there would be a second answer to
+    the same question.
+    """
 
     def __init__(
         self,
@@ -42,8 +46,8 @@ class Snapshots:
         settings: CompareRun,
         tokenizer: Tokenizer,
     ) -> None:
-        self.asked = asked
         count = settings.evaluation.curve_prompts
+        self.prompts = distinct_prompts(heldout[:count], asked)[: settings.evaluation.prompts]
         self.path = folder / "snapshots.jsonl"
         self.model, self.heldout, self.reference = model, heldout[:count], reference[:count]
         self.settings, self.end_ids = settings, end_ids(tokenizer)
@@ -53,7 +57,7 @@ class Snapshots:
         earlier = [row for row in self.load(self.path.parent) if row["step"] < step]
         answers = write_answers(
             self.model,
-            distinct_prompts(self.heldout, self.asked),
+            self.prompts,
             self.settings.sampling,
             end_ids=self.end_ids,
             seed=stream_seed(self.settings.seed, "curve"),
@@ -86,14 +90,17 @@ def measure_arm(
     heldout: Sequence[Tokens],
     asked: Asked,
     reference_logprobs: Sequence[Tensor],
-    reward_model: ScalarModel,
+    reward_model: ScalarModel | None,
     score: Score,
     settings: CompareRun,
     tokenizer: Tokenizer,
     *,
     snapshots: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Log-ratios of all held-out pairs; answers to the first held-out prompts and every figure of each answer."""
+    """Log-ratios of all held-out pairs; answers to the first held-out prompts and every figure of each answer.
+
+    reward_model: None where no arm trains on one.
+    """
     prompts = distinct_prompts(heldout, asked)[: settings.evaluation.prompts]
     answers = write_answers(
         policy, prompts, settings.sampling, end_ids=end_ids(tokenizer), seed=stream_seed(settings.seed, "measure")
@@ -109,7 +116,7 @@ def measure_arm(
     for snapshot in snapshots:
         figures = judge([Answer.from_json(fields) for fields in snapshot["answers"]])
         known = {name: snapshot[name] for name in ("step", "seconds", "log_ratios", "answers")}
-        curve.append(known | {name: figures[name] for name in ALONG_THE_WAY})
+        curve.append(known | {name: figures[name] for name in ALONG_THE_WAY if name in figures})
     return {
         "log_ratios": log_ratios(policy, heldout, reference_logprobs),
         "answers": [answer.to_json() for answer in answers],
@@ -122,14 +129,16 @@ def _judge(
     answers: Sequence[Answer],
     *,
     reference: PreTrainedModel,
-    reward_model: ScalarModel,
+    reward_model: ScalarModel | None,
     score: Score,
     temperature: float,
 ) -> dict[str, list[float]]:
-    """Figures of each answer, in their order."""
+    """Figures of each answer, in their order; the reward model's where the run has one."""
+    rows = [answer.tokens for answer in answers]
+    rewards = {"reward": [each[0] for each in score_rewards(reward_model, rows)]} if reward_model else {}
     return {
         "gold": score(answers),
-        "reward": [rewards[0] for rewards in score_rewards(reward_model, [answer.tokens for answer in answers])],
+        **rewards,
         "log_ratio": log_ratios_to(reference, answers, temperature=temperature),
         "response_tokens": [float(len(answer.response)) for answer in answers],
         "repetition": [repetition(answer.response) for answer in answers],

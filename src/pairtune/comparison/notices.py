@@ -7,7 +7,7 @@ its paired difference from the reference's, must exclude zero. Distinct 2-grams 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pairtune.evaluation.statistics import Estimate, detectable, paired_difference
+from pairtune.evaluation.statistics import Estimate, above_chance, detectable, paired_difference
 
 # Chosen responses: the share of pairs whose chosen response fell, and the mean fall in nats per token.
 FELL_SHARE, FELL_NATS = 0.5, 0.1
@@ -24,12 +24,14 @@ DISTINCT = 0.5
 def notices(summary: Mapping[str, Any], values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, str]]:
     """One {"arm", "kind", "text"} for each threshold that an arm has crossed.
 
-    summary: with its "arms". values: of every arm, its response tokens and repetition, answer by answer.
+    summary: with its "arms" and, where there are any, its "differences". values: of every arm, its response tokens and
+    repetition, answer by answer.
     """
     found = []
     for arm, figures in summary["arms"].items():
         if arm != "reference":
-            every = _of_arm(figures, summary["arms"]["reference"], values[arm], values["reference"])
+            gained = (summary.get("differences") or {}).get(f"{arm} - reference", {}).get("gold_score")
+            every = _of_arm(figures, summary["arms"]["reference"], values[arm], values["reference"], gained)
             found += [{"arm": arm, "kind": kind, "text": text} for kind, text in every]
     return found
 
@@ -39,6 +41,7 @@ def _of_arm(
     reference: Mapping[str, Any],
     values: Mapping[str, Sequence[float]],
     reference_values: Mapping[str, Sequence[float]],
+    gained: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, str]]:
     share, nats = figures["chosen_fell"]["mean"], figures["chosen_nats_per_token"]["mean"]
     if share > FELL_SHARE and nats < -FELL_NATS and _excludes_zero(figures["chosen_nats_per_token"]):
@@ -56,16 +59,21 @@ def _of_arm(
         yield (
             "length_drift",
             f"Answers are {abs(drift):.0%} {'longer' if drift > 0 else 'shorter'} than the reference's, {length:.1f} "
-            f"tokens against {before:.1f} (told above {LENGTH_DRIFT:.0%}). Length alone may have gained some score.",
+            f"tokens against {before:.1f} (told above {LENGTH_DRIFT:.0%})."
+            + _said_of(gained is None or _is_gain(gained), " Length alone may have gained some score."),
         )
     correlation = figures["margin_length_correlation"]
     if correlation and abs(correlation["mean"]) > CORRELATION and _excludes_zero(correlation):
         word = "longer" if correlation["mean"] > 0 else "shorter"
+        right = figures.get("heldout_accuracy")
         yield (
             "margin_follows_length",
             f"The margin grows the {word} the chosen response is beside the rejected one: their rank correlation is "
-            f"{_signed(correlation['mean'])} (told beyond ±{CORRELATION}). Part of the held-out accuracy may be a "
-            f"preference for {word} responses.",
+            f"{_signed(correlation['mean'])} (told beyond ±{CORRELATION})."
+            + _said_of(
+                right is None or above_chance(Estimate.from_json(right)),
+                f" Part of the held-out accuracy may be a preference for {word} responses.",
+            ),
         )
     repetition, usual = figures["repetition"]["mean"], reference["repetition"]["mean"]
     if repetition - usual > REPETITION and _differs("repetition", values, reference_values):
@@ -91,6 +99,15 @@ def _differs(name: str, values: Mapping[str, Sequence[float]], reference: Mappin
 
 def _excludes_zero(figure: Mapping[str, Any]) -> bool:
     return figure["ci95"] is not None and detectable(Estimate.from_json(figure))
+
+
+def _is_gain(difference: Mapping[str, Any]) -> bool:
+    return difference["mean"] > 0 and _excludes_zero(difference)
+
+
+def _said_of(holds: bool, explanation: str) -> str:
+    """What may explain a gain is said only where there is one."""
+    return explanation if holds else ""
 
 
 def _signed(value: float) -> str:

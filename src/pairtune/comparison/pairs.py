@@ -5,6 +5,8 @@ pairs: split by prompt, a third part kept apart for a judge.
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from pairtune.comparison.sizes import FEW_FOR_A_JUDGE, parts_of
 from pairtune.data import reviews
 from pairtune.data.check import check_pairs, check_skipped, check_unread
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
-from pairtune.data.schema import Pair
+from pairtune.data.schema import Pair, Rows
 from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
 from pairtune.data.token_rows import store_tokens
@@ -31,6 +34,8 @@ from pairtune.training.preflight import say_truncation
 
 # Share of responses longer than sampled answers can be, above which a person should know.
 WORTH_SAYING = 0.1
+# Fewer optimiser steps than this hardly move a model.
+FEW_STEPS = 10
 # The parts of the pairs, in the order of SharedPairs.
 SPLITS = ("train", "heldout", "validation", "judge")
 # Prompts asked at a time while pairs are gathered.
@@ -86,26 +91,19 @@ class SharedPairs:
         return cls(train, heldout, validation, judge, asked)
 
 
-def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer, *, validation: int = 0) -> SharedPairs:
-    """Somebody's own pairs in parts that share no prompt. Raises InputError if a part would be empty.
+def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
+    """Somebody's own pairs in parts that share no prompt. Raises InputError as `split_own_pairs`, or `read_pairs`."""
+    return split_own_pairs(read_pairs(settings.data), settings, tokenizer)
 
-    The judge's part is as large as the training part, so a small file trains on half of what is not held out.
+
+def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
+    """Pairs that were read, checked and in parts that share no prompt; how many are where is said.
+
+    Raises InputError if there are too few pairs, or too few prompts to keep the parts apart.
     """
-    source = read_pairs(settings.data)
     for finding in (*check_skipped(source.skipped), *check_unread(source.unread), *check_pairs(source.rows)):
         say(f"data: {finding.message}")
-    if len(source.rows) <= settings.heldout + validation + 1:
-        apart = f"{settings.heldout} held out" + (f" and {validation} to choose by" if validation else "")
-        raise InputError(
-            f"{settings.data} has {len(source.rows)} usable pairs; with {apart}, nothing is left to train on - "
-            f"lower --heldout{' or --validation' if validation else ''}"
-        )
-    rest, heldout = split_by_prompt(source.rows, heldout=settings.heldout, seed=settings.seed)
-    chooser: Sequence[Pair] = []
-    if validation:
-        rest, chooser = split_by_prompt(rest, heldout=validation, seed=settings.seed + 2)
-    judge_share = min(settings.pairs, len(rest) // 2)
-    train, judge = split_by_prompt(rest, heldout=judge_share, seed=settings.seed + 1)
+    train, heldout, chooser, judge = _apart(source.rows, settings)
 
     def rows(pairs: Sequence[Pair]) -> Sequence[Tokens]:
         encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
@@ -114,16 +112,76 @@ def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer, *, validation: in
         return encoded.rows
 
     asked: Asked = {}
-    parts = rows(train[: settings.pairs]), rows(heldout), rows(chooser) if chooser else (), rows(judge)
+    parts = rows(train), rows(heldout), rows(chooser) if chooser else (), rows(judge)
     pairs = SharedPairs(*parts, asked=asked)
-    lengths = [len(response) for row in pairs.train for response in row.responses]
+    _say_sizes(len(source.rows), pairs, settings)
+    lengths = [len(row.responses[0]) for row in pairs.train]
     longer = sum(length > settings.sampling.max_new_tokens for length in lengths) / len(lengths)
     if longer > WORTH_SAYING:
         say(
-            f"data: {longer:.0%} of the training responses are longer than {settings.sampling.max_new_tokens} tokens, "
+            f"data: {longer:.0%} of the chosen responses are longer than {settings.sampling.max_new_tokens} tokens, "
             "where PPO's and every measured answer is cut; raise --sampling-max-new-tokens"
         )
     return pairs
+
+
+def _apart(
+    pairs: Sequence[Pair], settings: CompareRun
+) -> tuple[Sequence[Pair], Sequence[Pair], Sequence[Pair], Sequence[Pair]]:
+    """To train on, held out, to choose by, for the judge."""
+    parts = parts_of(len(pairs), settings)
+    prompts = Counter(hash(pair.prompt) for pair in pairs)
+    needed = 4 if parts.validation else 3
+    if len(prompts) < needed:
+        raise InputError(
+            f"{settings.data}: {len(pairs)} pairs have {len(prompts)} different prompts; no two parts of a comparison "
+            f"may share one, so {needed} are needed"
+        )
+    rest, heldout = _without(pairs, parts.heldout, settings, "heldout", seed=settings.seed)
+    chooser: Sequence[Pair] = []
+    if parts.validation:
+        rest, chooser = _without(rest, parts.validation, settings, "validation", seed=settings.seed + 2)
+    train, judge = _without(rest, parts.judge, settings, "judge", seed=settings.seed + 1)
+    return train[: parts.pairs], heldout, chooser, judge
+
+
+def _without(
+    pairs: Sequence[Pair], count: int, settings: CompareRun, part: str, *, seed: int
+) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """The rest, and a part of so many pairs; as many as the rarest prompt has if that is more and nobody set a number.
+
+    Raises InputError if the prompts have too many pairs each for that.
+    """
+    free = part == "judge" or part in settings.not_given
+    rarest = min(Counter(hash(pair.prompt) for pair in pairs).values())
+    try:
+        return split_by_prompt(pairs, heldout=max(count, rarest) if free else count, seed=seed)
+    except InputError as error:
+        raise InputError(
+            f"{settings.data}: too many pairs share their prompts to keep the parts of a comparison apart, the {part} "
+            f"part first ({error})"
+        ) from error
+
+
+def _say_sizes(total: int, pairs: SharedPairs, settings: CompareRun) -> None:
+    """How many pairs are where, and what comes of their being few."""
+    apart = [(pairs.train, "to train on"), (pairs.heldout, "held out"), (pairs.validation, "to choose by")]
+    told = [f"{len(rows):,} {use}" for rows, use in (*apart, (pairs.judge, "for the judge")) if rows]
+    left = total - sum(len(rows) for rows in (pairs.train, pairs.heldout, pairs.validation, pairs.judge))
+    flags = [f"--{name}" for name in ("pairs", "heldout") if name in settings.not_given]
+    say(
+        f"data: {total:,} pairs: {', '.join(told)}"
+        + (f", {left:,} not used" if left else "")
+        + (f"; give {' and '.join(flags)} for others" if flags else "")
+    )
+    if len(pairs.judge) < FEW_FOR_A_JUDGE:
+        say(
+            f"data: a judge that learns from {len(pairs.judge)} pairs may do no better than guessing, and then its "
+            "scores decide nothing; how often it is right is told with the result"
+        )
+    steps = math.ceil(len(pairs.train) / settings.preference.batch_size) * settings.preference.epochs
+    if steps < FEW_STEPS and "preference.epochs" in settings.not_given:
+        say(f"data: that is {steps} steps of preference tuning in all, which change little; --epochs for more")
 
 
 def sample_review_pairs(

@@ -1,6 +1,7 @@
 """What a comparison will do, written down before it does anything, and the folder it may do it in."""
 
 import hashlib
+import itertools
 import json
 import platform
 import shutil
@@ -30,29 +31,53 @@ SHARED_MODELS = ("reference", "reward", "judge")
 CHECKPOINT_BYTES = 12
 
 
-def open_run(settings: CompareRun) -> Path:
-    """The run's folder, with plan.yaml in it. Raises InputError if it holds another plan or something else."""
+def run_folder(settings: CompareRun) -> Path:
+    """The folder that the run may have, or has: the one asked for, else runs/<preset>, -2, -3, ... whichever is free.
+
+    Raises InputError if the one asked for holds another plan or something else. Nothing is written.
+    """
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
-    out = Path(settings.out or f"runs/{settings.preset}")
-    plan = to_mapping(settings)
-    if out.exists() and not out.is_dir():
-        raise InputError(f'out: "{out}" is a file; give a folder')
-    if (out / "plan.yaml").is_file():
-        if (out / STAGES).is_dir():  # else nothing was done under that plan, and a typing error may be mended
-            _compare_plans(out, read_yaml(out / "plan.yaml"), plan)
-            _say_what_is_left(out, settings)
-    elif out.is_dir() and any(out.iterdir()):
-        raise InputError(f'out: "{out}" is not empty and holds no plan of pairtune; give an empty or a new folder')
+    if settings.out:
+        if trouble := _why_not(Path(settings.out), settings):
+            raise InputError(f"out: {trouble}")
+        return Path(settings.out)
+    names = (f"runs/{settings.preset}{f'-{i}' if i > 1 else ''}" for i in itertools.count(1))
+    return next(Path(name) for name in names if not _why_not(Path(name), settings))
+
+
+def open_run(settings: CompareRun) -> Path:
+    """The run's folder, with plan.yaml in it. Raises InputError as `run_folder`."""
+    out, plan = run_folder(settings), to_mapping(settings)
+    if not settings.out:
+        say(f"out: {out}")
+    if _was_begun(out):
+        _say_changes(read_yaml(out / "plan.yaml"), plan)
+        _say_what_is_left(out, settings)
     out.mkdir(parents=True, exist_ok=True)
     disk.write(out / "plan.yaml", yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
     return out
 
 
-def _compare_plans(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    other = [f"{name} {before.get(name)}" for name in IDENTITY if before.get(name) != now[name]]
-    if other:
-        raise InputError(f'out: "{out}" holds another plan ({", ".join(other)}); give another --out, or remove it')
+def _was_begun(out: Path) -> bool:
+    """Whether anything was done under the plan that lies there; if not, a typing error may be mended."""
+    return (out / "plan.yaml").is_file() and (out / STAGES).is_dir()
+
+
+def _why_not(out: Path, settings: CompareRun) -> str:
+    """Why a folder cannot be this run's; nothing if it can."""
+    if out.exists() and not out.is_dir():
+        return f'"{out}" is a file; give a folder'
+    if _was_begun(out):
+        before, now = read_yaml(out / "plan.yaml"), to_mapping(settings)
+        other = [f"{name} {before.get(name)}" for name in IDENTITY if before.get(name) != now[name]]
+        return f'"{out}" holds another plan ({", ".join(other)}); give another --out, or remove it' if other else ""
+    if out.is_dir() and any(out.iterdir()) and not (out / "plan.yaml").is_file():
+        return f'"{out}" is not empty and holds no plan of pairtune; give an empty or a new folder'
+    return ""
+
+
+def _say_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
     old, new = flat(before), flat(now)
     names = [name for name in old | new if name != "out" and old.get(name) != new.get(name)]
     changed = [f"{name} {old.get(name, 'not given')} -> {new.get(name, 'not given')}" for name in names]

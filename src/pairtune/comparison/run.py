@@ -1,24 +1,28 @@
 """The comparison from start to end: what every arm depends on, stage by stage in the order in which they run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pairtune import clock
 from pairtune.comparison.arms import Arms, Trials
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import sample_review_pairs
-from pairtune.comparison.plan import model_hash, open_run, write_environment
+from pairtune.comparison.plan import STAGES, model_hash, open_run, run_folder, write_environment
+from pairtune.comparison.sittings import Sittings
+from pairtune.comparison.sizes import settle
 from pairtune.comparison.stages import Done
-from pairtune.comparison.summary import summarise
+from pairtune.comparison.summary import summarise, tell_time
 from pairtune.data import reviews
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
+from pairtune.data.sources import read_pairs
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
-from pairtune.evaluation.statistics import estimate
+from pairtune.evaluation.statistics import above_chance, below_chance, estimate
 from pairtune.models.heads import ScalarModel
-from pairtune.models.load import load_model, save_model
+from pairtune.models.load import load_model, load_tokenizer, save_model
 from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
 from pairtune.settings import CompareRun, to_mapping
@@ -27,14 +31,33 @@ from pairtune.training.preflight import check_engine, check_rows
 from pairtune.training.reward import normalise, train_reward
 from pairtune.training.sft import train_sft
 
+# report(folder, count): makes what is to be made of the summary; `count()` puts the run's time so far into it.
+Report = Callable[[Path, Callable[[], None]], object]
 
-def compare(settings: CompareRun) -> Path:
+
+def compare(settings: CompareRun, *, report: Report | None = None) -> Path:
     """Run every stage that is not done yet and write the summary. Returns the run's folder.
 
-    A method that fails is a result: it is named in the summary, and the others go on.
+    A method that fails is a result: it is named in the summary, and the others go on. What one's own data decide is
+    settled first. The clock stops after the report.
     """
+    began = clock.began()
+    run_folder(settings)  # what is wrong with it is told before anything is read
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    own = read_pairs(settings.data) if settings.data != "reviews" else None
+    if own:
+        settings = settle(settings, own.rows, tokenizer)
     out = open_run(settings)
-    return Comparison(Context(settings, out)).run()
+    with Sittings(out / STAGES / "sittings.json", began=began).under_way() as sittings:
+
+        def count() -> None:
+            tell_time(out, sittings.finish())
+
+        Comparison(Context(settings, out, tokenizer, own, sittings)).run()
+        count()
+        if report:
+            report(out, count)
+    return out
 
 
 class Comparison:
@@ -56,19 +79,20 @@ class Comparison:
         pairs = self.make_pairs(warm, gold)
         logprobs, unrelated = self.reference_pass(pairs), self.unrelated_pass(pairs)
         external = gold or self.train_judge(pairs)
-        reward = self.reward_model(pairs)
+        reward = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=reward, gold=external)
         arms.check_disk()
         trials: dict[str, Trials] = {method: arms.train(method) for method in settings.methods}
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
-        passes = {"reference": logprobs} | ({"unrelated": unrelated} if unrelated else {})
+        before = {"reference": logprobs, "unrelated": unrelated, "reward": reward}
         summarise(
             self.out,
             settings,
             tokenizer=self.tokenizer,
-            stages={"gold": external, "warm_start": warm, "pairs": pairs, **passes, "reward": reward},
+            stages={"gold": external, "warm_start": warm, "pairs": pairs}
+            | {name: done for name, done in before.items() if done},
             trials=trials,
             measured=measured,
             validated=validated,
@@ -115,7 +139,8 @@ class Comparison:
             "max_tokens": settings.max_tokens,
             "max_new_tokens": settings.sampling.max_new_tokens,
         }
-        title = "warm start: supervised fine-tuning"
+        tunes = settings.sft.epochs > 0
+        title = "warm start: supervised fine-tuning" if tunes else "reference: the model as it is"
         return self.stages.run("warm_start", inputs, work, title=title, leaves=self.context.model_folder("reference"))
 
     def demonstrations(self, gold: Done | None) -> list[Tokens]:
@@ -155,7 +180,14 @@ class Comparison:
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
             bos = self.tokenizer.bos_token_id
             others = [*pairs.heldout, *pairs.validation]
-            check_rows(pairs.train, others, self.tokenizer, end_ids=end_ids(self.tokenizer), bos_id=bos)
+            check_rows(
+                pairs.train,
+                others,
+                self.tokenizer,
+                end_ids=end_ids(self.tokenizer),
+                bos_id=bos,
+                say_longer=not self.context.own_data,
+            )
             return facts
 
         inputs = {
@@ -191,7 +223,8 @@ class Comparison:
             return {"cost": cost.to_json()}
 
         inputs = {"pairs": pairs.key, "training": wanted}
-        return self.stages.run("reference", inputs, work, title="reference: its log-probabilities, once")
+        of = "" if wanted else " of what is measured on"
+        return self.stages.run("reference", inputs, work, title=f"reference: its log-probabilities{of}, once")
 
     @property
     def losses(self) -> list[Loss]:
@@ -240,5 +273,12 @@ class Comparison:
         done = self.stages.run(name, inputs, work, title=title, leaves=self.context.model_folder(name))
         right = accuracy(done.facts["margins"], self.context.pairs.heldout)
         done.facts["heldout_accuracy"] = right.to_json()
-        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs")
+        standing = (
+            ""
+            if above_chance(right)
+            else ", below chance"
+            if below_chance(right)
+            else ", which cannot be told from chance"
+        )
+        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs{standing}")
         return done

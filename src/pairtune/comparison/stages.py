@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pairtune import disk
+from pairtune.comparison.sittings import Sittings
 from pairtune.engine.cost import Cost, measured
-from pairtune.engine.reference import ENGINE_VERSION
+from pairtune.engine.version import engine_version
 from pairtune.progress import duration, say
 from pairtune.training.checkpoint import forget_checkpoint
 
 # Raise it whenever a stage's work changes in a way that its inputs do not show.
-STAGES_VERSION = 2
+STAGES_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Done:
 class Stages:
     """The stages of one run, a folder each. `cost` is what the stage under way is being measured into."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sittings: Sittings | None = None) -> None:
+        self.folder, self.sittings = folder, sittings or Sittings()
         self.cost = Cost()
 
     def run(
@@ -56,6 +57,7 @@ class Stages:
             kept = None
         if kept:
             say(f"{title}: kept from an earlier run ({duration(kept.cost.seconds)})")
+            self.sittings.keep(key)
             return kept
         key_file = folder / "key"
         if folder.exists() and (not key_file.is_file() or key_file.read_text() != key):
@@ -63,7 +65,7 @@ class Stages:
         folder.mkdir(parents=True, exist_ok=True)
         key_file.write_text(key)
         say(title)
-        with measured() as cost:
+        with self.sittings.working_on(key), measured() as cost:
             self.cost = cost
             facts = work(folder)
         cost = Cost(**facts.pop("cost")) if "cost" in facts else cost
@@ -94,7 +96,7 @@ class Stages:
 
 
 def _key(name: str, inputs: dict[str, Any]) -> str:
-    return content_key({"stage": name, "versions": [STAGES_VERSION, ENGINE_VERSION], **inputs})
+    return content_key({"stage": name, "versions": [STAGES_VERSION, engine_version()], **inputs})
 
 
 def content_key(inputs: dict[str, Any]) -> str:

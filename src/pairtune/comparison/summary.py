@@ -45,8 +45,9 @@ def summarise(
 ) -> None:
     """Write records.jsonl, samples.jsonl and summary.json.
 
-    stages: what came before the arms, "gold" and "reward" among it. Pairs of one prompt are not independent: intervals
-    of what is measured on them are drawn over prompts. Answers are one to a prompt.
+    stages: what came before the arms, "gold" among it, and "reward" where an arm needs a reward model. Pairs of one
+    prompt are not independent: intervals of what is measured on them are drawn over prompts. Answers are one to a
+    prompt.
     """
     scale = _gold_scale(measured["reference"])
     values = {arm: _values(done.facts, scale, pairs.heldout) for arm, done in measured.items()}
@@ -58,8 +59,11 @@ def summarise(
         "data": settings.data,
         "seed": settings.seed,
         "pairs": {"train": len(pairs.train), "heldout": len(pairs.heldout), "validation": len(pairs.validation)},
-        "gold_scorer": {name: stages["gold"].facts[name] for name in ("kind", "heldout_accuracy")},
-        "reward_model": {"heldout_accuracy": stages["reward"].facts["heldout_accuracy"]},
+        "gold_scorer": {name: stages["gold"].facts[name] for name in ("kind", "heldout_accuracy")}
+        | ({"pairs": len(pairs.judge)} if pairs.judge else {}),
+        "reward_model": {"heldout_accuracy": stages["reward"].facts["heldout_accuracy"]}
+        if "reward" in stages
+        else None,
         "arms": {
             arm: _means(values[arm], pairs.heldout)
             | _of_all(done.facts, pairs.heldout)
@@ -73,10 +77,19 @@ def summarise(
     }
     summary["notices"] = notices(summary, values)
     summary["verdict"] = verdict(summary)
-    summary["seconds_total"] = _seconds(stages, trials, validated, measured)
-    records = [*_step_rows(spent), *_evaluation_rows(measured, scale, pairs.heldout)]
+    ends = {method: trial.trained for method, trial in chosen.items() if trial.trained}
+    curves = _curves(measured, ends) if settings.evaluation.curve_points else {}
+    summary["along_the_way"] = _along_the_way(curves, measured["reference"], scale)
+    records = [*_step_rows(spent), *_evaluation_rows(curves, scale, pairs.heldout)]
     disk.write(out / "records.jsonl", _lines(records))
     disk.write(out / "samples.jsonl", _lines(_sample_rows(measured, scale, tokenizer)))
+    disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def tell_time(out: Path, took: Mapping[str, Any]) -> None:
+    """Put into summary.json what the whole run took by the clock."""
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    summary |= {"seconds_total": took["seconds"], "whole_run": took}
     disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -98,7 +111,7 @@ def _values(facts: Mapping[str, Any], scale: tuple[float, float], rows: Sequence
         "chosen_nats_per_token": per_token(ratios, rows, 0),
         "rejected_nats_per_token": per_token(ratios, rows, 1),
         "chosen_fell": fell(ratios),
-        "reward_model_score": facts["reward"],
+        **({"reward_model_score": facts["reward"]} if "reward" in facts else {}),
         "gold_score": _standard(facts["gold"], scale),
         "kl_from_reference": facts["log_ratio"],
         "response_tokens": facts["response_tokens"],
@@ -120,6 +133,7 @@ def _differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Sequ
                 values[first][name], values[second][name], prompts if name in OF_PAIRS else None
             ).to_json()
             for name in DIFFERENCES
+            if name in values[first]
         }
         for second, first in combinations(values, 2)
     }
@@ -161,7 +175,7 @@ def _grid_point(trial: Trial, found: Trials, scale: tuple[float, float], rows: S
     if not trial.validated:
         return point | dict.fromkeys(("accuracy", *OF_GRID))
     means = _means(_values(trial.validated.facts, scale, rows), rows)
-    return point | {"accuracy": means["heldout_accuracy"]} | {name: means[name] for name in OF_GRID}
+    return point | {"accuracy": means["heldout_accuracy"]} | {name: means[name] for name in OF_GRID if name in means}
 
 
 def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
@@ -171,14 +185,6 @@ def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
         for method, found in trials.items()
         if not found.chosen
     }
-
-
-def _seconds(
-    stages: Mapping[str, Done], trials: Mapping[str, Trials], validated: Done | None, measured: Mapping[str, Done]
-) -> float:
-    """Of every stage of the run, whether now or earlier."""
-    tried = [done for found in trials.values() for trial in found.every for done in (trial.trained, trial.validated)]
-    return sum(done.cost.seconds for done in [*stages.values(), *tried, validated, *measured.values()] if done)
 
 
 def _costs(arm: str, stages: Mapping[str, Done]) -> dict[str, Any]:
@@ -214,12 +220,46 @@ def _step_rows(stages: Mapping[str, Done]) -> list[dict[str, Any]]:
     return rows
 
 
-def _evaluation_rows(
-    measured: Mapping[str, Done], scale: tuple[float, float], heldout: Sequence[Tokens]
-) -> list[dict[str, Any]]:
+Curves = dict[str, list[Mapping[str, Any]]]
+
+
+def _curves(measured: Mapping[str, Done], ends: Mapping[str, Done]) -> Curves:
+    """Each arm from the reference's full measurement, by its snapshots, to its own full measurement: the table's.
+
+    Seconds are those of the arm's own stage: those of its steps, and, before the first one, whatever else it took
+    (loading, compiling, saving), so that a curve ends at the table's seconds.
+    """
+    curves: Curves = {}
+    for arm, trained in ends.items():
+        end, facts = trained.facts, measured[arm].facts
+        points = [
+            {**measured["reference"].facts, "step": 0, "seconds": 0.0},
+            *facts["curve"],
+            {**facts, "step": end["step"], "seconds": end["seconds"]},
+        ]
+        before = max(0.0, trained.cost.seconds - end["seconds"])
+        curves[arm] = [point | {"seconds": round(before + point["seconds"], 3)} for point in points]
+    return curves
+
+
+def _along_the_way(curves: Curves, reference: Done, scale: tuple[float, float]) -> dict[str, Any] | None:
+    """What the points between a curve's ends are measured on, and how the reference scores there.
+
+    None where there are no such points, or where they are measured on all that the table's figures are.
+    """
+    between = [point for points in curves.values() for point in points[1:-1]]
+    sizes = [(len(point["answers"]), len(point["log_ratios"])) for point in (*between[:1], reference.facts)]
+    if len(set(sizes)) < 2:
+        return None
+    prompts, pairs = sizes[0]
+    score = estimate(_standard(reference.facts["gold"][:prompts], scale))
+    return {"prompts": prompts, "pairs": pairs, "reference_gold_score": score.to_json()}
+
+
+def _evaluation_rows(curves: Curves, scale: tuple[float, float], heldout: Sequence[Tokens]) -> list[dict[str, Any]]:
     rows = []
-    for arm, done in measured.items():
-        for point in done.facts["curve"]:
+    for arm, points in curves.items():
+        for point in points:
             some = heldout[: len(point["log_ratios"])]
             correlation = margin_length_correlation(point["log_ratios"], some, interval=False)
             rows.append(
@@ -251,7 +291,7 @@ def _sample_rows(
                     "arm": arm,
                     "response": tokenizer.decode(list(answer.response), skip_special_tokens=True),
                     "gold_score": _standard([facts["gold"][i]], scale)[0],
-                    "reward_model_score": facts["reward"][i],
+                    **({"reward_model_score": facts["reward"][i]} if "reward" in facts else {}),
                     "log_ratio": facts["log_ratio"][i],
                     "response_tokens": len(answer.response),
                     "ended": answer.ended,

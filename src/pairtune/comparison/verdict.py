@@ -1,14 +1,16 @@
-"""The verdict: one to four sentences, computed from the saved numbers and from nothing else.
+"""The verdict: a few sentences, computed from the saved numbers and from nothing else.
 
 A winner is named only where the interval of the paired difference excludes zero. Everywhere else the sentence
-says "no detectable difference", whatever the means look like.
+says "no detectable difference", whatever the means look like. An accuracy whose interval holds 50% is said to be one
+that cannot be told from chance: an arm's, and that of what arms are judged by or trained on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from pairtune.evaluation.statistics import Estimate, detectable
+from pairtune.evaluation.statistics import Estimate, above_chance, below_chance, detectable
+from pairtune.score import score_name
 from pairtune.varied import varied
 
 _REFERENCE = "reference"
@@ -27,7 +29,9 @@ def verdict(summary: Mapping[str, Any]) -> str:
     arms.sort(key=score.mean, reverse=True)
     sentences = [
         score.sentence(arms),
+        _doubtful_judge(summary, arms),
         _accuracy_and_compute(summary, arms),
+        _doubtful_reward(summary, arms),
         _join_clauses([*(score.against_reference(arms) if len(arms) > 1 else []), *_failures(failed)]),
         _choices(summary, arms, score.name),
     ]
@@ -40,9 +44,8 @@ class _Score:
     def __init__(self, summary: Mapping[str, Any], arms: Sequence[str]) -> None:
         self.summary = summary
         taken = any(summary["arms"][arm].get("gold_score") for arm in arms)
-        judged = (summary.get("gold_scorer") or {}).get("kind") == "judge"
         self.field = "gold_score" if taken else "reward_model_score"
-        self.name = ("judge score" if judged else "gold reward") if taken else "reward-model score"
+        self.name = score_name(summary) if taken else "reward-model score"
         self.unit = " standard deviations" if taken else ""
 
     def mean(self, arm: str) -> float:
@@ -138,8 +141,12 @@ def _accuracy(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
         return []
     first, accuracy = known[0]
     if len(arms) == 1:
-        return [f"Its held-out accuracy is {_percent(accuracy.mean)} ({_interval(accuracy, _percent)})"]
-    listed, level = [f"{_percent(accuracy.mean)} for {_name(first)}"], []
+        shown = f"{_percent(accuracy.mean)} ({_interval(accuracy, _percent)})"
+        level = _is_level(accuracy)
+        below = ", below chance" if below_chance(accuracy) else ""
+        whose = f"{_name(first)}'s held-out accuracy of {shown} {_NO_BETTER}"
+        return [whose if level else f"Its held-out accuracy is {shown}{below}"]
+    listed, alike = [f"{_percent(accuracy.mean)} for {_name(first)}"], []
     for arm, accuracy in known[1:]:
         difference = _difference(summary, arm, first, "heldout_accuracy")
         note = ""
@@ -150,12 +157,63 @@ def _accuracy(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
         elif difference and len(arms) == 2:
             note = f" (no detectable difference: {_interval(difference, _points)})"
         elif difference:
-            level.append(_name(arm))
+            alike.append(_name(arm))
         listed.append(f"{_percent(accuracy.mean)} for {_name(arm)}{note}")
     clauses = [f"Held-out accuracy is {_join_words(listed)}"]
-    if level:
-        clauses.append(f"there is no detectable difference between {_name(first)} and {_join_words(level, 'or')}")
+    if alike:
+        clauses.append(f"there is no detectable difference between {_name(first)} and {_join_words(alike, 'or')}")
+    return clauses + _chance(known)
+
+
+_NO_BETTER = "cannot be told from chance"
+
+
+def _is_level(accuracy: Estimate) -> bool:
+    return not above_chance(accuracy) and not below_chance(accuracy)
+
+
+def _chance(known: Sequence[tuple[str, Estimate]]) -> list[str]:
+    """Clauses on the accuracies of several arms that are no better than guessing."""
+    clauses = []
+    for holds, one, many in (
+        (_is_level, _NO_BETTER, _NO_BETTER),
+        (below_chance, "is below chance", "are below chance"),
+    ):
+        found = [(_name(arm), f"({_interval(accuracy, _percent)})") for arm, accuracy in known if holds(accuracy)]
+        if not found:
+            continue
+        if holds is _is_level and len(found) == len(known) > 1:
+            bounds = _join_words([f"{name} {shown}" for name, shown in found])
+            clauses.append(f"{'neither' if len(found) == 2 else 'none'} can be told from chance: {bounds}")
+        else:
+            whose = _join_words([f"{name}'s {shown}" for name, shown in found])
+            clauses.append(f"{whose} {one if len(found) == 1 else many}")
     return clauses
+
+
+def _doubtful_judge(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
+    """Whether what the arms are judged by can judge at all."""
+    scorer = summary.get("gold_scorer") or {}
+    if scorer.get("kind") != "judge" or not arms:
+        return ""
+    return _doubtful("The judge's", scorer, "so its scores decide nothing", "so its scores mislead")
+
+
+def _doubtful_reward(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
+    """Whether there was anything in the reward model for PPO to learn."""
+    if "ppo" not in arms:
+        return ""
+    level, below = "so PPO had nothing to learn from", "so PPO learned from a reward that prefers the wrong responses"
+    return _doubtful("The reward model's", summary.get("reward_model") or {}, level, below)
+
+
+def _doubtful(whose: str, scorer: Mapping[str, Any], if_level: str, if_below: str) -> str:
+    saved = scorer.get("heldout_accuracy")
+    right = Estimate.from_json(saved) if saved else None
+    if right is None or above_chance(right):
+        return ""
+    shown = f"{whose} own accuracy of {_percent(right.mean)} ({_interval(right, _percent)})"
+    return f"{shown} is below chance, {if_below}" if below_chance(right) else f"{shown} {_NO_BETTER}, {if_level}"
 
 
 def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
@@ -163,7 +221,9 @@ def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     spent = sorted((arm for arm in arms if min(cost[arm]) > 0), key=cost.__getitem__)
     if len(arms) == 1 and spent:
         seconds, flops = cost[arms[0]]
-        return [f"it took {_significant(seconds)} seconds and {flops:.1e} FLOPs"]
+        accuracy = _measured(summary, arms[0], "heldout_accuracy")
+        who = _name(arms[0]) if accuracy and _is_level(accuracy) else "it"  # as the clause before begins
+        return [f"{who} took {_significant(seconds)} seconds and {flops:.1e} FLOPs"]
     if len(spent) < 2:
         return []
     cheapest, *rest = spent

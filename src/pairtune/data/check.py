@@ -12,6 +12,7 @@ import numpy as np
 
 from pairtune.data.formats import listed, quoted
 from pairtune.data.schema import Pair, Skipped, said
+from pairtune.progress import counted
 
 SHOWN_ROWS = 10
 #: A prompt shorter than this may well open a response by chance.
@@ -165,8 +166,8 @@ def _contradictory(seen: _Seen) -> Finding | None:
 def _shared_prompt(seen: _Seen) -> Finding | None:
     _, prompt, counts = np.unique(np.asarray(seen.prompts), return_inverse=True, return_counts=True)
     text = (
-        f"share their prompt with another pair ({len(counts)} distinct prompts in {len(prompt)} pairs, "
-        f"at most {counts.max()} pairs for one): hold out whole prompts"
+        f"share their prompt with another pair ({counted(len(counts), 'distinct prompt')} in {len(prompt):,} pairs, "
+        f"at most {counted(int(counts.max()), 'pair')} for one): hold out whole prompts"
     )
     rows = seen.marked(counts[prompt] > 1)
     return _finding("shared_prompt", rows, text, text, severity="note")  # never a single row
@@ -205,9 +206,10 @@ def _longer_wins(seen: _Seen) -> Finding:
     share = (seen.longer + 0.5 * seen.ties) / count
     rule = "longer" if share >= 0.5 else "shorter"
     best = max(share, 1 - share)
+    ties = f"{counted(seen.ties, 'tie')} {'counts' if seen.ties == 1 else 'count'} half"
     message = (
-        f'"the {rule} response wins" is right for {best:.1%} of the {count} pairs '
-        f"(in characters; {seen.ties} ties count half): a baseline that any method should beat"
+        f'"the {rule} response wins" is right for {best:.1%} of the {counted(count, "pair")} '
+        f"(in characters; {ties}): a baseline that any method should beat"
     )
     return Finding("longer_wins", count, (), message, "note")
 

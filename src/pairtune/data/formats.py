@@ -19,13 +19,13 @@ turns before it are the prompt. A column ``system`` is the dialogue's first turn
 may call (a list, or JSON text of one); both are for dialogues, so a text ``prompt`` beside them is a user turn.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText
+from pairtune.hints import nearest
 
 Columns: TypeAlias = Mapping[str, object]
 
@@ -230,11 +230,13 @@ def _prompt(columns: Columns) -> PromptText:
 
 
 def _label(value: object) -> bool:
-    """True or false; 1 or 0, and both as text, mean the same."""
-    known = {"true": True, "1": True, "false": False, "0": False}
+    """True or false; 1 or 0, 1.0 or 0.0 (a column with gaps, read by pandas), and all as text, mean the same."""
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
     name = str(value).strip().lower()
-    if not isinstance(value, bool | int | str) or name not in known:
-        shown = quoted(value) if isinstance(value, str) else str(value) if isinstance(value, int) else _kind(value)
+    if not isinstance(value, bool | int | float | str) or name not in known:
+        shown = (
+            quoted(value) if isinstance(value, str) else str(value) if isinstance(value, int | float) else _kind(value)
+        )
         raise MalformedError(f'"label" is {shown}; it must be true (desirable) or false')
     return known[name]
 
@@ -281,8 +283,8 @@ def _require(columns: Columns, *names: str) -> None:
     """Raise MalformedError unless one of the columns is there; say what is, and which of those is nearest."""
     if any(name in columns for name in names):
         return
-    near = [c for name in names for c in difflib.get_close_matches(name, map(str, columns), n=1)]
-    hint = f" - is {quoted(near[0])} the one to rename?" if near else ""
+    near = next(filter(None, (nearest(name, map(str, columns)) for name in names)), None)
+    hint = f" - is {quoted(near)} the one to rename?" if near else ""
     wanted = " or ".join(f'"{name}"' for name in names)
     raise MalformedError(f"no column {wanted}; the columns are {listed(map(str, columns)) or 'none'}{hint}")
 

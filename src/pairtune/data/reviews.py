@@ -1,13 +1,15 @@
 """The built-in task: controlled sentiment on IMDb reviews, where the true reward is known.
 
-The controlled-sentiment experiment of Rafailov et al. 2023 (arXiv 2305.18290, §6.1): prompts are the first 2-8 tokens
-of a review, the answer goes on, and a gold scorer (TF-IDF and logistic regression on the review labels) says how
-positive the whole is. Its log-odds, times GOLD_SCALE, are the gold reward, and label pairs through Bradley-Terry.
+The controlled-sentiment experiment of Rafailov et al. 2023 (arXiv 2305.18290, §6.1), but that a prompt is the first
+3-8 words of a review and not its first 2-8 tokens, which often end within a word. The answer goes on, and a gold scorer
+(TF-IDF and logistic regression on the review labels) says how positive the whole is. Its log-odds, times GOLD_SCALE,
+are the gold reward, and label pairs through Bradley-Terry.
 """
 
 import csv
 import hashlib
 import importlib.util
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -25,7 +27,7 @@ from pairtune.errors import InputError
 
 SOURCE = "imdb"  # the package carries other reviews too
 LABELS = {"0": False, "1": True}
-PROMPT_TOKENS = (2, 8)
+PROMPT_WORDS = (3, 8)
 # Share of the reviews that the gold scorer is tested on and never fitted to.
 GOLD_HELDOUT = 0.2
 # Demonstrations stay this much below the longest answer, so that most sampled answers end in time.
@@ -150,7 +152,7 @@ def demonstrations(
             break
         encoded = tokenizer(reviews[i].text[:600], return_offsets_mapping=True, add_special_tokens=False)
         ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
-        length = prompt_length(reviews[i].text, seed)
+        length = sum(end <= prompt_end(reviews[i].text, seed) for end in ends)
         stops = {match.end() for match in SENTENCE_END.finditer(reviews[i].text)}
         fits = [at for at in range(length + 1, min(length + longest, len(ids) + 1)) if ends[at - 1] in stops]
         if fits:
@@ -163,20 +165,18 @@ def demonstrations(
 
 
 def prompts(reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase, *, seed: int) -> list[tuple[int, ...]]:
-    """The first 2-8 tokens of the reviews, each distinct beginning once, in an order that depends on the seed."""
-    seen: dict[tuple[int, ...], None] = {}
-    order = np.random.default_rng([seed, 2]).permutation(len(reviews))
-    heads = tokenizer([reviews[i].text[:120] for i in order], add_special_tokens=False)["input_ids"]
-    for i, ids in zip(order, heads, strict=True):
-        seen[tuple(ids[: prompt_length(reviews[i].text, seed)])] = None
-    return list(seen)
+    """The first 3-8 words of the reviews, each distinct beginning once, in an order that depends on the seed."""
+    texts = [reviews[i].text for i in np.random.default_rng([seed, 2]).permutation(len(reviews))]
+    heads = tokenizer([text[: prompt_end(text, seed)] for text in texts], add_special_tokens=False)["input_ids"]
+    return list(dict.fromkeys(tuple(ids) for ids in heads if ids))
 
 
-def prompt_length(text: str, seed: int) -> int:
-    """How many tokens of this review are its prompt: 2 to 8, by its content and the seed."""
+def prompt_end(text: str, seed: int) -> int:
+    """Where the prompt of this review ends: after 3 to 8 words, by its content and the seed."""
     digest = hashlib.sha256(f"{seed} {text}".encode()).digest()
-    least, most = PROMPT_TOKENS
-    return least + digest[0] % (most - least + 1)
+    least, most = PROMPT_WORDS
+    words = list(itertools.islice(re.finditer(r"\S+", text), least + digest[0] % (most - least + 1)))
+    return words[-1].end() if words else len(text)
 
 
 def label(gold_a: NDArray[np.float64], gold_b: NDArray[np.float64], *, seed: int) -> NDArray[np.bool_]:

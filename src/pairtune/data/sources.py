@@ -13,12 +13,15 @@ import csv
 import gzip
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
+from pairtune import hub
 from pairtune.data.formats import (
     Columns,
     MalformedError,
@@ -35,10 +38,11 @@ from pairtune.data.formats import (
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
 from pairtune.data.store import store_texts
 from pairtune.errors import InputError
+from pairtune.hints import near_path
+from pairtune.progress import counted
 
 KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
 _SUFFIX = re.compile(r"\.(?:(jsonl|json|csv)(?:\.gz)?|(parquet))\Z", re.IGNORECASE)
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?\Z", re.ASCII)
 
 
 class Record(NamedTuple):
@@ -69,7 +73,7 @@ def has_labels(source: str, *, split: str = "train") -> bool:
 
     Raises InputError if the source cannot be read.
     """
-    path = _local(source)
+    path = local_file(source)
     name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
     first = next(_open(path, name) if path else _hub(source, name, split), None)
     return first is not None and "label" in first.columns and "chosen" not in first.columns
@@ -103,7 +107,7 @@ def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
 
 
 def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, int], Row]) -> Rows[Row]:
-    path = _local(source)
+    path = local_file(source)
     name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
     if path and split != "train":
         raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
@@ -130,14 +134,15 @@ def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, in
     rows.origin = f"{name} {unit}"
     if skipped and not rows:
         first = f"row {skipped[0].row}: {skipped[0].reason}"
-        raise InputError(f"{name}: none of the {len(skipped)} rows can be used ({first}); give another source")
+        none = "its one row cannot" if len(skipped) == 1 else f"none of the {len(skipped):,} rows can"
+        raise InputError(f"{name}: {none} be used ({first}); give another source")
     if not rows:
         raise InputError(f"{name}: there are no rows in it; give a source that has some")
     return Rows(rows, tuple(skipped), tuple(ignored))
 
 
-def _local(source: str) -> Path | None:
-    """The file that ``source`` names, or None where only a hub dataset can be meant."""
+def local_file(source: str) -> Path | None:
+    """The file that ``source`` names, or None where only a hub dataset can be meant; InputError if it is not there."""
     shown = quoted(source, 80)
     if not source.strip() or "\0" in source:
         raise InputError(f"{shown} is not a data source; give {KNOWN}, or the name of a hub dataset")
@@ -152,8 +157,9 @@ def _local(source: str) -> Path | None:
         raise InputError(f"{shown} is not a kind of file that can be read; give {KNOWN}")
     if exists:
         return path
-    if _SUFFIX.search(source) or not _HUB_NAME.match(source):
-        raise InputError(f"{shown} does not exist; check the path (it is relative to the current folder)")
+    if _SUFFIX.search(source) or hub.is_path(source):
+        hint = near_path(path) or "; check the path (it is relative to the current folder)"
+        raise InputError(f"{shown} does not exist{hint}")
     return None
 
 
@@ -207,7 +213,7 @@ def _csv(file: BinaryIO, name: str) -> Iterator[Record]:
         for fields in reader:
             if fields and len(fields) != len(header):
                 raise InputError(
-                    f"{name} line {start}: {len(fields)} fields where the header has {len(header)}; "
+                    f"{name} line {start}: {counted(len(fields), 'field')} where the header has {len(header)}; "
                     "put quotes around text that holds commas or line breaks"
                 )
             if fields:
@@ -238,9 +244,13 @@ _READERS: dict[str, Reader] = {"jsonl": _json_lines, "json": _json, "csv": _csv,
 
 
 def _hub(source: str, name: str, split: str) -> Iterator[Record]:
+    reachable = hub.look(source, "dataset")
     datasets = import_module("datasets")  # slow to import
+    if not reachable and not (Path(datasets.config.HF_DATASETS_CACHE) / source.replace("/", "___")).is_dir():
+        raise hub.unreachable(source, "dataset")
     try:
-        rows = datasets.load_dataset(source, split=split)
+        with _no_bars():
+            rows = datasets.load_dataset(source, split=split)
     except Exception as error:  # no network, no such name, a closed door, no such split: all one here
         said = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise InputError(
@@ -262,6 +272,20 @@ def _present(value: object) -> object:
     if isinstance(value, dict):
         return {key: _present(item) for key, item in value.items() if item is not None or key == "content"}
     return value
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """The bars of datasets off inside, and afterwards as they were."""
+    bars = sys.modules.get("datasets.utils")
+    if bars is None or bars.are_progress_bars_disabled():
+        yield
+        return
+    bars.disable_progress_bars()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bars()
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:

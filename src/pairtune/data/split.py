@@ -10,6 +10,7 @@ import numpy as np
 from pairtune.data.schema import Labelled, Pair, PromptText
 from pairtune.data.store import take
 from pairtune.errors import InputError
+from pairtune.progress import counted
 
 
 def shared_prompts(train: Iterable[PromptText], heldout: Iterable[PromptText]) -> int:
@@ -44,8 +45,8 @@ def split_by_prompt(
             room -= size
     if not taken.any():
         raise InputError(
-            f"no held-out pairs: every prompt has more than {count} pairs and may not be cut; "
-            f"hold out at least {sizes.min()} pairs"
+            f"no held-out pairs: every prompt has more than {counted(count, 'pair')} and may not be cut; "
+            f"hold out at least {counted(int(sizes.min()), 'pair')}"
         )
     held_N = taken[prompt_N]
     return take(pairs, np.flatnonzero(~held_N)), take(pairs, np.flatnonzero(held_N))

@@ -17,13 +17,11 @@ from pairtune.data.pack import Tokens
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, PromptText, ResponseText
 from pairtune.data.store import origin
 from pairtune.data.token_rows import TokenRows, store_tokens
-from pairtune.data.writing import CUT, SHORTENED, Writer
+from pairtune.data.writing import CUT, DROPPED, SHORTENED, Remark, Writer
 from pairtune.errors import InputError
 
-DROPPED = "pairs were left out: their responses are the same once tokenised"
-
 # What is to be said of rows, with the rows' numbers in the source.
-Remarks = dict[str, tuple[int, ...]]
+Remarks = dict[Remark, tuple[int, ...]]
 # Prompts as answers are sampled after them, by the rows' prompts: where a chat template begins an answer in another
 # way than it writes a finished one, and nowhere else.
 Asked = dict[tuple[int, ...], tuple[int, ...]]
@@ -142,9 +140,9 @@ class _Remarks:
     """Rows by what is to be said of them."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, array[int]] = {}
+        self.rows: dict[Remark, array[int]] = {}
 
-    def add(self, number: int, remarks: Iterable[str]) -> None:
+    def add(self, number: int, remarks: Iterable[Remark]) -> None:
         for remark in remarks:
             self.rows.setdefault(remark, array("q")).append(number)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,18 +12,56 @@ from pairtune.data.ends import end_ids, special_ids, turn_end
 from pairtune.data.schema import Message, PromptText, ResponseText
 from pairtune.data.shorten import last_tokens, shortened
 
-# What is to be said of rows, after their number.
-SHORTENED = "prompts lost their beginning to --max-tokens; raise it to keep them whole"
-CUT = "rows have a response that lost its end to --max-tokens; raise it to keep them whole"
-PARTED = (
-    "rows are written by the chat template in another way than it begins an answer to their prompt; "
-    "their responses begin where the two part"
+
+class Remark(NamedTuple):
+    """What is to be said of a row, and of several, after their number."""
+
+    one: str
+    many: str
+
+    def of(self, what: str) -> "Remark":
+        """The same, of something that is named."""
+        return Remark(self.one.format(what), self.many.format(what))
+
+
+SHORTENED = Remark(
+    "prompt lost its beginning to --max-tokens; raise it to keep it whole",
+    "prompts lost their beginning to --max-tokens; raise it to keep them whole",
 )
-JOINED = "rows have other tokens where prompt and response are tokenised as one text; they are tokenised apart"
-LOSSY = "rows hold text that the tokenizer does not give back as it was"
-UNENDED = "rows have no end after the answer in the chat template; the end-of-text token was added"
-NO_TEMPLATE = "rows lose {}: the model has no chat template to write them"
-LOST = "rows lose {} to the chat template, which leaves that out"
+CUT = Remark(
+    "row has a response that lost its end to --max-tokens; raise it to keep it whole",
+    "rows have a response that lost its end to --max-tokens; raise it to keep them whole",
+)
+DROPPED = Remark(
+    "pair was left out: its responses are the same once tokenised",
+    "pairs were left out: their responses are the same once tokenised",
+)
+PARTED = Remark(
+    "row is written by the chat template in another way than it begins an answer; "
+    "its response begins where the two part",
+    "rows are written by the chat template in another way than it begins an answer; "
+    "their responses begin where the two part",
+)
+JOINED = Remark(
+    "row has other tokens where prompt and response are one text; they are tokenised apart",
+    "rows have other tokens where prompt and response are one text; they are tokenised apart",
+)
+LOSSY = Remark(
+    "row holds text that the tokenizer does not give back as it was",
+    "rows hold text that the tokenizer does not give back as it was",
+)
+UNENDED = Remark(
+    "row has no end after the answer in the chat template; the end-of-text token was added",
+    "rows have no end after the answer in the chat template; the end-of-text token was added",
+)
+NO_TEMPLATE = Remark(
+    "row loses {}: the model has no chat template to write them",
+    "rows lose {}: the model has no chat template to write them",
+)
+LOST = Remark(
+    "row loses {} to the chat template, which leaves that out",
+    "rows lose {} to the chat template, which leaves that out",
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +74,7 @@ class Written:
     asked: list[int]
     prompt: list[int]
     responses: list[list[int]]
-    remarks: frozenset[str]
+    remarks: frozenset[Remark]
 
 
 class Writer:
@@ -107,7 +146,7 @@ class Writer:
         for response in responses:
             turns = (*prompt, as_turn(response))
             text = render(self.tokenizer, turns, tools=tools)
-            remarks |= {LOST.format(what) for what in lost(self.tokenizer, turns, tools, text)}
+            remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, tools, text)}
             wholes.append(self.text.ids(text))
         shared = min(_shared(asked, whole) for whole in wholes)
         if not 0 < shared < min(map(len, wholes)):
@@ -145,15 +184,15 @@ class Writer:
                 return text, end
             text, end = bare.removesuffix(self.marks[found]), found
 
-    def _lost(self, prompt: PromptText, tools: str) -> set[str]:
+    def _lost(self, prompt: PromptText, tools: str) -> set[Remark]:
         """What a prompt, or a dialogue without a chat template, has and its tokens have not."""
         if isinstance(prompt, str):
             return set()
         if not self.tokenizer.chat_template:
             calls = any("tool_calls" in turn.others() for turn in prompt)
-            return {NO_TEMPLATE.format(name) for name, there in (("tools", tools), ("tool calls", calls)) if there}
+            return {NO_TEMPLATE.of(name) for name, there in (("tools", tools), ("tool calls", calls)) if there}
         text = render(self.tokenizer, prompt, tools=tools, to_be_answered=True)
-        return {LOST.format(what) for what in lost(self.tokenizer, prompt, tools, text, to_be_answered=True)}
+        return {LOST.of(what) for what in lost(self.tokenizer, prompt, tools, text, to_be_answered=True)}
 
     def _shorter(self, prompt: PromptText, tools: str, room: int) -> PromptText | None:
         def fits(part: PromptText) -> bool:

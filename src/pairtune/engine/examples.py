@@ -37,6 +37,10 @@ class Examples:
             return [True, False] * len(indices)
         return [self.labels[i] for i in indices]
 
+    def mean_length(self, indices: Sequence[int]) -> float:
+        """Tokens of a chosen response, mean over these pairs."""
+        return sum(len(self.rows[i].responses[0]) for i in indices) / len(indices)
+
 
 def prepare(
     model: PreTrainedModel,

@@ -1,8 +1,9 @@
 """The reference's log-probabilities: computed once per response token, kept on disk by content.
 
-Values are found by what they depend on: weights and configuration, dtype and device kind, engine version (a folder of
-the cache) and the token ids of prompt and response (an entry there). So another beta, objective, seed, split, order or
-subset of the same pairs finds them again; an edited model or data set never does.
+Values are found by what they depend on: weights and configuration, dtype and device, what computes there, the versions
+of torch, transformers and the engine (a folder of the cache), the token ids of prompt and response (an entry there).
+So another beta, objective, seed, split, order or subset of the same pairs finds them again; an edited model or data set
+never does.
 """
 
 import hashlib
@@ -13,19 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.cache import cache_folder
 from pairtune.data.pack import Tokens, batches_by_length, batches_by_tokens, pack, row_lengths
+from pairtune.engine import varlen
 from pairtune.engine.cost import Cost, measured
-from pairtune.engine.fusion import describe
+from pairtune.engine.fusion import is_large, obstacle
+from pairtune.engine.hidden import is_padded
+from pairtune.engine.kernels import built, fingerprint
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
+from pairtune.engine.version import engine_version
 from pairtune.models.load import weights_hash
+from pairtune.progress import counted
 
-# Raise it whenever the engine's numbers change.
-ENGINE_VERSION = 3
 # Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
 TOKENS_PER_SHELF = 1 << 20
 
@@ -82,8 +87,8 @@ def reference_logprobs(
     hits = len(rows) - int(missing.sum())
     cost = _recorded(shelves, found[places[~missing, 0], 0], lengths[~missing])
     if hits:
-        some = f"{hits} of {len(rows)}" if hits < len(rows) else f"{hits}"
-        say(f"reference: {some} rows from the cache")
+        some = f"{hits:,} of {counted(len(rows), 'row')}" if hits < len(rows) else counted(hits, "row")
+        say(f"reference: {some} from the cache")
         progress(hits)
     for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
         computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens
@@ -104,22 +109,38 @@ def reference_logprobs(
 
 def model_key(model: PreTrainedModel) -> str:
     """SHA-256 over everything but the rows and the engine that the reference's numbers depend on."""
-    digest = hashlib.sha256(json.dumps([_about(model)["computes"], describe(model)]).encode())
+    digest = hashlib.sha256(json.dumps(_facts(model), sort_keys=True).encode())
     digest.update(weights_hash(model).encode())
     config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
+def _facts(model: PreTrainedModel) -> dict[str, str | bool]:
+    """What computes the model's numbers here: each of these may change their last bits, or more."""
+    parameter = next(model.parameters())
+    on_cuda = parameter.device.type == "cuda"
+    return {
+        "dtype": str(parameter.dtype),
+        "device": torch.cuda.get_device_name(parameter.device) if on_cuda else parameter.device.type,
+        "attention": (varlen.kernel_name(model) or "") if on_cuda else "",
+        "kernels": "" if on_cuda or not built() else fingerprint(),
+        "compiled": is_large(model) and not obstacle(),
+        "padded": is_padded(model),
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+    }
+
+
 def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
     """The model's folder. Values of another engine version are said to be no use, once: its own folder then exists."""
     parent, key = cache_folder() / "reference", model_key(model)
-    folder = parent / f"{key}-v{ENGINE_VERSION}"
+    folder = parent / f"{key}-v{engine_version()}"
     others = sorted(path.name.rpartition("-v")[2] for path in parent.glob(f"{key}-v*"))
     if others and not folder.is_dir():
         say(
             f"reference: the cached values are of engine version {', '.join(others)} and this is version "
-            f"{ENGINE_VERSION}; computing them again"
+            f"{engine_version()}; computing them again"
         )
     return folder
 

@@ -1,7 +1,9 @@
 """Held-out pairs: does the policy (or the reward model) put the chosen response above the rejected one?"""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
+import numpy as np
+from scipy.stats import rankdata
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -9,7 +11,7 @@ from pairtune.data.pack import Tokens
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.scalars import score_rewards
-from pairtune.evaluation.statistics import Estimate, estimate
+from pairtune.evaluation.statistics import Estimate, estimate, resamples
 from pairtune.models.heads import ScalarModel
 
 
@@ -30,6 +32,35 @@ def margins(log_ratios: Sequence[Sequence[float]]) -> list[float]:
 def reward_margins(model: ScalarModel, rows: Sequence[Tokens]) -> list[float]:
     """Reward of chosen minus reward of rejected for each pair."""
     return [chosen - rejected for chosen, rejected in score_rewards(model, rows)]
+
+
+def told_apart(log_ratio_N: Sequence[float], label_N: Sequence[bool], prompts: Sequence[Hashable]) -> Estimate | None:
+    """How often a desirable response has a higher log-ratio than an undesirable one, over all two of them; ties ½.
+
+    The area under the ROC curve: 50% is chance, whatever the share of the labels. The interval draws prompts. n is
+    twice the rarer label's responses: no more comparisons than those are independent. None with one label only.
+    """
+    ratio_N, desirable_N = np.asarray(log_ratio_N), np.asarray(label_N)
+    whole = _area(ratio_N, desirable_N)
+    if whole is None:
+        return None
+    rarer = int(min(desirable_N.sum(), (~desirable_N).sum()))
+    bounds = (-np.inf, np.inf)
+    if len(set(prompts)) > 1:
+        areas = [_area(ratio_N[drawn_N], desirable_N[drawn_N]) for drawn_N in resamples(prompts)]
+        low, high = np.quantile([area for area in areas if area is not None], (0.025, 0.975))
+        bounds = (float(low), float(high))
+    return Estimate(mean=whole, n=2 * rarer, ci95=bounds)
+
+
+def _area(ratio_N: np.ndarray, desirable_N: np.ndarray) -> float | None:
+    """Mann and Whitney's statistic as a share, by the ranks of the desirable ones."""
+    above = int(desirable_N.sum())
+    below = len(desirable_N) - above
+    if not above or not below:
+        return None
+    ranks = float(rankdata(ratio_N)[desirable_N].sum())
+    return (ranks - above * (above + 1) / 2) / (above * below)
 
 
 def wins(margin_N: Sequence[float]) -> list[float]:

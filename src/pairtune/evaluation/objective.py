@@ -21,7 +21,7 @@ class Judged:
 
     `own_wins`: 1 where the loss is lower than it would be with the labels exchanged, ½ where it is the same, else 0:
     the objective's own criterion of right and wrong. For an objective on the margin that is a margin above 0.
-    `log_ratios`: of each pair's chosen and rejected response, against the reference, in nats.
+    `log_ratios`: of each pair's chosen and rejected response, or of each single response, to the reference, in nats.
     """
 
     losses: list[float]
@@ -42,7 +42,8 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
     loss_B = _loss(loss, passed, numbers, paired=paired)
     losses = loss_B if loss.whole_step else _in_order(loss_B, order)
     if not paired:
-        return Judged(losses.tolist(), None, None)
+        ratio_B = quantities(["logratio_B"], passed.tokens, passed.length_S, passed.label_S, {})["logratio_B"]
+        return Judged(losses.tolist(), None, [[ratio] for ratio in _in_order(ratio_B, order).tolist()])
     opposite_B = _loss(loss, Passed(passed.tokens, passed.length_S, ~passed.label_S), numbers, paired=True)
     own_B = (opposite_B > loss_B).double() + 0.5 * (opposite_B == loss_B).double()
     ratio_B2 = None
@@ -59,6 +60,8 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
 def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict[str, Tensor]:
     """The numbers of a step; moving averages are the means of these examples, to which they would converge."""
     numbers: dict[str, Tensor] = {}
+    if examples.labels is None:
+        numbers["mean_length"] = passed.length_S[passed.label_S].float().mean()
     if examples.unrelated is not None and examples.unrelated_reference is not None:
         every = range(len(examples.rows))
         numbers["kl_baseline"] = kl_baseline(model, examples.unrelated, examples.unrelated_reference, every)

@@ -14,6 +14,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pairtune.chance import against_chance
+
+# Resamples of an interval of ranks: each one ranks anew.
+RESAMPLES = 400
+# Values that all agree, from which on that is not chance: 2·½⁶ is below 5%.
+ENOUGH = 6
+
 _DRAWS_AT_ONCE = 1 << 20
 """Prompt draws held in memory together: about 24 MB, whatever N and R are."""
 
@@ -94,6 +101,43 @@ def detectable(difference: Estimate) -> bool:
     """Whether the interval excludes zero; a bound that is exactly zero does not exclude it."""
     low, high = difference.ci95
     return low > 0 or high < 0
+
+
+def above_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether an accuracy is better than guessing, by `pairtune.chance`: its whole interval lies above chance."""
+    return against_chance(share.mean, share.n, share.ci95, chance) == "above"
+
+
+def below_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether an accuracy is worse than guessing."""
+    return against_chance(share.mean, share.n, share.ci95, chance) == "below"
+
+
+def is_bounded(figure: Estimate) -> bool:
+    """Whether it has an interval: not of one prompt, nor where none can be taken."""
+    return all(math.isfinite(bound) for bound in figure.ci95)
+
+
+def told_from_chance(share: Estimate, chance: float = 0.5) -> bool:
+    """Whether it is better or worse than guessing."""
+    return above_chance(share, chance) or below_chance(share, chance)
+
+
+def changed(difference: Estimate) -> bool:
+    """Whether the interval excludes zero, and there are enough values for an interval to mean something."""
+    return is_bounded(difference) and detectable(difference) and difference.n >= ENOUGH
+
+
+def resamples(prompts: Sequence[Hashable]) -> list[np.ndarray]:
+    """Indices of values, for each of a few resamples: all values of prompts drawn with replacement."""
+    index: dict[Hashable, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        index.setdefault(prompt, []).append(i)
+    groups = [np.array(each) for each in index.values()]
+    generator = np.random.default_rng(0)
+    return [
+        np.concatenate([groups[k] for k in generator.integers(len(groups), size=len(groups))]) for _ in range(RESAMPLES)
+    ]
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:

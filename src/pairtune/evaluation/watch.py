@@ -3,7 +3,7 @@
 Figures of held-out pairs; the sentences about them, and where they begin, are `comparison.notices`.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,10 +11,8 @@ from scipy.stats import spearmanr
 
 from pairtune.data.pack import Tokens
 from pairtune.evaluation.heldout import margins
-from pairtune.evaluation.statistics import Estimate
+from pairtune.evaluation.statistics import Estimate, resamples
 
-# Resamples of an interval of a rank correlation: each one ranks anew.
-RESAMPLES = 400
 # Bounds of a figure that has no interval.
 UNKNOWN = (-np.inf, np.inf)
 
@@ -44,9 +42,7 @@ def margin_length_correlation(
         return None
     bounds = UNKNOWN
     if interval and len({row.prompt for row in rows}) > 1:
-        drawn = [
-            _spearman(margin_N[drawn_N], longer_N[drawn_N]) for drawn_N in _resamples([row.prompt for row in rows])
-        ]
+        drawn = [_spearman(margin_N[drawn_N], longer_N[drawn_N]) for drawn_N in resamples([row.prompt for row in rows])]
         low, high = np.quantile([value for value in drawn if value is not None] or [correlation], (0.025, 0.975))
         bounds = (float(low), float(high))
     return Estimate(mean=correlation, n=len(rows), ci95=bounds)
@@ -68,15 +64,3 @@ def _spearman(first_N: np.ndarray, second_N: np.ndarray) -> float | None:
     if len(set(first_N)) < 2 or len(set(second_N)) < 2:
         return None
     return float(spearmanr(first_N, second_N).statistic)
-
-
-def _resamples(prompts: Sequence[Hashable]) -> list[np.ndarray]:
-    """Indices of pairs, for each resample: all pairs of prompts drawn with replacement."""
-    index: dict[Hashable, list[int]] = {}
-    for i, prompt in enumerate(prompts):
-        index.setdefault(prompt, []).append(i)
-    groups = [np.array(each) for each in index.values()]
-    generator = np.random.default_rng(0)
-    return [
-        np.concatenate([groups[k] for k in generator.integers(len(groups), size=len(groups))]) for _ in range(RESAMPLES)
-    ]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pairtune import hub
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
 from pairtune.models.machine import Machine
@@ -60,6 +61,7 @@ class ScalarModel(nn.Module):
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:
     """A model saved by `ScalarModel.save`, and its tokenizer. Raises InputError if the folder has no usable head."""
     folder = Path(name).expanduser()
+    hub.check_path(name)
     if not (folder / HEAD_FILE).is_file():
         raise InputError(f'"{name}" is not a reward model; give a folder made by `pairtune reward`')
     model = ScalarModel(load_model(name, machine, trust_remote_code=trust_remote_code))

@@ -4,10 +4,13 @@ Weights are read from safetensors (or GGUF) only: nothing is unpickled, and no c
 """
 
 import copy
+import functools
 import hashlib
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,15 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
 )
 
+from pairtune import hub
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
+from pairtune.hints import near_path
 from pairtune.models.machine import Machine
+from pairtune.progress import say
 
 EMBEDDED = "smollm2-135m"
 Tokenizer = PreTrainedTokenizerBase
@@ -65,10 +72,9 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises a dozen kinds for one fact: no usable tokenizer here
-        raise InputError(
-            f'model "{name}" has no tokenizer that can be loaded ({reason(error)}); '
-            "put tokenizer.json and tokenizer_config.json beside its weights"
-        ) from error
+        here = "put tokenizer.json and tokenizer_config.json beside its weights"
+        hint = f"; {here}" if Path(source).is_dir() else near_path(name) or "; check the name and the network"
+        raise InputError(f'model "{name}" has no tokenizer that can be loaded ({reason(error)}){hint}') from error
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
         raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
     tokenizer.declared_ends = _declared_ends(source, trust_remote_code)
@@ -117,9 +123,8 @@ def resolve(name: str) -> str:
     if name == EMBEDDED:
         return str(_converted(_embedded_file()))
     path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InputError(f'model file "{name}" does not exist')
+    hub.check_path(name)
+    if path.suffix == ".gguf" and path.is_file():
         return str(_converted(path))
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -130,9 +135,20 @@ def resolve(name: str) -> str:
                 "save it again with safetensors"
             )
         return str(path)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise InputError(f'model folder "{name}" does not exist')
-    return name
+    if path.exists():
+        raise InputError(f'model "{name}" is a file; give the folder it lies in, a .gguf file or a hub name')
+    return _from_hub(name)
+
+
+@functools.cache
+def _from_hub(name: str) -> str:
+    """The hub name, or the folder of an earlier download where the hub cannot be asked."""
+    if hub.look(name, "model"):
+        return name
+    cached = hub.cached_model(name)
+    if cached is None:
+        raise hub.unreachable(name, "model")
+    return cached
 
 
 def reason(error: Exception) -> str:
@@ -164,8 +180,10 @@ def _converted(gguf: Path) -> Path:
     target = cache_folder() / "models" / f"{gguf.stem}-{digest}"
     if (target / "config.json").is_file():
         return target
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    say(f"model: converting {gguf.name} to safetensors, once: it is kept in the cache")
+    with _no_bar():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     model = _without_quantization(loaded)
     if tokenizer.pad_token_id == tokenizer.eos_token_id and tokenizer.unk_token is not None:
         tokenizer.pad_token = tokenizer.unk_token  # PAD is not EOS, or trainers elsewhere mask the end of text
@@ -177,6 +195,18 @@ def _converted(gguf: Path) -> Path:
     except OSError:  # another process was first; its folder has the same content
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """transformers' GGUF reader draws a bar of its own, which its switch for bars does not reach."""
+    reader: Any = modeling_gguf_pytorch_utils
+    bar = reader.tqdm
+    reader.tqdm = lambda items, **_: items
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
 
 
 def _without_quantization(loaded: PreTrainedModel) -> PreTrainedModel:

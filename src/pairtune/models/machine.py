@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pairtune.errors import InputError
+from pairtune.progress import counted
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Machine:
     def __str__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
         masters = " weights with float32 master copies" if self.dtype == torch.bfloat16 else ""
-        where = f"{torch.get_num_threads()} threads" if self.device.type == "cpu" else cuda_name(self.device)
+        where = counted(torch.get_num_threads(), "thread") if self.device.type == "cpu" else cuda_name(self.device)
         return f"{self.device.type} ({where}), {name}{masters}: {self.why}"
 
 

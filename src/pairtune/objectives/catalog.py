@@ -245,10 +245,10 @@ FAMILIES: dict[str, tuple[Objective, ...]] = {
         ),
         Objective(
             loss=reference_free.cpo,
-            equation="−log σ(β·(log π(w|x) − log π(l|x))) − λ·log π(w|x)",
-            source="Xu et al. 2024, arXiv 2401.08417, eq. 3 with behaviour cloning",
+            equation="−log σ(β·(log π(w|x) − log π(l|x))) − λ·log π(w|x)/L, L the mean |w| of the step",
+            source="Xu et al. 2024, arXiv 2401.08417, eq. 3 with behaviour cloning per token",
             parameters={
-                "beta": _beta(meaning=_SCALE),
+                "beta": _beta(meaning="weight of KL(π‖uniform); larger spreads the policy over more responses"),
                 "sft_weight": Parameter(default=1.0, meaning="λ: weight of imitating the chosen response", least=0),
             },
         ),
@@ -269,12 +269,12 @@ FAMILIES: dict[str, tuple[Objective, ...]] = {
         ),
         Objective(
             loss=reference_free.sft,
-            equation="−log π(w|x)",
+            equation="−log π(w|x)/L, L the mean |w| of the step",
             source="maximum likelihood; Preferred-FT of Rafailov et al. 2023, arXiv 2305.18290, section 6",
         ),
         Objective(
             loss=reference_free.unlikelihood,
-            equation="−log π(w|x) − α·Σ_t log(1 − π(l_t|x, l_<t))",
+            equation="(−log π(w|x) − α·Σ_t log(1 − π(l_t|x, l_<t)))/L, L the mean |w| of the step",
             source="Welleck et al. 2019, arXiv 1908.04319, unlikelihood loss",
             parameters={"alpha": Parameter(default=0.1, meaning="weight of the rejected response's tokens", least=0)},
         ),

@@ -12,10 +12,10 @@ HEAD = """# The objectives
 Generated from the catalogue (`src/pairtune/objectives/`) by `docs/make_objectives.py`; a test keeps it in step.
 `pairtune objectives` prints the short form, `pairtune objectives --json` the same for programs.
 
-```
-pairtune tune --objective simpo --beta 2 --gamma 0.5 --data pairs.jsonl
-pairtune tune --objective "dpo+0.2*sft" --data pairs.jsonl          # a weighted sum of any of them
-pairtune compare --methods dpo ipo kto simpo ppo                    # each with its own defaults
+```sh
+pairtune tune --objective simpo --beta 2 --gamma 0.5 --data examples/pairs.jsonl
+pairtune tune --objective "dpo+0.2*sft" --data examples/pairs.jsonl      # a weighted sum of any of them
+pairtune compare --methods dpo ipo kto simpo ppo                         # each with its own defaults
 ```
 
 **How to read an equation.** x is the prompt, w the chosen response, l the rejected one, y any response, |y| its number
@@ -25,14 +25,19 @@ labels). "The minimiser" is the policy with the least expected loss over all pol
 known; those that say so in closed form are checked in an exact world (`tests/objectives/test_minimisers.py`).
 
 **β is not one thing.** Where the equation is a likelihood of β·Δ, it is the weight of KL(π‖π_ref), and a larger β stays
-closer to the reference. In `ipo`, `sppo` and `cal-dpo` it sets the target 1/(2β). In `simpo` and `cpo` it is a scale of
-the reward and holds nothing back. Each objective has its own default, which is used unless you give another. A
-parameter that an objective does not have is an error that names those it has; in a sum or a comparison a parameter goes
-to every objective that has it.
+closer to the reference. In `ipo`, `sppo` and `cal-dpo` it sets the target 1/(2β). In `cpo` it is the weight of
+KL(π‖uniform), in `simpo` a scale of the reward per token: neither holds the policy to where it started. Each objective
+has its own default, which is used unless you give another. A parameter that an objective does not have is an error that
+names those it has; in a sum or a comparison a parameter goes to every objective that has it.
 
 **What is computed** is what the loss's arguments name, and nothing else: no reference is loaded or run for a loss that
 needs none. Two need more than the log-probabilities of their pairs: `kto` runs each prompt with responses to another
 one, forward only; `wpo` reads the whole distribution at each token.
+
+**A sum** is added up as it is written, so its terms should be of one scale: DPO begins at ln 2 for each pair, imitation
+at one to four nats a token. Imitation (`sft`, and the terms of `cpo`, `rpo`, `orpo` and `unlikelihood`) is therefore a
+mean per token; only `slic` sums it, as its paper sums both of its terms. A run with a sum says each term's share
+of the first loss: `loss: dpo 0.693 (57%), 0.2*sft 0.515 (43%)`.
 
 **TRL** means version 1.16, read in its source. The optional test `tests/objectives/test_trl.py` compares values where
 it is installed.

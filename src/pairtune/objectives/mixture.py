@@ -5,13 +5,13 @@ A single objective is a sum of one, so nobody who computes a loss has two cases 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pairtune.hints import nearest
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.objective import Objective
 
@@ -58,14 +58,19 @@ class Loss:
 
     def __call__(self, quantities: Mapping[str, Tensor], *, paired: bool = True) -> Tensor:
         """One loss per pair [B]; per response where the data are single ones (`paired` False)."""
-        total: Tensor | None = None
+        first, *rest = self.weighted(quantities, paired=paired).values()
+        return sum(rest, first)
+
+    def weighted(self, quantities: Mapping[str, Tensor], *, paired: bool = True) -> dict[str, Tensor]:
+        """Each term of the sum [B], its weight included, by what it is called in the sum: "dpo", "0.2*sft"."""
+        found = {}
         for term in self.terms:
             loss = term.objective.loss(*(quantities[name] for name in term.objective.arguments), **term.parameters)
             if paired and term.objective.unpaired:
                 loss = loss.view(-1, 2).mean(1)
-            total = term.weight * loss if total is None else total + term.weight * loss
-        assert total is not None
-        return total
+            name = term.objective.name
+            found[name if term.weight == 1 else f"{term.weight:g}*{name}"] = term.weight * loss
+        return found
 
     def to_json(self) -> dict[str, dict[str, float]]:
         """Each objective's weight and parameters, by its name."""
@@ -95,8 +100,8 @@ def loss_of(name: str, given: Mapping[str, float] | None = None, *, others: Iter
 def find(name: str, others: Iterable[str] = ()) -> Objective:
     """One objective of the catalogue. Raises ValueError with the nearest name, or all of them if none is near."""
     if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, [*others, *OBJECTIVES], 1)
-        hint = f'did you mean "{near[0]}"?' if near else f"the catalogue has {', '.join(OBJECTIVES)}"
+        near = nearest(name, [*others, *OBJECTIVES])
+        hint = f'did you mean "{near}"?' if near else f"the catalogue has {', '.join(OBJECTIVES)}"
         raise ValueError(f'there is no objective "{name}"; {hint}')
     return OBJECTIVES[name]
 

@@ -15,6 +15,8 @@ over the tokens, no gradient). Numbers of a whole step, without gradient:
     kl_baseline          max(0, mean log-ratio of the step's prompts with responses to other prompts), in nats
     past_logratio        ½(mean of desirable + mean of undesirable log-ratios), a moving average over earlier steps
     past_margin          mean log-ratio of chosen − rejected, a moving average over earlier steps
+    mean_length          tokens of a chosen response, mean over the step: a sum over tokens divided by it is, over the
+                         step, a mean per token
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUANTITY = re.compile(r"(chosen_|rejected_|)(logprob|logratio|reference|length|collision)_([BRN])\Z")
-# Each number of a step needs the reference.
-STEP_NUMBERS = ("kl_baseline", "past_logratio", "past_margin")
+# The numbers of a step that are made of log-ratios, and so need the reference; and all of them.
+OF_LOGRATIOS = ("kl_baseline", "past_logratio", "past_margin")
+STEP_NUMBERS = (*OF_LOGRATIOS, "mean_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ class Objective:
     @property
     def needs_reference(self) -> bool:
         """Whether anything it takes is made with π_ref."""
-        return any(n in STEP_NUMBERS or "_logratio_" in f"_{n}" or "_reference_" in f"_{n}" for n in self.arguments)
+        return any(n in OF_LOGRATIOS or "_logratio_" in f"_{n}" or "_reference_" in f"_{n}" for n in self.arguments)
 
     @property
     def unpaired(self) -> bool:

@@ -1,7 +1,7 @@
 """Objectives that need no reference: one model in memory, and nothing to compute before the first step.
 
 Shape suffixes: B, pairs; R, the tokens of one side's responses end to end. A log-probability is log π(y|x) in nats,
-summed over tokens. Each returns [B].
+summed over tokens; `mean_length` is the mean number of tokens of the step's chosen responses. Each returns [B].
 """
 
 from __future__ import annotations
@@ -39,18 +39,24 @@ def simpo(
     return -log_sigmoid(beta * reward_B - gamma)
 
 
-def cpo(chosen_logprob_B: Tensor, rejected_logprob_B: Tensor, *, beta: float, sft_weight: float) -> Tensor:
+def cpo(
+    chosen_logprob_B: Tensor, rejected_logprob_B: Tensor, mean_length: Tensor, *, beta: float, sft_weight: float
+) -> Tensor:
     """DPO with a uniform reference, and imitation of the chosen response to keep the policy in place.
 
-    −log σ(β·(log π(w|x) − log π(l|x))) − λ·log π(w|x): Xu et al. 2024, arXiv 2401.08417, eq. 3 and the behaviour
-    cloning term, λ = 1 there.
+    −log σ(β·(log π(w|x) − log π(l|x))) − λ·log π(w|x)/L: Xu et al. 2024, arXiv 2401.08417, eq. 3 and the behaviour
+    cloning term, λ = 1 there, L the mean number of tokens of the step's chosen responses. The paper's formula has no L;
+    its authors' published code takes the mean per token over a batch. Without L imitation is nearly all of the loss. β
+    is the weight of KL(π‖uniform), as DPO's is of KL(π‖π_ref): a larger one spreads the policy over more responses, and
+    does not hold it to where it started.
 
-    Minimiser: with λ = 0, π ∝ exp(r/β) where labels follow Bradley–Terry with reward r; else not known.
+    Minimiser: with λ = 0, π ∝ exp(r/β) where labels follow Bradley–Terry with reward r: the policy with the largest
+    E r − β·KL(π‖uniform). Else not known.
 
-    TRL: its imitation (`cpo_alpha`) is a mean per token over a batch, not a sum per response as in the paper, and so
-    weighs far less.
+    TRL: the same (`cpo_alpha` is λ).
     """
-    return -log_sigmoid(beta * (chosen_logprob_B - rejected_logprob_B)) - sft_weight * chosen_logprob_B
+    imitation_B = -chosen_logprob_B / mean_length
+    return -log_sigmoid(beta * (chosen_logprob_B - rejected_logprob_B)) + sft_weight * imitation_B
 
 
 def orpo(
@@ -88,30 +94,40 @@ def slic(chosen_logprob_B: Tensor, rejected_logprob_B: Tensor, *, delta: float, 
     return (delta - chosen_logprob_B + rejected_logprob_B).relu() - sft_weight * chosen_logprob_B
 
 
-def sft(chosen_logprob_B: Tensor) -> Tensor:
-    """Plain imitation of the chosen response: the baseline that ignores what was rejected.
+def sft(chosen_logprob_B: Tensor, mean_length: Tensor) -> Tensor:
+    """Plain imitation of the chosen response: the baseline that ignores what was rejected; in a sum, what holds it up.
 
-    −log π(w|x), nats per response: maximum likelihood. The baseline Preferred-FT of Rafailov et al. 2023, arXiv
-    2305.18290, section 6.
+    −log π(w|x)/L, L the mean number of tokens of the step's chosen responses, so over a step the mean nats per token:
+    maximum likelihood, as `pairtune sft` has it. The baseline Preferred-FT of Rafailov et al. 2023, arXiv 2305.18290,
+    section 6. The weight of a sum then means something: of `dpo+0.2*sft` imitation is a share like a fifth, not nearly
+    all, as it would be summed over the tokens. Divided by each response's own length, as in `rpo` and `orpo`, short
+    responses would count more.
 
     Minimiser: the distribution of chosen responses.
 
-    TRL: a mean over all tokens of a batch (`sft`): the same direction, divided by the mean length.
+    TRL: the same (`sft`), so `dpo+0.2*sft` is its `["sigmoid", "sft"]` with weights 1 and 0.2.
     """
-    return -chosen_logprob_B
+    return -chosen_logprob_B / mean_length
 
 
 def unlikelihood(
-    chosen_logprob_B: Tensor, rejected_logprob_R: Tensor, rejected_length_B: Tensor, *, alpha: float
+    chosen_logprob_B: Tensor,
+    rejected_logprob_R: Tensor,
+    rejected_length_B: Tensor,
+    mean_length: Tensor,
+    *,
+    alpha: float,
 ) -> Tensor:
     """Imitation of the chosen response, and every token of the rejected one made unlikely: the oldest of baselines.
 
-    −log π(w|x) − α·Σ_t log(1 − π(l_t|x, l_<t)): Welleck et al. 2019, arXiv 1908.04319, the unlikelihood loss with the
-    rejected response's tokens as negative candidates; as a baseline in Rafailov et al. 2023, section 6.
+    (−log π(w|x) − α·Σ_t log(1 − π(l_t|x, l_<t)))/L, L as in `sft`: Welleck et al. 2019, arXiv 1908.04319, the
+    unlikelihood loss with the rejected response's tokens as negative candidates; as a baseline in Rafailov et al. 2023,
+    section 6.
 
     Minimiser: with α = 0, the distribution of chosen responses; else not known. Tokens that both responses share are
     pushed both ways.
 
     TRL: not there.
     """
-    return -chosen_logprob_B - alpha * token_sums(log1m_exp(rejected_logprob_R), rejected_length_B)
+    unlikely_B = token_sums(log1m_exp(rejected_logprob_R), rejected_length_B)
+    return -(chosen_logprob_B + alpha * unlikely_B) / mean_length

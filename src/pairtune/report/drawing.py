@@ -62,9 +62,9 @@ def dress(axes: Axes) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def name_axes(axes: Axes, title: str, x: str) -> None:
-    """The title says what goes up; it and the name of the x axis may hold any text."""
-    title, x = short(title, 42), short(x, 48)
+def name_axes(axes: Axes, title: str, x: str, *, note: str = "") -> None:
+    """The title says what goes up; it and the name of the x axis may hold any text. A note stands on a line below."""
+    title, x = short(title, 42), "\n".join(filter(None, (short(x, 48), note)))
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, parse_math=False)
     axes.set_xlabel(x, fontsize=8.5, color=INK, parse_math=False)
 

@@ -203,7 +203,7 @@ def _draw_frontier(axes: Axes, evaluations: Sequence[Row], title: str, colours: 
             for kl, gold in found:
                 drawing.cross(axes, kl, gold, colours.get(arm, 0))
             ends.append((x[-1], y[-1], arm))
-    drawing.name_axes(axes, f"{title} over KL", _KL)
+    drawing.name_axes(axes, f"{title} over KL", _KL, note=_counted(evaluations, "gold_score"))
     drawing.label_ends(axes, ends, colours)
     return bool(ends)
 
@@ -232,11 +232,25 @@ def _draw_curve(
             ends.append((x[-1], y[-1], arm))
     if over == "step":
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    drawing.name_axes(axes, title, "training step" if over == "step" else "training seconds, earlier stages included")
+    across = "training step" if over == "step" else "training seconds, earlier stages included"
+    drawing.name_axes(axes, title, across, note=_counted(evaluations, field))
     if field.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     drawing.label_ends(axes, ends, colours)
     return bool(ends)
+
+
+def _counted(evaluations: Sequence[Row], field: str) -> str:
+    """How many values the points are means of: those at the ends of the lines, and those between."""
+    lines = [[value.n for row in rows if (value := measured(row.get(field)))] for rows in _by_arm(evaluations).values()]
+    ends = _range([n for line in lines if line for n in (line[0], line[-1])])
+    between = _range([n for line in lines for n in line[1:-1]])
+    return f"n = {ends}" if between in ("", ends) else f"n = {ends} at both ends, {between} between"
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts, default=0), max(counts, default=0)
+    return "" if not counts else f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _by_arm(evaluations: Sequence[Row]) -> dict[str, list[Row]]:

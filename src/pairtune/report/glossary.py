@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from pairtune.report import words
+from pairtune.report.records import Row
+from pairtune.score import score_name
+
 
 @dataclass(frozen=True)
 class Term:
@@ -12,6 +16,39 @@ class Term:
     meaning: str
 
 
+def glossary(summary: Row) -> tuple[Term, ...]:
+    """The terms of a run's page: its score under its own name, and none for what the run has not."""
+    arms = summary["arms"].values()
+    rewarded = any("reward_model_score" in arm for arm in arms)
+    known = tuple(term for term in GLOSSARY if rewarded or term.key != "reward_model_score")
+    grid = (_grid(summary),) if summary.get("grid") else ()
+    return (*known[:2], _score(summary), *known[2:], *grid)
+
+
+def _score(summary: Row) -> Term:
+    judged = score_name(summary) == "judge score"
+    whence = (
+        "from a judge, a reward model fitted on pairs kept apart, which can be wrong as any model can: how often it is "
+        "right stands at the top"
+        if judged
+        else "from the scorer that labelled the pairs"
+    )
+    unit = "In standard deviations (sd) of that score over the reference's answers, whose mean is 0."
+    return Term("gold_score", words.gold_name(summary), f"A score that no arm was trained on: {whence}. {unit}")
+
+
+def _grid(summary: Row) -> Term:
+    return Term(
+        "grid",
+        "Grid, validation split",
+        "A method trained at several values gives several candidates. All are measured on the validation split: "
+        "pairs that nothing is trained on and that no held-out figure uses. The one with the highest mean "
+        f"{score_name(summary)} there is chosen. The best of several looks a little better on the split that "
+        "chose it than it is; the held-out figures of the arms are free of that.",
+    )
+
+
+# What means the same in every run.
 GLOSSARY = (
     Term(
         "interval",
@@ -27,13 +64,6 @@ GLOSSARY = (
         "holds zero, there is no detectable difference.",
     ),
     Term(
-        "gold_score",
-        "Gold reward",
-        "A score that no arm was trained on: from the scorer that labelled the pairs, or from a judge "
-        "fitted on other pairs. In standard deviations (sd) of that score over the reference's "
-        "answers.",
-    ),
-    Term(
         "reward_model_score",
         "Reward-model score",
         "The score of the reward model trained on the pairs. PPO is trained to raise it, so it favours PPO.",
@@ -43,7 +73,7 @@ GLOSSARY = (
         "Held-out accuracy",
         "Share of held-out pairs with a margin above zero, ties counted one half. The margin is the "
         "log-ratio of the chosen response minus that of the rejected one. The reference's own is "
-        "exactly 50%.",
+        "exactly 50%, all ties. Like chance: the interval holds 50%, so that guessing may do as well.",
     ),
     Term(
         "heldout_own_accuracy",
@@ -109,14 +139,6 @@ GLOSSARY = (
         "parameters",
         "Settings of the objective",
         "The values that the arm was trained with. Where several were tried, those chosen in the grid.",
-    ),
-    Term(
-        "grid",
-        "Grid, validation split",
-        "A method trained at several values gives several candidates. All are measured on the validation split: "
-        "pairs that nothing is trained on and that no held-out figure uses. The one with the highest mean gold "
-        "reward (or judge score) there is chosen. The best of several looks a little better on the split that "
-        "chose it than it is; the held-out figures of the arms are free of that.",
     ),
     Term(
         "seconds",

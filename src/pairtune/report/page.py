@@ -1,7 +1,7 @@
 """The report page: one HTML file that opens offline, reads on a phone, prints, and runs no script."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pairtune.errors import InputError
 from pairtune.report import drawing, figures, words
-from pairtune.report.glossary import GLOSSARY, Term
+from pairtune.report.glossary import Term, glossary
 from pairtune.report.records import REFERENCE, Row, Run, measured, read
 from pairtune.varied import varied
 
@@ -39,10 +39,21 @@ class Line:
     cells: list[Cell]
 
 
-def write(run_dir: Path) -> Path:
-    """Write report.html into the run directory and return its path. InputError: the records can't be read."""
-    path = run_dir / "report.html"
-    page = render(read(run_dir))
+REPORT = "report.html"
+
+
+def write(run_dir: Path, count: Callable[[], object] | None = None) -> Path:
+    """Write report.html into the run directory and return its path. InputError: the records can't be read.
+
+    count: called once all is drawn, and may then say in summary.json what the run took, drawing included.
+    """
+    path = run_dir / REPORT
+    run = read(run_dir)
+    drawn = _draw(run)
+    if count:
+        count()
+        run = read(run_dir)
+    page = _fill(run, drawn)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -52,6 +63,20 @@ def write(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as one string, the same for the same records."""
+    return _fill(run, _draw(run))
+
+
+def _draw(run: Run) -> dict[str, list[Any]]:
+    """The figures, which take nearly all of the page's time."""
+    colours = drawing.palette(list(run.summary["arms"]))
+    return {
+        "grid_figures": list(_grid_figures(run.summary, colours)),
+        "learning": list(_learning(run, colours)),
+        "training": list(_training(run, colours)),
+    }
+
+
+def _fill(run: Run, drawn: Mapping[str, list[Any]]) -> str:
     summary = run.summary
     failed = summary.get("failed") or {}
     arms = [arm for arm in summary["arms"] if arm not in failed]
@@ -77,16 +102,16 @@ def render(run: Run) -> str:
         quality=_quality(summary, arms),
         cost=_cost(summary, arms),
         differences=_differences(summary),
-        difference_titles=[title for _, title, _ in _DIFFERENCES],
+        difference_titles=[title for _, title, _ in _compared(summary)],
         grid=_grid(summary),
         grid_titles=[title for _, title, _ in _candidate_figures(summary)],
-        grid_figures=list(_grid_figures(summary, colours)),
-        learning=list(_learning(run, colours)),
+        **drawn,
         before=[(arm, spent) for arm, spent in figures.seconds_before(summary).items() if spent],
-        training=list(_training(run, colours)),
+        along=summary.get("along_the_way"),
+        along_score=_inline((summary.get("along_the_way") or {}).get("reference_gold_score")),
         generations=_generations(run.samples),
         prompts=len({row["prompt_index"] for row in run.samples}),
-        glossary=GLOSSARY,
+        glossary=glossary(summary),
         environment=dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else None,
         gold=words.gold_name(summary),
         seconds=words.seconds,
@@ -111,23 +136,23 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
     yield "Seed", str(summary.get("seed", words.NOTHING))
     if summary.get("preset"):
         yield "Preset", str(summary["preset"])
-    judge = "Judge" if words.gold_name(summary) == "Judge score" else "Gold scorer"
-    for title, key in ((judge, "gold_scorer"), ("Reward model", "reward_model")):
+    for title, key in ((words.scorer_title(summary), "gold_scorer"), ("Reward model", "reward_model")):
         facts = summary.get(key) or {}
         scorer = facts.get("heldout_accuracy")
         if scorer:
-            cell = _measure(scorer, words.percent)
+            cell = _share(scorer)
             # The gold scorer is tested on labelled reviews; a judge and the reward model on held-out pairs.
             tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
-            yield title, f"right on {cell.text} of {tested} ({cell.note})"
-    if summary.get("seconds_total"):
-        yield "Whole run", words.seconds(summary["seconds_total"])
+            on = f"trained on {words.whole(facts['pairs'])} pairs kept apart; " if facts.get("pairs") else ""
+            yield title, f"{on}right on {cell.text} of {tested} ({cell.note})"
+    if took := words.whole_run(summary):
+        yield "Whole run", took
 
 
 Figures = tuple[tuple[str, str, Callable[[float], str]], ...]
 
+# The score that judges every arm comes before these, under its own name.
 _QUALITY: Figures = (
-    ("gold_score", "Gold reward, sd", words.decimal),
     ("kl_from_reference", "KL, nats", words.decimal),
     ("heldout_accuracy", "Held-out accuracy", words.percent),
     ("heldout_own_accuracy", "Own criterion", words.percent),
@@ -149,11 +174,20 @@ _COST: Figures = (
 )
 
 _DIFFERENCES: Figures = (
-    ("gold_score", "Gold reward, sd", words.decimal),
     ("heldout_accuracy", "Held-out accuracy", words.points),
     ("reward_model_score", "Reward-model score", words.decimal),
     ("response_tokens", "Response tokens", words.tenths),
 )
+
+
+def _score(summary: Row) -> Figures:
+    return (("gold_score", f"{words.gold_name(summary)}, sd", words.decimal),)
+
+
+def _compared(summary: Row) -> Figures:
+    """What arms are compared in: what at least one pair of them was."""
+    fields = list((summary.get("differences") or {}).values())
+    return tuple(each for each in (*_score(summary), *_DIFFERENCES) if any(each[0] in row for row in fields))
 
 
 def _measure(saved: Any, show: Callable[[float], str], *, strong: bool = False) -> Cell:
@@ -164,11 +198,27 @@ def _measure(saved: Any, show: Callable[[float], str], *, strong: bool = False) 
     return Cell(show(found.mean), f"{bounds}, {count}", strong=strong)
 
 
+def _inline(saved: Any) -> str:
+    """A measure within a sentence: 0.12 (−0.15 to 0.38)."""
+    found = measured(saved)
+    return f"{words.decimal(found.mean)} ({words.interval(found)})" if found else words.NOTHING
+
+
+def _share(saved: Any) -> Cell:
+    """An accuracy, and whether it can be told from chance."""
+    cell, standing = _measure(saved, words.percent), words.against_chance(measured(saved))
+    return replace(cell, note=f"{cell.note}, {standing}") if standing else cell
+
+
+def _figure(field: str, saved: Any, show: Callable[[float], str]) -> Cell:
+    return _share(saved) if field.endswith("accuracy") else _measure(saved, show)
+
+
 def _quality(summary: Row, arms: Sequence[str]) -> list[Line]:
     numbers = [summary["arms"][arm] for arm in arms]
     lines = [
-        Line(key, title, [_measure(arm.get(key), show) for arm in numbers])
-        for key, title, show in _QUALITY
+        Line(key, title, [_figure(key, arm.get(key), show) for arm in numbers])
+        for key, title, show in (*_score(summary), *_QUALITY)
         if any(key in arm for arm in numbers)  # runs of earlier versions lack some
     ]
     settings = [
@@ -200,7 +250,7 @@ _WATCHED = {
 
 def _notices(summary: Row) -> list[tuple[str, list[tuple[str, Term | None]]]]:
     """Per arm, in the order in which they first appear: each notice's text, and the term that it is about."""
-    terms = {term.key: term for term in GLOSSARY}
+    terms = {term.key: term for term in glossary(summary)}
     arms: dict[str, list[tuple[str, Term | None]]] = {}
     for notice in summary.get("notices") or []:
         term = terms.get(_WATCHED.get(str(notice.get("kind")), ""))
@@ -209,13 +259,15 @@ def _notices(summary: Row) -> list[tuple[str, list[tuple[str, Term | None]]]]:
 
 
 def _candidate_figures(summary: Row) -> Figures:
-    return (
-        ("gold_score", f"{words.gold_name(summary)}, sd", words.decimal),
+    figures = (
+        *_score(summary),
         ("kl_from_reference", "KL, nats", words.decimal),
         ("accuracy", "Accuracy", words.percent),
         ("reward_model_score", "Reward-model score", words.decimal),
         ("response_tokens", "Response tokens", words.tenths),
     )
+    rows = [row for several in (summary.get("grid") or {}).values() for row in several]
+    return tuple(each for each in figures if any(each[0] in row for row in rows))
 
 
 def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell]]]]]:
@@ -225,7 +277,7 @@ def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell
         names = varied([row["parameters"] for row in candidates])
         rows = []
         for row in candidates:
-            cells = [_measure(row.get(key), show) for key, _, show in _candidate_figures(summary)]
+            cells = [_figure(key, row.get(key), show) for key, _, show in _candidate_figures(summary)]
             cells.append(Cell(words.seconds(row["seconds"]) if row.get("seconds") else words.NOTHING))
             label = words.parameters({name: row["parameters"].get(name) for name in names})
             rows.append((row, label, cells))
@@ -268,7 +320,7 @@ def _differences(summary: Row) -> list[tuple[str, list[Cell]]]:
     for title, fields in (summary.get("differences") or {}).items():
         named = " − ".join(words.arm_name(arm) for arm in title.split(" - "))
         cells = []
-        for key, _, show in _DIFFERENCES:
+        for key, _, show in _compared(summary):
             found = measured(fields.get(key))
             cells.append(_measure(fields.get(key), show, strong=found is not None and found.detectable))
         rows.append((named, cells))

@@ -12,12 +12,17 @@ from pairtune.report import words
 from pairtune.report.records import REFERENCE, measured
 from pairtune.varied import varied
 
-_MEASURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("gold_score", "Gold reward", words.decimal),
-    ("heldout_accuracy", "Held-out %", lambda share: f"{100 * share:.1f}"),
-    ("heldout_own_accuracy", "Own %", lambda share: f"{100 * share:.1f}"),
-    ("kl_from_reference", "KL (nats)", words.decimal),
-)
+_Measure = tuple[str, str, Callable[[float], str]]
+_ACCURACIES = ("heldout_accuracy", "heldout_own_accuracy")
+
+
+def _measures(summary: Mapping[str, Any]) -> tuple[_Measure, ...]:
+    return (
+        ("gold_score", words.gold_name(summary), words.decimal),
+        ("heldout_accuracy", "Held-out %", lambda share: f"{100 * share:.1f}"),
+        ("heldout_own_accuracy", "Own %", lambda share: f"{100 * share:.1f}"),
+        ("kl_from_reference", "KL (nats)", words.decimal),
+    )
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:
@@ -25,7 +30,9 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     failed = summary.get("failed") or {}
     arms = {arm: numbers for arm, numbers in summary["arms"].items() if arm not in failed}
     measures = [
-        each for each in _MEASURES if each[0] != "heldout_own_accuracy" or any(each[0] in arm for arm in arms.values())
+        each
+        for each in _measures(summary)
+        if each[0] != "heldout_own_accuracy" or any(each[0] in arm for arm in arms.values())
     ]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     # What stands under an arm's name wraps before any interval does: four of those and the cost take 68 columns.
@@ -35,11 +42,14 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     for arm, numbers in arms.items():
         table.add_row(_named(summary, arm), *(_measured(numbers, *each) for each in measures), _cost(arm, numbers))
     console.print(table)
-    own = "Own %: by the method's own criterion. " if len(measures) == len(_MEASURES) else ""
+    own = "Own %: by the method's own criterion. " if len(measures) == len(_measures(summary)) else ""
+    standing = {_standing(arm, field) for arm in arms.values() for field in _ACCURACIES}
+    level = "Like chance: cannot be told from 50%. " if "like chance" in standing else ""
     best = "Best of: by validation score. " if summary.get("grid") else ""
     cost = "Cost: training time, FLOPs, peak memory."
-    small = f"Small figures: 95% interval and n. KL is sampled, per response. {own}{best}{cost}"
-    console.print(Text(small, style="dim"))
+    small = f"Small figures: 95% interval and n. KL is sampled, per response. {own}{level}{best}{cost}"
+    took = words.whole_run(summary)
+    console.print(Text(small + (f" Whole run: {took}." if took else ""), style="dim"))
     for arm, reason in failed.items():
         console.print(Text.assemble((f"{words.arm_name(arm)} failed: ", "bold red"), words.visible(str(reason))))
     console.print()
@@ -76,8 +86,15 @@ def _measured(numbers: Mapping[str, Any], field: str, _: str, write: Callable[[f
     found = measured(numbers.get(field))
     if not found:
         return Text(words.NOTHING)
-    bounds = f"\n{words.interval(found, write)}" if found.ci95 else ""
-    return Text(write(found.mean)).append(f"{bounds}\nn = {words.whole(found.n)}", style="dim")
+    # Where all values agree the interval has no width, and says nothing that n does not.
+    bounds = f"\n{words.interval(found, write)}" if found.ci95 and found.ci95[0] < found.ci95[1] else ""
+    text = Text(write(found.mean)).append(f"{bounds}\nn = {words.whole(found.n)}", style="dim")
+    standing = _standing(numbers, field) if field in _ACCURACIES else ""
+    return text.append(f"\n{standing}") if standing else text
+
+
+def _standing(numbers: Mapping[str, Any], field: str) -> str:
+    return words.against_chance(measured(numbers.get(field)))
 
 
 def _cost(arm: str, numbers: Mapping[str, Any]) -> Text:

@@ -4,7 +4,9 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pairtune import chance
 from pairtune.report.records import REFERENCE, Measured, Row
+from pairtune.score import score_name, scorer_name
 
 NOTHING = "–"
 _SPELLED = {"simpo": "SimPO", REFERENCE: "Reference"}
@@ -36,8 +38,40 @@ def choice(summary: Row, arm: str) -> str | None:
 
 
 def gold_name(summary: Row) -> str:
-    """Gold reward, or the judge's score where a judge stands in for it."""
-    return "Judge score" if (summary.get("gold_scorer") or {}).get("kind") == "judge" else "Gold reward"
+    """The name of the score that judges every arm, as a title: Gold reward, or Judge score."""
+    name = score_name(summary)
+    return name[0].upper() + name[1:]
+
+
+def scorer_title(summary: Row) -> str:
+    """Who gives that score: Gold scorer, or Judge."""
+    name = scorer_name(summary)
+    return name[0].upper() + name[1:]
+
+
+def against_chance(measured: Measured | None) -> str:
+    """Of an accuracy: what its interval says about guessing, in two words; nothing where it lies above."""
+    if measured is None:
+        return ""
+    if measured.ci95 == (0.5, 0.5):
+        return "all ties"
+    standing = chance.against_chance(measured.mean, measured.n, measured.ci95)
+    return {"above": "", "level": "like chance", "below": "below chance"}[standing]
+
+
+def whole_run(summary: Row) -> str:
+    """What the run took by the clock, and what that comprises; nothing where it is not known."""
+    if not (total := summary.get("seconds_total")):
+        return ""
+    told = seconds(total)
+    if not (took := summary.get("whole_run")):  # of an earlier version, which added up the stages
+        return f"{told}, stages only"
+    told += " by the clock, from the start of the command to its report: loading, training, measuring, drawing"
+    if len(took["sittings"]) > 1:
+        told += f"; {len(took['sittings'])} sittings of {listed(map(seconds, took['sittings']))}"
+    if took["kept_seconds"]:
+        told += f"; {seconds(took['kept_seconds'])} of it is work kept from earlier runs, at what it took then"
+    return told
 
 
 def visible(text: str) -> str:

@@ -143,7 +143,11 @@ def catalogued(
     length_S = torch.from_numpy((ones_XY if length_XY is None else length_XY)[prompt_S, response_S])
     label_S = torch.tensor([True, False]).repeat(len(weight_B))
     log_reference_XY = torch.from_numpy(np.log(reference_XY))
-    numbers = {"kl_baseline": torch.tensor(kl_baseline), "past_logratio": torch.tensor(past_logratio)}
+    numbers = {
+        "kl_baseline": torch.tensor(kl_baseline),
+        "past_logratio": torch.tensor(past_logratio),
+        "mean_length": (weight_B * length_S[label_S]).sum() / weight_B.sum(),
+    }
 
     def tokens(table_XY: torch.Tensor) -> torch.Tensor:
         return (table_XY[prompt_S, response_S] / length_S).repeat_interleave(length_S)

@@ -3,17 +3,19 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pairtune.engine.cost import uncounted
-from pairtune.progress import task
+from pairtune.engine.cost import mixtures, uncounted
+from pairtune.progress import say, significant, task
 from pairtune.settings import Optimisation
 from pairtune.training.checkpoint import Journal, interruptible
 from pairtune.training.step import Optimizer, learning_rate
 
 # gradients(indices): run the step's examples forward and backward, normalised by their number; its figures come back.
 Gradients = Callable[[Sequence[int]], dict[str, float]]
-# measure(step, seconds): called before the first step (step 0) and at chosen steps; its time is not training time.
+# Of a step's figures, those that tell the person waiting how it goes.
+NOTED = ("loss", "accuracy", "desirable_logratio", "undesirable_logratio")
+# measure(step, seconds): called after chosen steps between the first and the last; its time is not training time.
 Measure = Callable[[int, float], None]
 
 
@@ -42,7 +44,7 @@ def fit(
         {"": optimizer},
         state or {},
         journal=journal,
-        note=lambda figures: "  ".join(f"{name} {value:.3f}" for name, value in list(figures.items())[:2]),
+        note=lambda figures: "  ".join(f"{name} {significant(figures[name])}" for name in NOTED if name in figures),
         measure=measure,
         measurements=measurements,
     )
@@ -73,9 +75,6 @@ def run_steps(
             value.copy_(tensors[name])
     with task(journal.stage, steps, done) as progress, interruptible() as interruption:
         for step in range(done + 1, steps + 1):
-            if measure and step == 1 and points:
-                with uncounted():
-                    measure(0, 0.0)
             began = time.perf_counter()
             figures = work(step)
             seconds += time.perf_counter() - began
@@ -89,7 +88,17 @@ def run_steps(
             journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
 
 
+def say_router(model: nn.Module) -> None:
+    """Say what is left out of a mixture of experts: the loss that keeps its router from favouring a few."""
+    experts = sum(1 for _ in mixtures(model))
+    if experts:
+        say(f"  a mixture of experts ({experts} layers): its router's auxiliary loss (router_aux_loss) is not added")
+
+
 def measuring_points(steps: int, measurements: int) -> set[int]:
-    """Steps at which to measure, evenly spread, the last included."""
+    """Steps along the way at which to measure, evenly spread.
+
+    The end is the last of so many measurements. It is not among these: who trained a model measures it in full.
+    """
     count = min(measurements, steps)
-    return {round(steps * (i + 1) / count) for i in range(count)}
+    return {round(steps * i / count) for i in range(1, count)}

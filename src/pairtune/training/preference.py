@@ -11,10 +11,11 @@ from pairtune.engine.examples import Examples, Passed, join, run_pass
 from pairtune.engine.unrelated import kl_baseline
 from pairtune.objectives.mixture import Loss
 from pairtune.objectives.quantities import quantities
+from pairtune.progress import say, significant
 from pairtune.settings import Tuning
 from pairtune.training.checkpoint import Journal
-from pairtune.training.loop import Measure, fit
-from pairtune.training.step import Optimizer, epoch_order, micro_batches, step_batches
+from pairtune.training.loop import Measure, fit, say_router
+from pairtune.training.step import epoch_order, micro_batches, optimizer_of, step_batches
 
 # Share of its old value that a moving average over steps keeps at each step.
 KEPT = 0.9
@@ -38,6 +39,8 @@ def train_preference(
 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
         numbers = dict(averages)
+        if "mean_length" in loss.arguments:
+            numbers["mean_length"] = torch.tensor(examples.mean_length(indices), device=model.device)
         if examples.unrelated is not None and examples.unrelated_reference is not None:
             baseline = kl_baseline(model, examples.unrelated, examples.unrelated_reference, indices)
             numbers["kl_baseline"] = baseline
@@ -46,12 +49,15 @@ def train_preference(
             passed, loss_B = _in_two_passes(model, loss, examples, groups, numbers)
         else:
             passed, loss_B = _in_one_pass(model, loss, examples, groups, numbers, count=len(indices))
+        if not journal.rows and len(loss.terms) > 1:
+            say(_shares(loss.weighted(_values(loss, passed, numbers), paired=examples.labels is None)))
         figures = {"loss": float(loss_B.mean())} | _figures(passed, paired=examples.labels is None)
         figures |= {name: float(number) for name, number in numbers.items()}
         _update(averages, passed)
         return figures
 
-    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    say_router(model)
+    optimizer = optimizer_of(model, settings)
     fit(
         gradients,
         optimizer,
@@ -110,8 +116,18 @@ def _in_two_passes(
 
 
 def _loss(loss: Loss, examples: Examples, passed: Passed, numbers: Mapping[str, Tensor]) -> Tensor:
-    values = quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, numbers)
-    return loss(values, paired=examples.labels is None)
+    return loss(_values(loss, passed, numbers), paired=examples.labels is None)
+
+
+def _values(loss: Loss, passed: Passed, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, numbers)
+
+
+def _shares(term_B: Mapping[str, Tensor]) -> str:
+    """What each term of a sum is of the first step's loss: loss: dpo 0.693 (57%), 0.2*sft 0.515 (43%)."""
+    means = {name: float(loss_B.mean()) for name, loss_B in term_B.items()}
+    whole = sum(map(abs, means.values())) or 1.0
+    return "loss: " + ", ".join(f"{name} {significant(mean)} ({abs(mean) / whole:.0%})" for name, mean in means.items())
 
 
 def _figures(passed: Passed, *, paired: bool) -> dict[str, float]:

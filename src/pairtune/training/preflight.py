@@ -18,7 +18,7 @@ from pairtune.engine.fusion import describe
 from pairtune.engine.hidden import use_padded
 from pairtune.engine.logprob import plain_head, token_logprobs
 from pairtune.errors import InputError
-from pairtune.progress import say
+from pairtune.progress import counted, say
 
 # Mean |difference| per response token, in nats, up to which two ways of computing the same number are the same.
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
@@ -94,10 +94,12 @@ def check_rows(
     *,
     end_ids: Collection[int],
     bos_id: int | None,
+    say_longer: bool = True,
 ) -> None:
     """One BOS at most, an end on the responses, both responses different, no prompt on both sides.
 
-    Raises InputError for a fault; says the boundary's tokens and the share of pairs in which the longer one wins.
+    Raises InputError for a fault; says the boundary's tokens and, unless the check of the texts has said it already,
+    the share of pairs in which the longer one wins.
     """
     held = {_prompt_hash(row) for row in heldout}
     double, same, shared, unended, longer = [], [], set(), 0, 0.0
@@ -112,16 +114,25 @@ def check_rows(
         longer += 0.5 if first == second else float(first > second)
     if double:
         raise InputError(
-            f"{len(double)} prompts begin with two beginning-of-text tokens (first: training pair {double[0] + 1})"
+            f"{counted(len(double), 'prompt')} {'begins' if len(double) == 1 else 'begin'} with two beginning-of-text "
+            f"tokens (first: training pair {double[0] + 1})"
         )
     if same:
-        raise InputError(f"{len(same)} pairs have two equal responses (the first is training pair {same[0] + 1})")
+        have = "has" if len(same) == 1 else "have"
+        raise InputError(
+            f"{counted(len(same), 'pair')} {have} two equal responses (the first is training pair {same[0] + 1})"
+        )
     if shared:
-        raise InputError(f"{len(shared)} prompts are in the training and in the held-out pairs; split by prompt")
+        are = "is" if len(shared) == 1 else "are"
+        raise InputError(
+            f"{counted(len(shared), 'prompt')} {are} in the training and in the held-out pairs; split by prompt"
+        )
     if unended:
-        say(f"data: {unended} responses have no end-of-text token (cut by truncation or by the length limit)")
-    if len(train[0].responses) == 2:
-        say(f"data: the longer response is the chosen one in {longer / len(train):.1%} of {len(train)} pairs")
+        have = "has" if unended == 1 else "have"
+        say(f"data: {counted(unended, 'response')} {have} no end-of-text token (cut by truncation or the length limit)")
+    if say_longer and len(train[0].responses) == 2:
+        share = longer / len(train)
+        say(f"data: the longer response is the chosen one in {share:.1%} of {counted(len(train), 'pair')}")
     decode = getattr(tokenizer, "decode", repr)
     row = train[0]
     say(f"data: boundary of the first row: {decode(row.prompt[-4:])!r} | {decode(row.responses[0][:4])!r} ... "
@@ -137,26 +148,7 @@ def say_truncation(remarks: Remarks) -> None:
     """What tokenising did to rows, and to which: nothing is shortened, cut or left out in silence."""
     for what, rows in remarks.items():
         shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
-        say(f"data: {len(rows)} {what} (rows {shown})")
-
-
-@uncounted()
-def check_first_loss(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> float:
-    """Mean |log-ratio| per token of an untouched policy, in nats: 0 but for rounding, so DPO's first loss is ln 2.
-
-    Raises InputError if the reference's log-probabilities are not this model's.
-    """
-    some = _varied(range(len(rows)), 4 * CHECKED_ROWS)
-    with torch.no_grad():
-        own = _together(model, [rows[i] for i in some], model.device)
-    difference = _difference(own, [reference[i] for i in some])
-    if not difference <= ROUNDING[next(model.parameters()).dtype]:
-        raise InputError(
-            f"the reference's log-probabilities are not the policy's at the start ({difference:.2g} nats per token); "
-            "the policy must start from the reference"
-        )
-    say(f"reference: the untouched policy differs by {difference:.2g} nats per token, so the first DPO loss is ln 2")
-    return difference
+        say(f"data: {counted(len(rows), *what)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
 
 
 def _together(model: PreTrainedModel, rows: Sequence[Tokens], device: torch.device) -> list[Tensor]:

@@ -11,8 +11,8 @@ from pairtune.models.heads import ScalarModel
 from pairtune.objectives.reward import bradley_terry
 from pairtune.settings import Reward
 from pairtune.training.checkpoint import Journal
-from pairtune.training.loop import fit
-from pairtune.training.step import Optimizer, micro_batches, step_batches
+from pairtune.training.loop import fit, say_router
+from pairtune.training.step import micro_batches, optimizer_of, step_batches
 
 
 def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *, seed: int, journal: Journal) -> None:
@@ -31,7 +31,8 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
             figures["accuracy"] += float(wins_B.sum()) / len(indices)
         return figures
 
-    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    say_router(model)
+    optimizer = optimizer_of(model, settings)
     batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)
     fit(gradients, optimizer, settings, batches=batches, journal=journal)
     optimizer.release()
