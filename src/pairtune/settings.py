@@ -218,7 +218,9 @@ class GenerateRun(Run):
     """`pairtune generate`."""
 
     model: str = _setting("smollm2-135m", "model that answers: smollm2-135m, a folder, a .gguf file or a hub name")
-    prompt: str = _setting("", "one prompt, answered on the terminal")
+    prompt: str = _setting("", "one prompt, answered on the terminal; for a chat model, what its user says")
+    system: str = _setting("", "what the system turn before --prompt says")
+    raw: bool = _setting(False, "continue --prompt as text, though the model has a chat template")
     data: str = _setting("", "prompts to answer instead: a JSONL, CSV or Parquet file, or a hub dataset")
     out: str = _setting("", "JSONL file for the answers; without it they are printed")
     max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)

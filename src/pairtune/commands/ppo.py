@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
 from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
+from pairtune.data.ends import end_ids
 from pairtune.engine.cost import measured
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.models.load import frozen_copy, load_tokenizer, save_model
@@ -37,7 +38,7 @@ def run(settings: PpoRun) -> Path:
                 prompts,
                 settings.ppo,
                 settings.sampling,
-                end_ids=[tokenizer.eos_token_id],
+                end_ids=end_ids(tokenizer),
                 seed=settings.seed,
                 journal=Journal("ppo", out, cost=cost),
             )

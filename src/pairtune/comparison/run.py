@@ -14,6 +14,7 @@ from pairtune.comparison.sizes import settle
 from pairtune.comparison.stages import Done
 from pairtune.comparison.summary import summarise, tell_time
 from pairtune.data import reviews
+from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.sources import read_pairs
 from pairtune.engine.cost import Cost, uncounted
@@ -185,7 +186,7 @@ class Comparison:
                 pairs.train,
                 others,
                 self.tokenizer,
-                end_id=self.tokenizer.eos_token_id,
+                end_ids=end_ids(self.tokenizer),
                 bos_id=bos,
                 say_longer=not self.context.own_data,
             )

@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     modeling_gguf_pytorch_utils,
@@ -67,7 +68,10 @@ def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer beside the model. Raises InputError if there is none or if it has no end-of-text token."""
+    """The tokenizer beside the model. Raises InputError if there is none or if it has no end-of-text token.
+
+    Its `declared_ends` are the tokens that the model's generation config ends an answer at (see `data/ends.py`).
+    """
     source = resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -77,7 +81,18 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
         raise InputError(f'model "{name}" has no tokenizer that can be loaded ({reason(error)}){hint}') from error
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
         raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
+    tokenizer.declared_ends = _declared_ends(source, trust_remote_code)
     return tokenizer
+
+
+def _declared_ends(source: str, trust_remote_code: bool) -> tuple[int, ...]:
+    """`eos_token_id` of the generation config, or of the model's config where there is no other: one id or several."""
+    try:
+        found: Any = GenerationConfig.from_pretrained(source).eos_token_id
+    except OSError:  # no generation_config.json: transformers makes one from the model's config
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        found = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
+    return () if found is None else (found,) if isinstance(found, int) else tuple(found)
 
 
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:

@@ -2,10 +2,10 @@
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pairtune.data.pack import Tokens
-from pairtune.data.tokenize import Encoded
+from pairtune.data.tokenize import Remarks
 from pairtune.errors import InputError
 from pairtune.progress import counted, say
 
@@ -18,11 +18,11 @@ def check_rows(
     heldout: Sequence[Tokens],
     tokenizer: object,
     *,
-    end_id: int,
+    end_ids: Collection[int],
     bos_id: int | None,
     say_longer: bool = True,
 ) -> None:
-    """One BOS at most, an end of text on the responses, both responses different, no prompt on both sides.
+    """One BOS at most, an end on the responses, both responses different, no prompt on both sides.
 
     Raises InputError for a fault; says the boundary's tokens and, unless the check of the texts has said it already,
     the share of pairs in which the longer one wins.
@@ -35,7 +35,7 @@ def check_rows(
         if len(set(row.responses)) < len(row.responses):
             same.append(i)
         shared |= {_prompt_hash(row)} & held
-        unended += sum(response[-1] != end_id for response in row.responses)
+        unended += sum(response[-1] not in end_ids for response in row.responses)
         first, second = (len(row.responses[side]) for side in (0, -1))
         longer += 0.5 if first == second else float(first > second)
     if double:
@@ -70,25 +70,8 @@ def _prompt_hash(row: Tokens) -> bytes:
     return hashlib.blake2b(array("i", row.prompt).tobytes(), digest_size=16).digest()
 
 
-def say_truncation(encoded: Encoded) -> None:
-    """How many rows tokenising shortened, cut or left out, and which: nothing is truncated in silence."""
-    for rows, one, many in (
-        (
-            encoded.shortened,
-            "prompt lost its beginning to --max-tokens",
-            "prompts lost their beginning to --max-tokens",
-        ),
-        (
-            encoded.cut,
-            "row has a response that lost its end to --max-tokens",
-            "rows have a response that lost its end to --max-tokens",
-        ),
-        (
-            encoded.dropped,
-            "pair was left out: its responses are the same once tokenised",
-            "pairs were left out: their responses are the same once tokenised",
-        ),
-    ):
-        if rows:
-            shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
-            say(f"data: {counted(len(rows), one, many)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
+def say_truncation(remarks: Remarks) -> None:
+    """What tokenising did to rows, and to which: nothing is shortened, cut or left out in silence."""
+    for what, rows in remarks.items():
+        shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
+        say(f"data: {counted(len(rows), *what)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
