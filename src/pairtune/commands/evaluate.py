@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from pairtune.commands.figures import beside_chance, table
-from pairtune.commands.inputs import load, load_reward_model, read
+from pairtune.commands.inputs import given, load, load_reward_model, read
 from pairtune.commands.results import of_pairs, result_file, say_next, write
 from pairtune.data.tokenize import encode_pairs
 from pairtune.engine.hidden import TOKENS_PER_PASS
@@ -32,13 +32,11 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     say_truncation(encoded)
     rows = encoded.rows
     judge = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
-    if not settings.reference:
-        raise InputError("reference is missing; give --reference")
-    trust = settings.trust_remote_code
-    if load_tokenizer(settings.reference, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
+    name, trust = given(settings.reference, "reference"), settings.trust_remote_code
+    if load_tokenizer(name, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
         raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = load(settings)
-    reference = load_model(settings.reference, choose_machine(settings.dtype), trust_remote_code=trust)
+    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
     for model in (policy, reference, *([judge.body] if judge else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)

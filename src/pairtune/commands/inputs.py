@@ -20,6 +20,13 @@ from pairtune.settings import EvaluateRun, RewardRun, Run, TuneRun
 from pairtune.training.preflight import check_rows, say_truncation
 
 
+def given(value: str, name: str) -> str:
+    """The value of a setting that has no default. Raises InputError if there is none."""
+    if not value:
+        raise InputError(f"{name} is missing; give --{name.replace('_', '-')}")
+    return value
+
+
 def load(settings: Any) -> PreTrainedModel:
     """The command's model, after what is cheap to check has been checked."""
     machine = choose_machine(settings.dtype)
@@ -40,7 +47,7 @@ def load_reward_model(settings: Run, folder: str, tokenizer: Tokenizer) -> Scala
 
 def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:
     """The pairs, with what is to be said of them, and the model's tokenizer."""
-    data = read_pairs(settings.data)
+    data = read_pairs(given(settings.data, "data"))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     for finding in (*check_skipped(data.skipped), *check_pairs(data.rows)):
         say(f"data: {finding.message}")
@@ -77,7 +84,7 @@ def heldout_size(heldout: float) -> int | float:
 
 def read_prompt_ids(source: str, max_tokens: int, tokenizer: Tokenizer) -> list[list[int]]:
     """The prompts of a source as token ids, of long ones the last `max_tokens`."""
-    data = read_prompts(source)
+    data = read_prompts(given(source, "data"))
     say_skipped(data.skipped)
     return [encode_prompt(row.prompt, tokenizer)[-max_tokens:] for row in data.rows]
 

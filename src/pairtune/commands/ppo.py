@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pairtune.commands.inputs import load, load_reward_model, read_prompt_ids
+from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
 from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import measured
@@ -16,10 +16,11 @@ from pairtune.training.preflight import check_engine
 def run(settings: PpoRun) -> Path:
     """Train against a reward model with PPO. Returns the folder of the result."""
     check_out(settings.out)
+    folder = given(settings.reward_model, "reward_model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     prompts = read_prompt_ids(settings.data, settings.max_tokens, tokenizer)
-    reward_model = load_reward_model(settings, settings.reward_model, tokenizer)
-    value = load_reward_model(settings, settings.reward_model, tokenizer)
+    reward_model = load_reward_model(settings, folder, tokenizer)
+    value = load_reward_model(settings, folder, tokenizer)
     reward_model.requires_grad_(False)
     with result_folder(settings, "ppo") as out:
         policy = load(settings)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pairtune.commands.inputs import load, say_skipped
+from pairtune.commands.inputs import given, load, say_skipped
 from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.data.sources import read_demonstrations
 from pairtune.data.tokenize import encode_demonstrations
@@ -17,7 +17,7 @@ from pairtune.training.sft import train_sft
 def run(settings: SftRun) -> Path:
     """Fine-tune on demonstrations. Returns the folder of the result."""
     check_out(settings.out)
-    data = read_demonstrations(settings.data)
+    data = read_demonstrations(given(settings.data, "data"))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     say_skipped(data.skipped)
     encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share, sureness
-from pairtune.commands.inputs import heldout_size, load, say_skipped, split_pairs
+from pairtune.commands.inputs import given, heldout_size, load, say_skipped, split_pairs
 from pairtune.commands.results import begin, check_out, finish, of_pairs, result_folder, say_next
 from pairtune.configure import loss_to_train
 from pairtune.data.sources import has_labels, read_labelled
@@ -84,7 +84,7 @@ def _measured(judged: Judged, begun: Judged | None, held: Examples) -> dict[str,
 
 def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer]:
     """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer)."""
-    if not has_labels(settings.data):
+    if not has_labels(given(settings.data, "data")):
         train_pairs, held_pairs, tokenizer = split_pairs(settings)
         return Examples(train_pairs), Examples(held_pairs), tokenizer
     if not loss.takes_labels:
