@@ -21,6 +21,8 @@ from pairtune.progress import say, significant
 
 # Rows that are compared with the reference, and rows of them on which rounding is measured.
 COMPARED_ROWS, MEASURED_ROWS = 8, 4
+# Tokens of a prompt's end and a response's beginning on which it is measured: the padded pass holds all their logits.
+MEASURED_TOKENS = 256
 # The mean |log-ratio| may be this many times that of rounding: other rows, other company.
 ALLOWED = 3.0
 # Rounding that is allowed where none is measured: a pass may by chance round as another does.
@@ -79,6 +81,7 @@ def first_loss(loss: Loss) -> str:
 @torch.no_grad()
 def measured_rounding(model: PreTrainedModel, rows: Sequence[Tokens]) -> float:
     """The largest of the distances between these rows together, each alone, and padded without the engine: nats."""
+    rows = [_clipped(row) for row in rows]
     together = _together(model, rows)
     alone = [part for row in rows for part in _together(model, [row])]
     padded = [
@@ -87,6 +90,10 @@ def measured_rounding(model: PreTrainedModel, rows: Sequence[Tokens]) -> float:
     ]
     distances = (Distance.between(alone, together), Distance.between(padded, together))
     return max(LEAST[next(model.parameters()).dtype], *(distance.size for distance in distances))
+
+
+def _clipped(row: Tokens) -> Tokens:
+    return Tokens(row.prompt[-MEASURED_TOKENS:], tuple(response[:MEASURED_TOKENS] for response in row.responses))
 
 
 def _together(model: PreTrainedModel, rows: Sequence[Tokens]) -> list[Tensor]:
