@@ -12,9 +12,9 @@ from pairtune.data.reviews import Review, demonstrations, prompts
 from pairtune.sampling.sampler import sample, stream_seed
 
 EOS = 1
-# SHA-256 of the rows as JSON, taken before chat templates had any say in how text becomes tokens.
-DEMONSTRATIONS = "d6c48d063d3d07f9"
-PROMPTS = "7c8c7a10f043e0de"
+# SHA-256 of the rows as JSON, by the code from before chat templates had any say in how text becomes tokens.
+DEMONSTRATIONS = "7eb416b0a3143d7f"
+PROMPTS = "99c331fc6a63f03e"
 
 
 def digest(content: Any) -> str:
@@ -58,6 +58,7 @@ def test_the_sampled_pairs(
         [prompt for prompt in asked[:24] for _ in range(2)],
         end_ids=[EOS],
         max_new_tokens=8,
+        temperature=settings.sampling.temperature,
         batch_size=settings.sampling.batch_size,
         seed=stream_seed(settings.seed, "pairs", 0),
     )
