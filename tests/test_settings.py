@@ -344,7 +344,7 @@ def test_a_grid_survives_yaml(tmp_path: Path) -> None:
     settings = settings_from_keywords(CompareRun, {"methods": ["dpo", "simpo"], "beta": [0.1, 0.3, "simpo=2"]})
     plan = to_mapping(settings)
     assert plan["preference"]["beta"] == [0.1, 0.3, "simpo=2"]
-    assert plan["ppo"]["kl_coefficient"] == 0.02  # one value stands as it was given
+    assert plan["ppo"]["kl_coefficient"] == 0.12  # one value stands as it was given
     assert settings_from(CompareRun, {}, config=written(tmp_path, yaml.safe_dump(plan))) == settings
 
 
