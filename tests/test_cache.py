@@ -10,8 +10,8 @@ import pytest
 from pairtune.cache import cache_folder, entries
 from pairtune.cli import main
 from pairtune.data.pack import Tokens
-from pairtune.engine.content import ENGINE_VERSION
 from pairtune.engine.reference import reference_logprobs
+from pairtune.engine.version import engine_version
 
 ROWS = [Tokens((5, 6, 7), ((8, 9, 1), (10, 1))), Tokens((5, 6), ((7, 1),))]
 MODEL = "SmolLM2-Q4_1-0123456789abcdef"
@@ -45,7 +45,9 @@ def test_it_lists_kind_size_time_and_origin(cache, capsys):
     assert model.startswith("model            2.0 MB  20")
     assert model.endswith(f"  {MODEL}")
     assert reference.split()[:3] == ["reference", "0.0", "MB"]
-    assert reference.endswith(rf"  3 responses of runs/\u001b[31mred, float32 on cpu, engine version {ENGINE_VERSION}")
+    assert reference.endswith(
+        rf"  3 responses of runs/\u001b[31mred, float32 on cpu, engine version {engine_version()}"
+    )
     assert checks.split()[0] == "checks"
     assert checks.endswith("  verdicts")
     assert total == f"3 entries, 2.0 MB in {cache}; `pairtune cache --clear` removes them"

@@ -26,6 +26,7 @@ from pairtune.commands import compare, results, tune
 from pairtune.errors import InputError
 from pairtune.models.load import cache_folder, load_model
 from pairtune.quiet import quiet
+from pairtune.sampling.sampler import sample
 from pairtune.settings import TuneRun, settings_of
 from pairtune.training import checkpoint
 
@@ -124,6 +125,31 @@ def test_nothing_left_to_train_on(model: str, write: Write, fails: Callable[...,
     assert "nothing is left to train on - lower --heldout" in fails("compare", *given, "--heldout", "6", only=False)
     write([row | {"prompt": "the same"} for row in pairs(6)])
     assert "every prompt has more than" in fails("reward", *given, only=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("tune --model ./modle --data pairs.jsonl", 'model folder "./modle" does not exist; did you mean "model"?'),
+        (
+            "generate --prompt x --model runs/tunde",
+            'model folder "runs/tunde" does not exist; did you mean "runs/tuned"?',
+        ),
+        ("reward --model gone.gguf --data pairs.jsonl", 'model file "gone.gguf" does not exist'),
+        ("evaluate --reference /x/y --data pairs.jsonl", 'model folder "/x/y" does not exist'),
+        ("ppo --reward-model runs/reward --data pairs.jsonl", 'model folder "runs/reward" does not exist'),
+        ("sft --data pair.jsonl", '"pair.jsonl" does not exist; did you mean "pairs.jsonl"?'),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_anything_heavy_is_imported(
+    words: str, said: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(pairs())
+    Path("model").mkdir()
+    Path("runs/tuned").mkdir(parents=True)
+    monkeypatch.setattr("pairtune.commands.import_module", None)
+    assert fails(*words.split()) == f"pairtune: {said}"
+    assert [path.name for path in Path("runs").iterdir()] == ["tuned"]
 
 
 @pytest.mark.parametrize("command", ["tune", "reward", "sft", "compare"])
@@ -628,6 +654,115 @@ def test_a_chat_models_template_is_kept(tiny_folder: Any, write: Write) -> None:
     out = pairtune.tune(model=folder, data=write(rows), dtype="float32", out="out")
     assert out == Path("out")
     assert AutoTokenizer.from_pretrained("out").chat_template == AutoTokenizer.from_pretrained(folder).chat_template
+
+
+@pytest.fixture
+def chat(tiny_folder: Any, tmp_path: Path) -> str:
+    """A model whose turns end in </s> and whose generation config declares a further end."""
+    folder = tiny_folder(tmp_path, chat=True)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [1, 7]}))
+    return str(folder)
+
+
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], tuple[int, ...]]]:
+    """What the sampler is given from now on: prompts and ends."""
+    seen: list[tuple[list[Any], tuple[int, ...]]] = []
+
+    def watched(model: Any, prompts: Any, *, end_ids: Any, **others: Any) -> Any:
+        seen.append((list(prompts), tuple(end_ids)))
+        return sample(model, prompts, end_ids=end_ids, **others)
+
+    for module in ("commands.generate", "evaluation.policy", "training.ppo"):
+        monkeypatch.setattr(f"pairtune.{module}.sample", watched)
+    return seen
+
+
+def test_a_chat_model_is_asked_as_its_user_would(
+    chat: str, model: str, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen, tokenizer = asked(monkeypatch), AutoTokenizer.from_pretrained(chat)
+    few = ["--max-new-tokens", "3", "--dtype", "float32"]
+
+    def texts(*words: str, name: str = chat) -> list[str]:
+        assert main(["generate", "--model", name, *words, *few]) == 0
+        return [tokenizer.decode(prompt) for prompt in seen[-1][0]]
+
+    assert texts("--prompt", "Hi") == ["<s>user: Hi</s><s>assistant: "]
+    assert seen[-1][1] == (1, 7)
+    assert texts("--prompt", "Hi", "--system", "Be brief.") == ["<s>system: Be brief.</s><s>user: Hi</s><s>assistant: "]
+    assert texts("--prompt", "Hi", "--raw") == ["Hi"]
+    assert texts("--prompt", "Hi", name=model) == ["Hi"]
+    assert texts("--prompt", "Hi", "--system", "A", name=model) == ["System: A\n\nHuman: Hi\n\nAssistant:"]
+    turns = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "I."},
+        {"role": "user", "content": "So?"},
+    ]
+    source = write([{"prompt": "Text"}, {"prompt": turns}])
+    capsys.readouterr()
+    assert texts("--data", source) == ["Text", "<s>user: Who?</s><s>assistant: I.</s><s>user: So?</s><s>assistant: "]
+    shown = capsys.readouterr().out
+    assert shown.startswith("Text\n  -> ")
+    assert "\nSo?\n  -> " in shown
+    assert "<s>" not in shown
+    assert texts("--data", source, "--out", "a.jsonl")
+    assert [row["prompt"] for row in json_lines("a.jsonl")] == ["Text", turns]
+
+
+def test_long_prompts_are_shortened_alike_by_all_who_ask(
+    chat: str, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole turns, or words; told with the row."""
+    seen, tokenizer = asked(monkeypatch), AutoTokenizer.from_pretrained(chat)
+    few = ["--max-tokens", "60", "--dtype", "float32", "--sampling-max-new-tokens", "3"]
+    turns = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "I. " * 20},
+        {"role": "user", "content": "So?"},
+    ]
+    rows = [
+        {"prompt": prompt, "chosen": f"Good {i}", "rejected": f"Bad {i}"}
+        for i, prompt in enumerate([turns, "Film " + "was dull " * 30, "Hi", "Ho", "Who", "Emma"])
+    ]
+    source = write(rows)
+    shortened = "prompts lost their beginning to --max-tokens; raise it to keep them whole (rows"
+    assert main(["reward", "--model", chat, "--data", source, "--dtype", "float32", "--heldout", "2"]) == 0
+    capsys.readouterr()
+    assert main(["ppo", "--model", chat, "--reward-model", "runs/reward", "--data", source, *few, "--steps", "1"]) == 0
+    assert f"data: 2 {shortened} 1, 2)" in capsys.readouterr().err
+    texts = {tokenizer.decode(prompt) for prompt in seen[-1][0]}
+    assert seen[-1][1] == (1, 7)
+    assert main(["generate", "--model", chat, "--data", source, "--max-tokens", "60", "--max-new-tokens", "3"]) == 0
+    assert f"data: 2 {shortened} 1, 2)" in capsys.readouterr().err
+    of_generate = [tokenizer.decode(prompt) for prompt in seen[-1][0]]
+    assert of_generate[0] == "<s>user: So?</s><s>assistant: "
+    assert of_generate[1].startswith(("was dull", "dull was"))
+    assert len(seen[-1][0][1]) <= 60
+    assert texts <= set(of_generate)
+    assert main(["evaluate", "--model", chat, "--reference", chat, "--data", source, *few, "--prompts", "6"]) == 0
+    assert f"data: 2 {shortened} 1, 2)" in capsys.readouterr().err
+    assert tokenizer.decode(seen[-1][0][0]) == of_generate[0]
+    assert seen[-1][1] == (1, 7)
+    capsys.readouterr()
+    long = ["generate", "--model", chat, "--prompt", "was dull " * 60, "--max-tokens", "60", "--max-new-tokens", "3"]
+    assert main(long) == 0
+    assert (
+        "data: 1 prompt lost its beginning to --max-tokens; raise it to keep it whole (row 1)"
+        in capsys.readouterr().err
+    )
+    assert len(seen[-1][0][0]) <= 60
+
+
+def test_words_of_generate_that_do_not_go_together(chat: str, write: Write, fails: Callable[..., str]) -> None:
+    source = write([{"prompt": "Hi"}])
+    assert "--system goes with --prompt" in fails("generate", "--data", source, "--system", "Be brief.")
+    assert "--raw goes with --prompt" in fails("generate", "--data", source, "--raw")
+    assert "--system is a turn; give one of them" in fails("generate", "--prompt", "Hi", "--raw", "--system", "A")
+    path = Path(chat) / "chat_template.jinja"
+    path.write_text("{{ raise_exception('System role not\nsupported') }}")
+    said = fails("generate", "--model", chat, "--prompt", "Hi", "--system", "A")
+    assert said == 'pairtune: --prompt: the chat template refuses it: "System role not supported"'
 
 
 # ---- objectives that need less, or other data, than DPO -----------------------------------------------------------

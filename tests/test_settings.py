@@ -244,7 +244,7 @@ def test_flags_and_keywords_are_one_mapping_without_collisions(command: type) ->
 def test_the_main_section_stands_alone_and_others_carry_their_name() -> None:
     names = {setting.key: setting.name for setting in settings_of(PpoRun)}
     assert names["ppo.steps"] == "steps"
-    assert names["sampling.temperature"] == "sampling_temperature"
+    assert names["sampling.max_new_tokens"] == "sampling_max_new_tokens"
     assert {s.key: s.name for s in settings_of(CompareRun)}["ppo.steps"] == "ppo_steps"
 
 
@@ -344,7 +344,7 @@ def test_a_grid_survives_yaml(tmp_path: Path) -> None:
     settings = settings_from_keywords(CompareRun, {"methods": ["dpo", "simpo"], "beta": [0.1, 0.3, "simpo=2"]})
     plan = to_mapping(settings)
     assert plan["preference"]["beta"] == [0.1, 0.3, "simpo=2"]
-    assert plan["ppo"]["kl_coefficient"] == 0.02  # one value stands as it was given
+    assert plan["ppo"]["kl_coefficient"] == 0.12  # one value stands as it was given
     assert settings_from(CompareRun, {}, config=written(tmp_path, yaml.safe_dump(plan))) == settings
 
 

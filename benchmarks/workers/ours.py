@@ -12,7 +12,7 @@ from benchmarks.workers import equality, pairs, scale
 from benchmarks.workers.common import Clock, Job, read_rows, serve
 from benchmarks.workers.plain import train_plain
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine.cost import body_parameters
+from pairtune.engine.cost import active_parameters
 from pairtune.engine.examples import prepare
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.models.heads import ScalarModel
@@ -121,7 +121,7 @@ def unavoidable_flops(model: PreTrainedModel, rows: Sequence[Tokens], *, epochs:
     batch, config = pack(rows), model.config.get_text_config()
     heads, size = config.num_attention_heads, config.hidden_size
     width = heads * (getattr(config, "head_dim", None) or size // heads)
-    body = 2 * len(batch.tokens_T) * body_parameters(model)
+    body = 2 * len(batch.tokens_T) * active_parameters(model)
     attention = 4 * batch.attended * config.num_hidden_layers * width
     head = 2 * len(batch.target_R) * size * config.vocab_size
     flops: float = (1.0 + 3 * epochs) * (body + attention + head)

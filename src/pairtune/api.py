@@ -6,10 +6,10 @@ raises `pairtune.InputError`, with the sentence that the command line would prin
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pairtune import commands
 from pairtune.configure import settings_from_keywords
 from pairtune.settings import CompareRun, EvaluateRun, GenerateRun, PpoRun, RewardRun, SftRun, TuneRun
 
@@ -57,9 +57,5 @@ def evaluate(*, config: str | None = None, **settings: Any) -> dict[str, Any]:
 
 
 def _run(command: str, kind: type, keywords: Mapping[str, Any], config: str | None) -> Any:
-    """Settings first, for they may be wrong and cost nothing; what is heavy is imported after them."""
     settings: Any = settings_from_keywords(kind, keywords, config=config)
-    from pairtune.quiet import quiet
-
-    with quiet():
-        return import_module(f"pairtune.commands.{command}").run(settings)
+    return commands.run(command, settings)

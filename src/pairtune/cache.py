@@ -23,7 +23,7 @@ from pairtune.progress import counted
 # The folders of the cache, what an entry is called there, and the names of entries that pairtune makes.
 KINDS = {
     "models": ("model", re.compile(r".+-[0-9a-f]{16}(?:\.partial-\d+)?")),
-    "reference": ("reference", re.compile(r"[0-9a-f]{64}(?:-v\d+|\.safetensors)")),
+    "reference": ("reference", re.compile(r"[0-9a-f]{64}(?:-v[0-9a-f]+|\.safetensors)")),
     "checks": ("checks", re.compile("verdicts")),
     "kernels": ("kernels", re.compile(r"kernels-[0-9a-f]{16}\.(?:so|partial-\d+)")),
 }

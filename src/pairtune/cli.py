@@ -7,10 +7,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any, NoReturn
 
-from pairtune import clock, disk
+from pairtune import clock, commands, disk
 from pairtune.configure import add_flags, by_flag, flag, settings_from
 from pairtune.errors import InputError
 from pairtune.hints import suggestion
@@ -114,10 +113,7 @@ def _run(arguments: list[str]) -> int:
         return PLAIN[command](**values)
     config = values.pop("config")
     settings: Any = settings_from(SETTINGS[command], by_flag(SETTINGS[command], values), config=config)
-    from pairtune.quiet import quiet
-
-    with quiet():
-        import_module(f"pairtune.commands.{command}").run(settings)
+    commands.run(command, settings)
     return 0
 
 

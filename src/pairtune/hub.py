@@ -20,6 +20,15 @@ def is_path(name: str) -> bool:
     return "/" in name and Path(name).parent.is_dir()
 
 
+def check_path(name: str) -> None:
+    """Raises InputError, before anything heavy is imported, where a model can only be a path and is not there."""
+    path = Path(name).expanduser()
+    if name and not path.exists() and is_path(name):
+        raise InputError(
+            f'model {"file" if path.suffix == ".gguf" else "folder"} "{name}" does not exist{near_path(path)}'
+        )
+
+
 def look(name: str, kind: Literal["model", "dataset"]) -> bool:
     """Whether libraries may be let look for it; False where the hub cannot be reached and they would try for a minute.
 

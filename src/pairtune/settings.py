@@ -125,12 +125,18 @@ class ComparedPpo(PpoBase):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How answers are drawn."""
+class Drawing:
+    """How answers are drawn, but for the temperature: PPO's is one of its own settings."""
 
     max_new_tokens: int = _setting(32, "longest answer, in tokens", least=1, most=MOST_NEW_TOKENS)
-    temperature: float = _setting(1.0, "temperature of sampling", above=0)
     batch_size: int = _setting(128, "answers written side by side", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Drawing):
+    """How answers are drawn."""
+
+    temperature: float = _setting(1.0, "temperature of sampling", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,12 +205,12 @@ class PpoRun(Run):
     """`pairtune ppo`."""
 
     model: str = _setting("smollm2-135m", "policy to train: smollm2-135m, a folder, a .gguf file or a hub name")
-    reward_model: str = _setting("", "folder of a reward model made by `pairtune reward`")
+    reward_model: str = _setting("", "reward model: of `pairtune reward`, or a sequence classifier with one label")
     data: str = _setting("", "prompts (pairs serve): a JSONL, CSV or Parquet file, or a hub dataset")
     out: str = _setting("", "folder for the result; default runs/ppo, or runs/ppo-2 and so on")
     max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)
     ppo: Ppo = field(default_factory=Ppo)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Drawing = field(default_factory=Drawing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +218,9 @@ class GenerateRun(Run):
     """`pairtune generate`."""
 
     model: str = _setting("smollm2-135m", "model that answers: smollm2-135m, a folder, a .gguf file or a hub name")
-    prompt: str = _setting("", "one prompt, answered on the terminal")
+    prompt: str = _setting("", "one prompt, answered on the terminal; for a chat model, what its user says")
+    system: str = _setting("", "what the system turn before --prompt says")
+    raw: bool = _setting(False, "continue --prompt as text, though the model has a chat template")
     data: str = _setting("", "prompts to answer instead: a JSONL, CSV or Parquet file, or a hub dataset")
     out: str = _setting("", "JSONL file for the answers; without it they are printed")
     max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)
@@ -225,7 +233,7 @@ class EvaluateRun(Run):
 
     model: str = _setting("smollm2-135m", "policy to measure: smollm2-135m, a folder, a .gguf file or a hub name")
     reference: str = _setting("", "the reference it was tuned from: a folder, a hub name, or smollm2-135m")
-    reward_model: str = _setting("", "folder of a reward model that scores the answers, if there is one")
+    reward_model: str = _setting("", "a reward model that scores the answers, if there is one: ours or another's")
     data: str = _setting("", "held-out pairs: a JSONL, CSV or Parquet file, or a hub dataset")
     out: str = _setting("", "JSON file for the figures in full; a table of them is printed in any case")
     max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
@@ -244,6 +252,10 @@ class CompareRun(Run):
     )
     model: str = _setting("smollm2-135m", "the model: smollm2-135m, a folder, a .gguf file or a hub name")
     data: str = _setting("reviews", "reviews (the built-in task), a file of pairs, or a hub dataset")
+    judge: str = _setting(
+        "",
+        "for a file of pairs: a reward model that scores the arms' answers; default: one trained on pairs kept apart",
+    )
     methods: tuple[str, ...] = _setting(("dpo", "ppo"), "the arms: ppo, and objectives of the catalogue")
     pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)
     heldout: int = _setting(400, "held-out pairs; likewise", least=2)

@@ -1,5 +1,6 @@
 """The pairs that every arm shares: own ones in three parts, or sampled and labelled by a known reward."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pairtune.comparison.measure import distinct_prompts
 from pairtune.comparison.pairs import SharedPairs, read_own_pairs, sample_review_pairs
 from pairtune.errors import InputError
 from pairtune.settings import CompareRun
+from tests.chat.formats import DEEPSEEK_R1
+from tests.chat.tokenizers_of import tokenizer_of
 
 Tiny = Callable[..., CompareRun]
 
@@ -41,6 +45,28 @@ def test_pairs_survive_their_file(tiny_run: Tiny, tiny_tokenizer: Any, tmp_path:
     parts = read_own_pairs(tiny_run(), tiny_tokenizer())
     parts.save(tmp_path / "pairs.jsonl", tiny_tokenizer())
     assert SharedPairs.load(tmp_path / "pairs.jsonl") == parts
+
+
+def test_answers_are_sampled_after_what_the_template_begins_them_with(
+    tiny_run: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it writes a finished answer in another way; and the file of pairs keeps that."""
+    tokenizer = tokenizer_of("bytes", DEEPSEEK_R1)
+    path = tmp_path / "chats.jsonl"
+    turns = [[{"role": "user", "content": f"Film {i}?"}] for i in range(12)]
+    rows = [{"prompt": turn, "chosen": f"Good, {i}", "rejected": f"Bad, {i}"} for i, turn in enumerate(turns)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    parts = read_own_pairs(tiny_run(data=str(path), heldout=3, pairs=4), tokenizer)
+    assert "in another way than it begins an answer" in capsys.readouterr().err
+    parts.save(tmp_path / "pairs.jsonl", tokenizer)
+    assert SharedPairs.load(tmp_path / "pairs.jsonl") == parts
+    prompts = distinct_prompts(parts.heldout, parts.asked)
+    assert [tokenizer.decode(list(prompt))[-20:] for prompt in prompts] == ["<|Assistant|><think>\n"[-20:]] * 3
+    assert prompts == parts.asked_prompts(parts.heldout)
+    begun = {
+        tuple(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)) for turn in turns
+    }
+    assert set(prompts) | set(parts.asked_prompts(parts.train)) <= begun
 
 
 def test_sampled_pairs_are_labelled_by_bradley_terry_on_gold(

@@ -235,7 +235,9 @@ def right(mean: float, low: float, high: float, n: int = 200) -> dict[str, Any]:
 
 def test_one_arm_at_chance() -> None:
     told = summary({"dpo": arm(0.6) | right(0.535, 0.465, 0.6)}, {"dpo - reference": differ("above")})
-    said = "DPO's held-out accuracy of 53.5% (95% interval 46.5% to 60.0%, n = 200) cannot be told from chance; it took"
+    said = (
+        "DPO's held-out accuracy of 53.5% (95% interval 46.5% to 60.0%, n = 200) cannot be told from chance; DPO took"
+    )
     assert said in verdict(told)
     told["arms"]["dpo"] |= right(0.535, 0.5, 0.57)
     assert "cannot be told from chance" in verdict(told), "a bound that is 50% does not exclude it"

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pairtune.data.check import check_unread
 from pairtune.data.formats import quoted
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, Rows, Skipped
 from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
@@ -150,6 +151,109 @@ def test_formats_of_prompts(row, prompt):
     assert read_prompts(write_lines("d.jsonl", row)) == Rows((Prompt(prompt, 1),), ())
 
 
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"function": {"name": "f", "arguments": {"b": 1, "a": [2]}}}],
+}
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def test_turns_keep_all_their_fields():
+    """A call may stand for the answer's text; null fields are none."""
+    turns = [USER | {"name": "Ann", "weight": None}, CALL, {"role": "tool", "content": "5", "tool_call_id": "1"}]
+    answer = GOOD | {"reasoning_content": "Hm. é"}
+    source = write_lines("d.jsonl", {"messages": [*turns, answer], "tools": [TOOL]}, {"messages": [USER, CALL]})
+    first, second = read_demonstrations(source).rows
+    assert [turn.fields() for turn in first.prompt] == [
+        USER | {"name": "Ann"},
+        {"role": "assistant", "tool_calls": CALL["tool_calls"]},
+        turns[2],
+    ]
+    assert first.response.fields() == answer
+    assert json.loads(first.tools) == [TOOL]
+    assert second.response.fields() == {"role": "assistant", "tool_calls": CALL["tool_calls"]}
+    assert second.tools == ""
+    assert read_prompts(source).rows[0] == Prompt(first.prompt, 1, first.tools)
+
+
+def test_pairs_whose_prompts_differ_in_a_call_only_are_not_of_one_prompt():
+    other = CALL | {"tool_calls": [{"function": {"name": "g", "arguments": {}}}]}
+    turn = {"role": "tool", "content": "5"}
+    sides = {"chosen": [USER, CALL, turn, GOOD], "rejected": [USER, other, turn, POOR]}
+    assert "different prompts" in message_of(read_pairs, write_lines("d.jsonl", sides))
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        (
+            {"system": "Be brief.", "prompt": "Hi", "chosen": "a", "rejected": "b"},
+            (Message("system", "Be brief."), *HI),
+        ),
+        (
+            {"system": "Be brief.", "prompt": [USER], "chosen": "a", "rejected": "b"},
+            (Message("system", "Be brief."), *HI),
+        ),
+        (
+            {"system": "Be brief.", "chosen": [USER, GOOD], "rejected": [USER, POOR]},
+            (Message("system", "Be brief."), *HI),
+        ),
+        ({"system": "Be brief.", "chosen": HH + " A", "rejected": HH + " B"}, (Message("system", "Be brief."), *WHY)),
+        (
+            {
+                "system": "Be brief.",
+                "prompt": [{"role": "system", "content": "Be brief."}, USER],
+                "chosen": "a",
+                "rejected": "b",
+            },
+            (Message("system", "Be brief."), *HI),
+        ),
+        ({"system": None, "prompt": "Hi", "chosen": "a", "rejected": "b"}, HI),
+        ({"tools": None, "prompt": "Hi", "chosen": "a", "rejected": "b"}, HI),
+    ],
+)
+def test_a_system_column_is_the_first_turn(row, prompt):
+    source = write_lines("d.jsonl", row)
+    assert read_pairs(source).rows[0].prompt == prompt
+    assert read_demonstrations(source).rows[0].prompt == prompt
+    assert read_prompts(source).rows[0].prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"system": "A", "prompt": [{"role": "system", "content": "B"}, USER], "chosen": "a", "rejected": "b"},
+            'there is a "system" column and a system turn, and they differ; keep one of them',
+        ),
+        (TEXT | {"system": 3}, '"system" is a number where text belongs; make it a string'),
+        (TEXT | {"tools": "search"}, '"tools" is text that is not JSON; give a list of tools'),
+        (TEXT | {"tools": {"a": 1}}, '"tools" is no list of tools; a tool is an object, as a chat template takes it'),
+        (TEXT | {"tools": [3]}, '"tools" is no list of tools; a tool is an object, as a chat template takes it'),
+        (
+            '{"prompt": [{"role": "user", "content": "x", "name": "\\ud800"}], "chosen": "a", "rejected": "b"}',
+            '"prompt" turn 1 holds something that JSON cannot; make it text, numbers and lists',
+        ),
+    ],
+)
+def test_what_is_wrong_with_system_and_tools(row, message):
+    assert message_of(read_pairs, write_lines("d.jsonl", row)) == f"d.jsonl line 1: {message}"
+
+
+def test_columns_that_look_like_content_and_are_not_read_are_named_once():
+    row = TEXT | {"input": "A whole text.", "history": [USER], "id": "x1", "score": 3, "source": "web", "notes": ""}
+    reading = read_pairs(write_lines("d.jsonl", row, TEXT | {"context": "More text."}, row))
+    assert reading.unread == ("input", "history", "context")
+    (finding,) = check_unread(reading.unread)
+    assert finding.message == (
+        'columns "input", "history", "context" are not read; what belongs to the prompt has to stand in it'
+    )
+    assert (
+        check_unread(read_pairs(write_lines("e.jsonl", TEXT | {"label": True, "messages": [USER, GOOD]})).unread) == []
+    )
+
+
 def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told():
     whole = {"chosen": HH + " Because.", "rejected": HH + " No."}
     source = write_lines(
@@ -225,6 +329,15 @@ def test_containers(name, write, rows, tmp_path):
     assert first == Pair("Two\nlines, é", TEXT["chosen"], TEXT["rejected"], rows[0])
     assert second == Pair(*TEXT.values(), rows[1])
     assert read_pairs(".").rows == (first, second)  # a folder that holds one file
+
+
+def test_parquet_drops_what_the_container_put_into_turns():
+    """All structs of a column have the same keys there; what a turn or an argument has not is null."""
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
+    other = {"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "g", "arguments": {"b": 2}}}]}
+    write_parquet("a.parquet", [{"messages": [USER, call, other, GOOD]}])
+    (demonstration,) = read_demonstrations("a.parquet").rows
+    assert [turn.fields() for turn in demonstration.prompt] == [USER, call, other]
 
 
 def test_parquet_keeps_messages(tmp_path):

@@ -72,7 +72,7 @@ def test_a_dialogue_goes_through_the_chat_template_with_no_second_bos(tiny_token
 
 def test_without_a_template_a_dialogue_is_a_transcript(tokenizer):
     turns = (*DIALOGUE, Message("assistant", "Austen."), Message("user", "When?"))
-    expected = "System: Be brief.\n\nHuman: Who wrote Emma?\n\nAssistant: Austen.\n\nHuman: When?\n\nAssistant: "
+    expected = "System: Be brief.\n\nHuman: Who wrote Emma?\n\nAssistant: Austen.\n\nHuman: When?\n\nAssistant:"
     assert encode_prompt(turns, tokenizer) == ids(tokenizer, expected)
     with_both = with_specials(tokenizer, "<s> $A </s>")
     assert encode_prompt(turns, with_both) == [BOS, *ids(tokenizer, expected)], "text that goes on does not end"

@@ -21,13 +21,20 @@ FEW_REVIEWS = (
 )
 SMALLER = {
     "pairtune compare --preset quick": FEW_REVIEWS,
-    "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --beta 0.1 simpo=2 --ppo-kl-coefficient 0.02",
+    "pairtune compare --methods dpo ipo kto simpo ppo --out": (
+        f"{FEW_REVIEWS} --methods simpo ppo --beta 2 5 --ppo-kl-coefficient 0.02"
+    ),
+    "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --methods kto ppo",
+    "pairtune compare --data examples/pairs.jsonl": "--ppo-steps 1 --ppo-batch-size 8 --evaluation-curve-points 1",
+    "pairtune ppo": "--steps 1 --batch-size 8",
     "pairtune derive": "--worlds 3",
 }
-"""Words put after those of a command that begins so; they win over its own, which are checked first, as written."""
+"""Words put after those of a command that begins so (the first entry that fits). They win over its own, which are
+checked first, as written."""
 
 NOT_RUN = {
     "make test": "this test is a part of it",
+    "make lint": "it changes nothing that a document speaks of, and CI runs it before the tests",
     "source .venv/bin/activate": "what it puts on the path of a shell is here already",
 }
 """Commands that are not run, and why. What can be checked of their words is: see `Reader.check_words`."""
@@ -44,7 +51,7 @@ class DocumentError(AssertionError):
 
 
 class Reader:
-    """One reader of one document. `said()` is what was printed since it was asked last."""
+    """A reader of one document, in the current folder. `said()` is what was printed since it was last asked."""
 
     def __init__(self, folder: Path, *, said: Callable[[], str], only_words: Run) -> None:
         self.said, self.only_words = said, only_words
@@ -54,7 +61,6 @@ class Reader:
                 shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
             elif (ROOT / name).is_file():
                 shutil.copy(ROOT / name, folder / name)
-        os.chdir(folder)
 
     def follow(self, block: Piece) -> None:
         """Do what a block says; DocumentError where that fails."""
@@ -84,11 +90,18 @@ class Reader:
         elif words[0] == "pairtune":
             self.run_pairtune(line, words[1:])
         elif words[0] == "make":
-            for made in dry_run(line, words):
-                if made[0].endswith("bin/pairtune"):
-                    self.run_pairtune(line, made[1:])
+            self.run_make(line, words)
         else:
             raise DocumentError(line, f"the tests do not know how to run {words[0]}: see {Path(__file__).name}")
+
+    def run_make(self, line: Piece, words: list[str]) -> None:
+        """What make would run is run here; but for the set-up, which needs the package index: this is where it led."""
+        set_up = dry_run(line, ["make", "setup"])
+        for made in dry_run(line, words):
+            if made[0].endswith("bin/pairtune"):
+                self.run_pairtune(line, made[1:])
+            elif made not in set_up:
+                raise DocumentError(line, f"the tests do not know how to run {made[0]}: see {Path(__file__).name}")
 
     def run_pairtune(self, line: Piece, words: list[str]) -> None:
         """A command as written must be valid; then it runs, smaller if need be."""

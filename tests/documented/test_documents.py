@@ -9,7 +9,8 @@ import gc
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pairtune
 from benchmarks import options
 from pairtune import cli
 from pairtune.configure import flag
+from pairtune.data.sources import read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.settings import settings_of
 from tests.documented import stand_ins
 from tests.documented.documents import COMMANDS, DOCUMENTS, ROOT, Piece, anchors, inline_code, links, read, shell_lines
@@ -77,17 +79,48 @@ def test_a_document_works_as_written(
         reader.follow(block)
 
 
-def test_what_is_not_run_or_run_smaller_is_still_there(only_words: Run) -> None:
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.yaml")))
+@pytest.mark.usefixtures("small_world")
+def test_an_example_of_settings_works_by_the_command_in_its_first_line(
+    example: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    only_words: Run,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reader = Reader(tmp_path, said=lambda: "".join(capsys.readouterr()), only_words=only_words)
+    first = (ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()[0]
+    assert first.endswith(f"--config examples/{example}")
+    reader.run_line(Piece(f"examples/{example}", 1, first.removeprefix("# ")))
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "demonstrations": read_demonstrations,
+    "labelled": read_labelled,
+    "prompts": read_prompts,
+}
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.jsonl")))
+def test_an_example_of_data_is_read_whole(example: str) -> None:
+    path = ROOT / "examples" / example
+    data = READERS.get(path.stem, read_pairs)(str(path))
+    assert len(data.rows) == len(path.read_text(encoding="utf-8").splitlines())
+    assert list(data.skipped) == []
+
+
+def test_what_is_not_run_or_run_smaller_is_still_there() -> None:
     """An entry of the tables that stands for nothing would hide the next command that is written so."""
     lines = [
         line for name in DOCUMENTS for block in read(name)[0] if block.language == "sh" for line in shell_lines(block)
     ]
     commands = [shlex.join(shlex.split(line.text, comments=True)) for line in lines]
-    commands += [line.strip().removeprefix("$(BIN)/") for line in (ROOT / "Makefile").read_text().splitlines()]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    commands += [line.strip().removeprefix("$(BIN)/") for line in makefile]
+    commands += [f"make {line.partition(':')[0]}" for line in makefile if ":" in line]
     assert [entry for entry in NOT_RUN if entry not in commands] == []
     assert [entry for entry in SMALLER if not any(command.startswith(entry) for command in commands)] == []
-    for beginning in SMALLER:
-        assert only_words(shlex.split(beginning)[1:]) == 0
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -187,7 +220,7 @@ def test_links_and_files_in_the_text_are_there(document: str) -> None:
 def is_there(path: str, here: Path) -> bool:
     """A path from the repository's top, from the sources or from the document; a bare name may be anywhere."""
     return any((place / path).exists() for place in (ROOT, SOURCES, here)) or (
-        "/" not in path and any(SOURCES.rglob(path))
+        "/" not in path and any(found for tree in (SOURCES, ROOT / "tests") for found in tree.rglob(path))
     )
 
 
@@ -232,6 +265,16 @@ def modules_named(words: str) -> list[str]:
     return named
 
 
+def test_the_versions_that_the_readme_names_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = read("README.md")[1]
+    python, torch = re.search(r"Python (3\.\d+) or newer", text), re.search(r"torch 2\.(\d+) to 2\.(\d+)", text)
+    assert python is not None
+    assert project["requires-python"] == f">={python[1]}"
+    assert torch is not None
+    assert f"torch>=2.{torch[1]},<2.{int(torch[2]) + 1}" in project["dependencies"]
+
+
 # ---- what the tests themselves must not pass over -------------------------------------------------------------------
 
 
@@ -245,6 +288,7 @@ def modules_named(words: str) -> list[str]:
         ("sh", "pairtune derive | head", "plain commands only"),
         ("sh", "pairtune objectives\nrm -r runs", "do not know how to run rm"),
         ("sh", "make compar", "No rule to make target"),
+        ("sh", "make clean", "do not know how to run rm"),
         ("python", "import pairtune\npairtune.tine()", "no attribute 'tine'"),
     ],
 )

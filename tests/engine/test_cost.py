@@ -4,9 +4,19 @@ import time
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine.cost import Cost, body_parameters, count_pass, measured, release_memory, uncounted
+from pairtune.engine.cost import (
+    Cost,
+    active_parameters,
+    body_parameters,
+    count_pass,
+    measured,
+    mixtures,
+    release_memory,
+    uncounted,
+)
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import Paths, use_paths
 
@@ -27,6 +37,62 @@ def test_the_parameters_of_matrix_products(tiny_model):
     # gpt2's embedding of positions is looked up, not multiplied
     assert body_parameters(tiny_model("gpt2")) == 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128)
     assert body_parameters(tiny_model("gpt2", tie_word_embeddings=True)) == body_parameters(tiny_model("gpt2"))
+
+
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 2,
+}
+ATTENTION = 32 * 32 + 32 * 16 + 32 * 16 + 32 * 32
+# Of each architecture: how its experts are given, and the matrices a token meets in all its layers, worked by hand.
+MIXTURES = {
+    "mixtral": ({"num_local_experts": 8, "num_experts_per_tok": 2}, 2 * (ATTENTION + 32 * 8 + 2 * 3 * 32 * 64)),
+    "qwen3_moe": (  # the first layer is dense
+        {
+            "num_experts": 8,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "head_dim": 8,
+            "mlp_only_layers": [0],
+        },
+        2 * ATTENTION + 3 * 32 * 64 + (32 * 8 + 3 * 3 * 32 * 16),
+    ),
+    "qwen2_moe": (  # an expert that every token goes through, with a gate of its own
+        {
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+        },
+        2 * (ATTENTION + 32 * 8 + 2 * 3 * 32 * 16 + 3 * 32 * 24 + 32),
+    ),
+    "olmoe": ({"num_experts": 4, "num_experts_per_tok": 1}, 2 * (ATTENTION + 32 * 4 + 3 * 32 * 64)),
+    "granitemoe": ({"num_local_experts": 4, "num_experts_per_tok": 2}, 2 * (ATTENTION + 32 * 4 + 2 * 3 * 32 * 64)),
+}
+
+
+@pytest.mark.parametrize("architecture", list(MIXTURES))
+def test_of_a_mixture_of_experts_those_count_that_a_token_goes_through(architecture):
+    own, expected = MIXTURES[architecture]
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **SIZES, **own))
+    assert active_parameters(model) == pytest.approx(expected)
+    assert body_parameters(model) > 1.4 * expected, "all of them lie in memory"
+    with measured() as cost:
+        count_pass(model.requires_grad_(False), tokens=5, attended=0, predicted=0)
+    assert cost.flops == pytest.approx(2 * 5 * expected)
+
+
+def test_without_experts_all_parameters_count(tiny_model):
+    for architecture in ("llama", "gpt2"):
+        model = tiny_model(architecture)
+        assert active_parameters(model) == body_parameters(model)
+        assert list(mixtures(model)) == []
 
 
 def test_a_forward_pass(tiny_model):

@@ -199,6 +199,55 @@ def test_adamw_is_torchs(dtype, weights):
     assert torch.equal(weight, master.to(weights))
 
 
+def transposed(*shape):
+    return numbers(*reversed(shape)).permute(*reversed(range(len(shape))))
+
+
+def turned(*shape):
+    return numbers(*shape[1:], shape[0]).movedim(-1, 0)
+
+
+def with_gaps(*shape):
+    return numbers(*shape[:-1], 2 * shape[-1])[..., ::2]
+
+
+def a_part(*shape):
+    return numbers(shape[0] + 3, *shape[1:])[1:-2]
+
+
+@pytest.mark.parametrize("of_gradient", [numbers, transposed, with_gaps])
+@pytest.mark.parametrize("lay", [transposed, turned, with_gaps, a_part])
+@pytest.mark.parametrize("shape", [(7, 5), (1, 6), (3, 1, 4), (4, 3, 5)])
+@pytest.mark.parametrize("weights", DTYPES, ids=str)
+def test_adamw_of_weights_that_lie_in_any_way(shape, lay, of_gradient, weights):
+    start, gradients = lay(*shape), [of_gradient(*shape) * factor for factor in (1.0, -0.3)]
+    exact = torch.nn.Parameter(start.double().contiguous())
+    adam = torch.optim.AdamW([exact], lr=1e-2, weight_decay=0.1)
+    master = lay(*shape)
+    state = [torch.zeros_like(master) for _ in range(2)]
+    weight = master if weights == torch.float32 else torch.empty_like(master, dtype=weights).copy_(master)
+    for step, grad in enumerate(gradients, 1):
+        kernels.adamw(master, *state, grad, weight, step=step, learning_rate=1e-2, clip=1.0, betas=(0.9, 0.999),
+                      eps=1e-8, weight_decay=0.1)  # fmt: skip
+        exact.grad = grad.double().contiguous()
+        adam.step()
+    assert far(master - start, exact.detach() - start) < 1e-5
+    assert torch.equal(weight, master.to(weights))
+
+
+@pytest.mark.parametrize("lay", [transposed, with_gaps])
+def test_logits_that_lie_in_any_way(lay):
+    """Whoever cuts or turns logits gets the same numbers; their gradient is written where they lie."""
+    logits, target, grad = lay(6, 50), torch.arange(12)[::2], numbers(12)[::2]
+    expected, normaliser = kernels.logprobs(logits.contiguous(), target.contiguous(), 0.7)
+    found = kernels.logprobs(logits, target, 0.7)
+    torch.testing.assert_close(found, (expected, normaliser))
+    written = logits.contiguous().clone()
+    kernels.logprobs_gradient(written, target.contiguous(), normaliser, grad.contiguous(), 0.7)
+    kernels.logprobs_gradient(logits, target, normaliser, grad, 0.7)
+    torch.testing.assert_close(logits, written)
+
+
 @built
 def test_the_sum_of_squares(dtype):
     values = numbers(100_003, dtype=dtype)

@@ -8,13 +8,17 @@ import os
 
 import pytest
 import torch
+import transformers
 
 from pairtune.cache import cache_folder, entries, remove
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import reference, shelf
+from pairtune.engine import content, fusion, reference, shelf, varlen
+from pairtune.engine.content import model_key
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import token_logprobs
-from pairtune.engine.reference import compute_logprobs, model_key, reference_logprobs
+from pairtune.engine.path import Paths, use_paths
+from pairtune.engine.reference import compute_logprobs, reference_logprobs
+from pairtune.engine.version import engine_version
 from pairtune.models.load import frozen_copy, load_model, save_model
 
 ROWS = [Tokens((5, 6, 7), ((8, 9, 1), (10, 1))), Tokens((11,), ((12, 13, 14, 1), (15, 1))), Tokens((5, 6), ((7, 1),))]
@@ -221,12 +225,46 @@ def test_another_row_misses(model, passes, row):
 def test_a_new_engine_misses_and_says_so_once(model, passes, monkeypatch):
     get(model)
     before = len(passes)
-    now = reference.ENGINE_VERSION
-    line = f"reference: the cached values are of engine version {now} and this is version 99; computing them again"
-    monkeypatch.setattr(reference, "ENGINE_VERSION", 99)
+    now = engine_version()
+    line = f"reference: the cached values are of engine version {now} and this is version 0ff; computing them again"
+    monkeypatch.setattr(reference, "engine_version", lambda: "0ff")
     assert get(model)[2] == [line]
     assert len(passes) > before
     assert get(model)[2] == ["reference: 3 rows from the cache"]
+
+
+def as_if_it_were(module, name, value):
+    def change(monkeypatch, model):
+        monkeypatch.setattr(module, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        as_if_it_were(torch, "__version__", "9.9"),
+        as_if_it_were(transformers, "__version__", "9.9"),
+        as_if_it_were(content, "built", lambda: False),  # torch's products serve instead of ours
+        as_if_it_were(content, "fingerprint", lambda: "another compiler, other flags, another processor"),
+        as_if_it_were(content, "is_large", lambda model: True),  # blocks compiled
+        lambda monkeypatch, model: use_paths(model, Paths(engine="padded")),
+    ],
+    ids=["torch", "transformers", "no kernels", "other kernels", "compiled", "padded"],
+)
+def test_whatever_else_computes_the_numbers_is_in_the_key(model, monkeypatch, change):
+    before = model_key(model)
+    monkeypatch.setattr(content, "obstacle", lambda: "")
+    assert model_key(model) == before
+    change(monkeypatch, model)
+    assert model_key(model) != before
+
+
+def test_a_sentence_is_not_in_the_key(model, monkeypatch):
+    before = model_key(model)
+    for module in (fusion, varlen):
+        monkeypatch.setattr(module, "describe", lambda model: "told in other words")
+    assert model_key(model) == before
 
 
 def test_processes_that_write_at_once_do_not_meet(model):

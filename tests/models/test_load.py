@@ -27,6 +27,17 @@ from pairtune.models.machine import Machine
 TOKENS = torch.tensor([[3, 4, 5, 6]])
 
 
+def test_the_ends_that_a_model_declares_come_with_its_tokenizer(tiny_folder, tmp_path):
+    folder = tiny_folder(tmp_path)
+    path = folder / "generation_config.json"
+    written = json.loads(path.read_text())
+    for declared, expected in ((5, (5,)), ([5, 7], (5, 7)), (None, ())):
+        path.write_text(json.dumps(written | {"eos_token_id": declared}))
+        assert load_tokenizer(str(folder)).declared_ends == expected
+    path.unlink()
+    assert load_tokenizer(str(folder)).declared_ends == (1,), "the model's own config speaks where no other does"
+
+
 @pytest.fixture
 def folder(tiny_folder, tmp_path):
     return tiny_folder(tmp_path, chat=True)

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,11 +83,17 @@ def test_the_listing_names_all_of_it(capsys: pytest.CaptureFixture[str]) -> None
         assert all(f"--{key.replace('_', '-')} {p.default:g}" in text for key, p in entry.parameters.items())
 
 
-def test_listing_imports_no_torch_and_takes_no_time() -> None:
-    script = "import sys; from pairtune.cli import main; main(['objectives']); sys.exit('torch' in sys.modules)"
-    began = time.perf_counter()
-    assert subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=False).returncode == 0
-    assert time.perf_counter() - began < 2
+def test_listing_imports_nothing_that_takes_long() -> None:
+    """What makes it quick, rather than how quick it is: none of the heavy libraries is loaded."""
+    script = (
+        "import sys; from pairtune.cli import main; main(['objectives']); "
+        "heavy = {'torch', 'transformers', 'datasets', 'scipy', 'sklearn', 'matplotlib', 'numpy'}; "
+        "print(sorted(heavy & {*sys.modules}), file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert ran.stderr.splitlines()[-1] == "[]"
 
 
 # ---- sums and parameters ------------------------------------------------------------------------------------------

@@ -66,6 +66,31 @@ class TestAdvantages:
         torch.testing.assert_close(advantage, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(returns, expected + value, rtol=1e-12, atol=1e-12)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_all_answers_at_once_give_the_bits_of_one_token_after_another(self, dtype):
+        lengths = torch.tensor([3, 1, 40, 7, 1, 64, 2])
+        reward, value = (random(seed=seed, count=int(lengths.sum())).to(dtype) for seed in (1, 2))
+        found, _ = advantages(reward, value, lengths, discount=0.97, gae_lambda=0.95)
+        expected = []
+        for r, v in zip(reward.split(lengths.tolist()), value.split(lengths.tolist()), strict=True):
+            following, next_value, backwards = torch.zeros((), dtype=dtype), torch.zeros((), dtype=dtype), []
+            for t in reversed(range(len(r))):
+                following = r[t] + 0.97 * next_value - v[t] + 0.97 * 0.95 * following
+                next_value = v[t]
+                backwards.append(following)
+            expected += backwards[::-1]
+        assert torch.equal(found, torch.stack(expected))
+
+    def test_an_answer_that_is_not_finite_spoils_itself_only(self):
+        reward, value = random(seed=1), random(seed=2)
+        value[3] = torch.nan
+        found, _ = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=0.95)
+        assert found.isnan().tolist() == [i == 3 for i in range(9)]
+
+    def test_no_answers_have_no_advantages(self):
+        none = torch.zeros(0)
+        assert len(advantages(none, none, torch.zeros(0, dtype=torch.long), discount=1.0, gae_lambda=1.0)[0]) == 0
+
     def test_lambda_one_is_the_rewards_to_come_less_the_value(self):
         reward, value = random(seed=1), random(seed=2)
         advantage, returns = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=1.0)

@@ -227,7 +227,7 @@ def test_09_the_reward_is_read_at_the_last_real_token(architecture: str, build: 
     for row in rows:
         tokens = torch.tensor([[*row.prompt, *row.responses[0]]])
         hidden = model.body.base_model(tokens, use_cache=False).last_hidden_state[0, -1]
-        alone.append((float(hidden @ model.head.weight[0] + model.head.bias) - model.mean) / model.std)
+        alone.append(float(hidden @ model.head.weight[0] + model.head.bias))
     assert found == pytest.approx(alone, abs=1e-4)
 
 
@@ -244,7 +244,7 @@ def test_11_the_value_model_starts_as_the_reward_model(
     tmp_path: Path, tiny_folder: Any, tiny_model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ScalarModel(tiny_model(seed=5), seed=5)
-    model.mean, model.std = 0.7, 2.0
+    model.normalise(mean=0.7, std=2.0)
     model.save(tmp_path / "reward", tiny_tokenizer())
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "The film"}\n')
     seen: list[Any] = []
@@ -258,7 +258,8 @@ def test_11_the_value_model_starts_as_the_reward_model(
     )
     _, value, reward_model, *_ = seen
     assert value is not reward_model
-    assert (value.mean, value.std) == (reward_model.mean, reward_model.std) == (0.7, 2.0)
+    assert torch.equal(value.head.weight, model.head.weight)
+    assert value.head.bias.item() == pytest.approx(-0.35)
     assert all(torch.equal(a, b) for a, b in zip(value.parameters(), reward_model.parameters(), strict=True))
     assert value.head.weight.requires_grad
     assert not any(parameter.requires_grad for parameter in reward_model.parameters())

@@ -317,7 +317,9 @@ def test_single_responses_with_labels_teach_too(name: str, tiny_model: Any, toke
     before = judge(model, loss_of(name), held)
     tune(model, name, train, journal, epochs=4)
     after = judge(model, loss_of(name), held)
-    assert (after.own_wins, after.log_ratios) == (None, None)
+    assert after.own_wins is None
+    assert after.log_ratios is not None
+    assert [len(ratios) for ratios in after.log_ratios] == [1] * 32
     assert len(after.losses) == 32
     assert sum(after.losses) < sum(before.losses)
     assert journal.rows[-1]["desirable_logratio"] > journal.rows[-1]["undesirable_logratio"]

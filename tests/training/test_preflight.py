@@ -1,37 +1,17 @@
 """Preflight: each fault that it promises to catch is planted, and caught."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from pairtune.data.pack import Tokens
-from pairtune.data.tokenize import Encoded
+from pairtune.data.writing import CUT, DROPPED, SHORTENED
 from pairtune.errors import InputError
-from pairtune.objectives.mixture import loss_of
-from pairtune.training.preflight import check_first_loss, check_rows, say_truncation
+from pairtune.training.preflight import check_rows, say_truncation
 
 Pairs = Callable[..., list[Tokens]]
 BOS, EOS = 0, 1
-
-
-def test_a_wrong_reference_is_caught(tiny_model: Any, token_pairs: Pairs, reference_of: Any) -> None:
-    model, other, rows = tiny_model(), tiny_model(seed=1), token_pairs(8)
-    assert check_first_loss(model, rows, reference_of(model, rows)) < 1e-5
-    with pytest.raises(InputError, match="the policy must start from the reference"):
-        check_first_loss(model, rows, reference_of(other, rows))
-    reference = reference_of(model, rows)
-    reference[0][0] = math.nan
-    with pytest.raises(InputError):
-        check_first_loss(model, rows, reference)
-
-
-def test_two_references_of_shifted_rows_are_caught(tiny_model: Any, reference_of: Any) -> None:
-    rows = [Tokens((i,), ((i + 1, EOS), (i + 2, EOS))) for i in range(3, 30)]
-    reference = reference_of(tiny_model(), rows)
-    with pytest.raises(InputError):
-        check_first_loss(tiny_model(), rows, [*reference[1:], reference[0]])
 
 
 GOOD = [Tokens((BOS, 5, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 20)]
@@ -49,49 +29,36 @@ HELD = [Tokens((BOS, 6, i), ((7, EOS), (8, 9, EOS))) for i in range(10, 14)]
 )
 def test_faults_in_the_rows_are_caught(train: list[Tokens], heldout: list[Tokens], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        check_rows(train, heldout, None, end_id=EOS, bos_id=BOS)
+        check_rows(train, heldout, None, end_ids=[EOS], bos_id=BOS)
 
 
 def test_what_is_no_fault_is_told(capsys: pytest.CaptureFixture[str], tiny_tokenizer: Any) -> None:
     cut = Tokens((BOS, 5, 3), ((7, 8, 9, 9), (8, EOS)))
-    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_id=EOS, bos_id=BOS)
+    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_ids=[EOS], bos_id=BOS)
     said = capsys.readouterr().err
     assert "1 response has no end-of-text token" in said
     assert "the longer response is the chosen one in 9.1% of 11 pairs" in said
     assert "boundary of the first row" in said
-    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_id=EOS, bos_id=BOS, say_longer=False)
+    check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_ids=[EOS], bos_id=BOS, say_longer=False)
     assert "longer" not in capsys.readouterr().err  # the check of the texts has said it
-
-
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [("dpo", "ln 2"), ("cdpo", "ln 2"), ("ipo", "25"), ("hinge", "1"), ("kto", ""), ("simpo", ""), ("dpo+0.2*sft", "")],
-)
-def test_the_first_loss_is_told_where_it_follows(
-    name: str, first: str, tiny_model: Any, token_pairs: Pairs, reference_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model, rows = tiny_model(), token_pairs(4)
-    check_first_loss(model, rows, reference_of(model, rows), loss_of(name))
-    said = capsys.readouterr().err.strip()
-    assert said.endswith(f"nats per token{f', so the first loss is {first}' if first else ''}")
 
 
 def test_one_is_one_and_many_are_many(capsys: pytest.CaptureFixture[str]) -> None:
     def said(shortened: int, cut: int, dropped: int) -> str:
-        counts = (tuple(range(1, count + 1)) for count in (shortened, cut, dropped))
-        say_truncation(Encoded(None, (), *counts))  # type: ignore[arg-type]
+        counts = zip((SHORTENED, CUT, DROPPED), (shortened, cut, dropped), strict=True)
+        say_truncation({remark: tuple(range(1, count + 1)) for remark, count in counts if count})
         return capsys.readouterr().err
 
     assert said(1, 1, 1).splitlines() == [
-        "data: 1 prompt lost its beginning to --max-tokens (row 1)",
-        "data: 1 row has a response that lost its end to --max-tokens (row 1)",
+        "data: 1 prompt lost its beginning to --max-tokens; raise it to keep it whole (row 1)",
+        "data: 1 row has a response that lost its end to --max-tokens; raise it to keep it whole (row 1)",
         "data: 1 pair was left out: its responses are the same once tokenised (row 1)",
     ]
     assert said(2, 0, 7).splitlines() == [
-        "data: 2 prompts lost their beginning to --max-tokens (rows 1, 2)",
+        "data: 2 prompts lost their beginning to --max-tokens; raise it to keep them whole (rows 1, 2)",
         "data: 7 pairs were left out: their responses are the same once tokenised (rows 1, 2, 3, 4, 5, ...)",
     ]
 
 
 def test_a_tokenizer_without_bos_has_no_double_bos() -> None:
-    check_rows([Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, None, end_id=EOS, bos_id=None)
+    check_rows([Tokens((BOS, BOS, 5), ((7, EOS), (8, EOS)))], HELD, None, end_ids=[EOS], bos_id=None)

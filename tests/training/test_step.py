@@ -1,6 +1,7 @@
 """The optimiser against torch's own, and the order, schedule and grouping of examples."""
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,8 @@ from torch import nn
 
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
-from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches, step_batches
+from pairtune.settings import Optimisation
+from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches, optimizer_of, step_batches
 
 
 def test_updates_too_small_for_bfloat16_add_up_in_the_master() -> None:
@@ -30,18 +32,95 @@ def test_in_float32_it_is_torchs_adamw_but_for_the_order_of_operations(weight_de
     start = [torch.randn(5, 3, generator=generator), torch.randn(3, generator=generator)]
     ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
     optimizer = Optimizer(ours, weight_decay=weight_decay)
-    adam = torch.optim.AdamW(theirs, lr=0.0, weight_decay=weight_decay, fused=True)
+    groups = [{"params": theirs[:1], "weight_decay": weight_decay}, {"params": theirs[1:], "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=0.0, fused=True)
     for number in range(6):
         inputs = torch.randn(4, 5, generator=generator)
         for parameters in (ours, theirs):
             ((inputs @ parameters[0] + parameters[1]) ** 2).mean().backward()
         optimizer.step(learning_rate=1e-2 * (number + 1), max_gradient_norm=0.5)
         nn.utils.clip_grad_norm_(theirs, 0.5)
-        adam.param_groups[0]["lr"] = 1e-2 * (number + 1)
+        for group in adam.param_groups:
+            group["lr"] = 1e-2 * (number + 1)
         adam.step()
         adam.zero_grad()
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=2e-6, atol=1e-8)
+
+
+def how_they_lie(start: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same numbers: turned, every second of a row, a part of something larger, and side by side."""
+    wide = torch.zeros(*start.shape[:-1], 2 * start.shape[-1], dtype=start.dtype)
+    wide[..., ::2] = start
+    tall = torch.zeros(start.shape[0] + 2, *start.shape[1:], dtype=start.dtype)
+    tall[1:-1] = start
+    return {
+        "close": start.clone(),
+        "turned": start.clone().mT.contiguous().mT,
+        "moved": start.clone().movedim(0, -1).contiguous().movedim(-1, 0),
+        "gaps": wide[..., ::2],
+        "part": tall[1:-1],
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 4)])
+@pytest.mark.parametrize("lay", ["turned", "moved", "gaps", "part"])
+def test_a_parameter_moves_the_same_however_it_lies_in_memory(
+    lay: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(*shape, generator=generator).to(dtype)
+    pulls = [torch.randn(*shape, generator=generator).to(dtype) for _ in range(4)]
+    results, states = [], []
+    for each in ("close", lay):
+        parameter = nn.Parameter(how_they_lie(start)[each])
+        assert parameter.is_contiguous() == (each in ("close", "part"))
+        optimizer = Optimizer([parameter], weight_decay=0.1)
+        for number, pull in enumerate(pulls):
+            (parameter * pull).sum().backward()
+            optimizer.step(learning_rate=0.03, max_gradient_norm=1e9)
+            if number == 1:  # and it goes on from a checkpoint as if nothing had been
+                optimizer.load_state({name: value.contiguous().clone() for name, value in optimizer.state().items()})
+        results.append(parameter.detach().clone())
+        states.append(optimizer.state())
+    assert torch.allclose(results[0].float(), results[1].float(), rtol=1e-6, atol=1e-7)
+    assert not torch.equal(results[1], start)
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], rtol=1e-6, atol=1e-7)
+
+
+def test_norms_and_biases_do_not_decay_and_matrices_and_embeddings_do(tiny_model: Callable[..., nn.Module]) -> None:
+    """A gradient of 0 leaves the decay alone to be seen: weights times 1 − rate·decay, or as they were."""
+    for architecture in ("gpt2", "llama", "qwen3", "gpt_neox"):
+        model = tiny_model(architecture)
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        optimizer = optimizer_of(model, Optimisation(weight_decay=0.5))
+        sum((0 * value).sum() for value in model.parameters()).backward()
+        optimizer.step(learning_rate=0.1, max_gradient_norm=1.0)
+        decayed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+        vectors = {name for name in before if re.search(r"(norm|ln_\w|bias)", name)}
+        assert decayed == set(before) - vectors
+        assert any("emb" in name or "wte" in name for name in decayed)
+        for name in decayed:
+            torch.testing.assert_close(dict(model.named_parameters())[name], before[name] * 0.95)
+
+
+def test_biases_and_norms_that_are_stacked_do_not_decay_either() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_up_proj, self.gate_up_proj_bias = (nn.Parameter(torch.ones(*s)) for s in ((3, 4, 2), (3, 2)))
+            self.q_norm = nn.Module()
+            self.q_norm.weight = nn.Parameter(torch.ones(2, 4))
+
+    model = Experts()
+    optimizer = optimizer_of(model, Optimisation(weight_decay=0.5))
+    sum((0 * value).sum() for value in model.parameters()).backward()
+    optimizer.step(learning_rate=0.1, max_gradient_norm=1.0)
+    assert model.gate_up_proj.unique().tolist() == pytest.approx([0.95])
+    assert model.gate_up_proj_bias.unique().tolist() == [1]
+    assert model.q_norm.weight.unique().tolist() == [1]
 
 
 def test_gradients_of_bfloat16_passes_are_added_in_float32() -> None:

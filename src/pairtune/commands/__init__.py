@@ -1,1 +1,31 @@
 """The commands: each a module with `run(settings)`, imported when it is asked for, for most import much."""
+
+from importlib import import_module
+from typing import Any
+
+from pairtune import hub
+from pairtune.settings import PpoRun
+
+
+def run(command: str, settings: Any) -> Any:
+    """Run a command, its libraries quiet, and return what it made.
+
+    A path that is not there is told before anything heavy is imported. A comparison looks at its plan first: in a
+    folder that holds another one, that is what has to be told.
+    """
+    if command != "compare":
+        _check_paths(settings)
+    from pairtune.quiet import quiet
+
+    with quiet():
+        return import_module(f"pairtune.commands.{command}").run(settings)
+
+
+def _check_paths(settings: Any) -> None:
+    for name in ("model", "reference", "reward_model"):
+        hub.check_path(getattr(settings, name, ""))
+    asks_first = isinstance(settings, PpoRun) and not settings.reward_model
+    if settings.data and not asks_first:
+        from pairtune.data.sources import local_file
+
+        local_file(settings.data)

@@ -8,6 +8,7 @@ from rich.console import Console
 from pairtune.commands.figures import beside_chance, table
 from pairtune.commands.inputs import given, load, load_reward_model, read
 from pairtune.commands.results import of_pairs, result_file, say_next, write
+from pairtune.data.ends import end_ids
 from pairtune.data.tokenize import encode_pairs
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import reference_logprobs
@@ -30,24 +31,25 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     out = result_file(settings.out)
     pairs, tokenizer = read(settings)
     encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
-    say_truncation(encoded)
+    say_truncation(encoded.remarks)
     rows = encoded.rows
     judge = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
-    name = given(settings.reference, "reference")
-    if load_tokenizer(name, trust_remote_code=settings.trust_remote_code).get_vocab() != tokenizer.get_vocab():
+    name, trust = given(settings.reference, "reference"), settings.trust_remote_code
+    if load_tokenizer(name, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
         raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = load(settings)
-    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code)
+    reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
     for model in (policy, reference, *([judge.body] if judge else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)
-    prompts = list(dict.fromkeys(row.prompt for row in rows))[: settings.evaluation.prompts]
+    distinct = list(dict.fromkeys(row.prompt for row in rows))[: settings.evaluation.prompts]
+    prompts = [encoded.asked.get(prompt, prompt) for prompt in distinct]
     with task("answers", len(prompts)) as progress:
         answers = write_answers(
             policy,
             prompts,
             settings.sampling,
-            end_ids=[tokenizer.eos_token_id],
+            end_ids=end_ids(tokenizer),
             seed=settings.seed,
             progress=progress.advance,
         )

@@ -5,12 +5,13 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from pairtune.data.check import check_pairs, check_skipped
+from pairtune.data.check import check_pairs, check_skipped, check_unread
+from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
-from pairtune.data.schema import Pair, Skipped
+from pairtune.data.schema import Pair, Row, Rows
 from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
-from pairtune.data.tokenize import encode_pairs, encode_prompt
+from pairtune.data.tokenize import encode_pairs, encode_prompts
 from pairtune.errors import InputError
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer
@@ -49,7 +50,8 @@ def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], T
     """The pairs, with what is to be said of them, and the model's tokenizer."""
     data = read_pairs(given(settings.data, "data"))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    for finding in (*check_skipped(data.skipped), *check_pairs(data.rows)):
+    say_reading(data)
+    for finding in check_pairs(data.rows):
         say(f"data: {finding.message}")
     return data.rows, tokenizer
 
@@ -61,13 +63,13 @@ def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequen
     train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
     encoded = [encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens) for pairs in (train, held)]
     for part in encoded:
-        say_truncation(part)
+        say_truncation(part.remarks)
     train_rows, held_rows = (part.rows for part in encoded)
     check_rows(
         train_rows,
         held_rows,
         tokenizer,
-        end_id=tokenizer.eos_token_id,
+        end_ids=end_ids(tokenizer),
         bos_id=tokenizer.bos_token_id,
         say_longer=False,
     )
@@ -83,13 +85,15 @@ def heldout_size(heldout: float) -> int | float:
 
 
 def read_prompt_ids(source: str, max_tokens: int, tokenizer: Tokenizer) -> list[list[int]]:
-    """The prompts of a source as token ids, of long ones the last `max_tokens`."""
+    """The prompts of a source as token ids, at most `max_tokens` of each."""
     data = read_prompts(given(source, "data"))
-    say_skipped(data.skipped)
-    return [encode_prompt(row.prompt, tokenizer)[-max_tokens:] for row in data.rows]
+    say_reading(data)
+    ids, remarks = encode_prompts(data.rows, tokenizer, max_tokens=max_tokens)
+    say_truncation(remarks)
+    return ids
 
 
-def say_skipped(skipped: Sequence[Skipped]) -> None:
-    """What of the data was left out, and why."""
-    for finding in check_skipped(skipped):
+def say_reading(data: Rows[Row]) -> None:
+    """What of the data was left out or not read, and why."""
+    for finding in (*check_skipped(data.skipped), *check_unread(data.unread)):
         say(f"data: {finding.message}")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
-from pairtune.commands.results import begin, finish, result_folder, say_folder, say_next
+from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
+from pairtune.data.ends import end_ids
 from pairtune.engine.cost import measured
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.models.load import frozen_copy, load_tokenizer, save_model
@@ -14,14 +15,14 @@ from pairtune.training.ppo import train_ppo
 
 def run(settings: PpoRun) -> Path:
     """Train against a reward model with PPO. Returns the folder of the result."""
+    check_out(settings.out)
+    folder = given(settings.reward_model, "reward_model")
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    prompts = read_prompt_ids(settings.data, settings.max_tokens, tokenizer)
+    reward_model = load_reward_model(settings, folder, tokenizer)
+    value = load_reward_model(settings, folder, tokenizer)
+    reward_model.requires_grad_(False)
     with result_folder(settings, "ppo") as out:
-        folder = given(settings.reward_model, "reward_model")
-        tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-        prompts = read_prompt_ids(settings.data, settings.max_tokens, tokenizer)
-        reward_model = load_reward_model(settings, folder, tokenizer)
-        value = load_reward_model(settings, folder, tokenizer)
-        reward_model.requires_grad_(False)
-        say_folder(settings, out)
         policy = load(settings)
         reference = frozen_copy(policy)
         rows = rows_of_prompts(prompts)
@@ -37,7 +38,7 @@ def run(settings: PpoRun) -> Path:
                 prompts,
                 settings.ppo,
                 settings.sampling,
-                end_ids=[tokenizer.eos_token_id],
+                end_ids=end_ids(tokenizer),
                 seed=settings.seed,
                 journal=Journal("ppo", out, cost=cost),
             )

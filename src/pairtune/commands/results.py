@@ -32,16 +32,37 @@ RUNS = Path("runs")
 SHOWN_SETTINGS = 4
 
 
+def check_out(out: str) -> None:
+    """Before anything is read or loaded: raises InputError if the folder that is asked for cannot be a result's."""
+    folder = Path(out)
+    if not out or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f'out: "{folder}" is a file; give a folder')
+    if not any(folder.iterdir()):
+        return
+    if not (folder / SETTINGS_FILE).is_file():
+        raise InputError(
+            f'out: "{folder}" is not empty and holds something else; give another --out, or none: a free name in '
+            f"{RUNS} is then found"
+        )
+    if (folder / RESULT_FILE).is_file():
+        raise InputError(
+            f'out: "{folder}" holds a finished result; give another --out, or none (a free name in {RUNS} is then '
+            "found), or remove it"
+        )
+
+
 @contextmanager
 def result_folder(settings: Any, command: str) -> Iterator[Path]:
-    """The result's folder, this run's alone until the block ends, before anything is read or loaded.
+    """The result's folder, this run's alone until the block ends.
 
     Without --out: the newest unfinished one of the same command, settings, data and model, or else the first free name
-    of runs/tune, runs/tune-2, ... Raises InputError if the folder that is asked for cannot be one. A folder in which
-    nothing was written is not left behind.
+    of runs/tune, runs/tune-2, ...; which it is, is said. A folder in which nothing was written is not left behind.
     """
+    check_out(settings.out)
     missing: list[Path] = []
-    wanted = [_asked_for(Path(settings.out))] if settings.out else _without_asking(settings, command)
+    wanted = [Path(settings.out)] if settings.out else _without_asking(settings, command)
     for folder in wanted:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,29 +71,15 @@ def result_folder(settings: Any, command: str) -> Iterator[Path]:
     else:
         raise InputError(f'out: another run is writing to "{settings.out}"; wait for its end, or give another --out')
     try:
+        if not settings.out:
+            same = ", an unfinished run of the same settings, data and model, which is gone on with"
+            say(f"out: {folder}{same if (folder / SETTINGS_FILE).is_file() else ''}")
         yield folder
     finally:
         os.close(lock)
         for path in missing:
             with suppress(OSError):  # it is not empty: then it is the result
                 path.rmdir()
-
-
-def _asked_for(folder: Path) -> Path:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f'out: "{folder}" is a file; give a folder')
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / SETTINGS_FILE).is_file():
-            raise InputError(
-                f'out: "{folder}" is not empty and holds something else; give another --out, or none: a free name in '
-                f"{RUNS} is then found"
-            )
-        if (folder / RESULT_FILE).is_file():
-            raise InputError(
-                f'out: "{folder}" holds a finished result; give another --out, or none (a free name in {RUNS} is then '
-                "found), or remove it"
-            )
-    return folder
 
 
 def _without_asking(settings: Any, command: str) -> Iterator[Path]:
@@ -101,14 +108,6 @@ def _lock(folder: Path) -> int | None:
     except OSError:  # a file system without locks
         pass
     return descriptor
-
-
-def say_folder(settings: Any, folder: Path) -> None:
-    """Where the result will be, for whoever has not said it."""
-    if settings.out:
-        return
-    going_on = (folder / SETTINGS_FILE).is_file()
-    say(f"out: {folder}{', an unfinished run of the same settings, data and model, which is gone on with' * going_on}")
 
 
 def begin(folder: Path, settings: Any, command: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pairtune.commands.figures import say_share
 from pairtune.commands.inputs import load, split_pairs
-from pairtune.commands.results import begin, finish, result_folder, say_folder, say_next
+from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.engine.cost import measured
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy, reward_margins
@@ -16,9 +16,9 @@ from pairtune.training.reward import normalise, train_reward
 
 def run(settings: RewardRun) -> Path:
     """Train a reward model and measure it on held-out pairs. Returns the folder of the result."""
+    check_out(settings.out)
+    train, heldout, tokenizer = split_pairs(settings)
     with result_folder(settings, "reward") as out:
-        train, heldout, tokenizer = split_pairs(settings)
-        say_folder(settings, out)
         body = load(settings)
         check_engine(body, train)
         begin(out, settings, "reward")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pairtune.commands.inputs import given, load, say_skipped
-from pairtune.commands.results import begin, finish, result_folder, say_folder, say_next
+from pairtune.commands.inputs import given, load, say_reading
+from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.data.sources import read_demonstrations
 from pairtune.data.tokenize import encode_demonstrations
 from pairtune.engine.cost import measured
@@ -17,13 +17,13 @@ from pairtune.training.sft import train_sft
 
 def run(settings: SftRun) -> Path:
     """Fine-tune on demonstrations. Returns the folder of the result."""
+    check_out(settings.out)
+    data = read_demonstrations(given(settings.data, "data"))
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    say_reading(data)
+    encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
+    say_truncation(encoded.remarks)
     with result_folder(settings, "sft") as out:
-        data = read_demonstrations(given(settings.data, "data"))
-        tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-        say_skipped(data.skipped)
-        encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
-        say_truncation(encoded)
-        say_folder(settings, out)
         model = load(settings)
         check_engine(model, encoded.rows)
         begin(out, settings, "sft")

@@ -5,9 +5,10 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share, sureness
-from pairtune.commands.inputs import given, heldout_size, load, say_skipped, split_pairs
-from pairtune.commands.results import begin, finish, of_pairs, result_folder, say_folder, say_next
+from pairtune.commands.inputs import given, heldout_size, load, say_reading, split_pairs
+from pairtune.commands.results import begin, check_out, finish, of_pairs, result_folder, say_next
 from pairtune.configure import loss_to_train
+from pairtune.data.ends import end_ids
 from pairtune.data.sources import has_labels, read_labelled
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_demonstrations
@@ -25,16 +26,17 @@ from pairtune.objectives.mixture import Loss
 from pairtune.progress import counted, say, significant, task
 from pairtune.settings import TuneRun
 from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_first_loss, check_rows, say_truncation
+from pairtune.training.preflight import check_rows, say_truncation
 
 
 def run(settings: TuneRun) -> Path:
     """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
     loss = loss_to_train(settings)
+    check_out(settings.out)
+    train_rows, held_rows, tokenizer = _split_examples(settings, loss)
     with result_folder(settings, "tune") as out:
-        train_rows, held_rows, tokenizer = _split_examples(settings, loss)
-        say_folder(settings, out)
         model = load(settings)
         check_engine(model, train_rows.rows)
         begin(out, settings, "tune")
@@ -94,17 +96,17 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
             f"objectives that take labels are {takers}"
         )
     data = read_labelled(settings.data)
-    say_skipped(data.skipped)
+    say_reading(data)
     if len({row.label for row in data.rows}) < 2:
         raise InputError("data: every row has the same label; there is nothing to tell apart")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     halves = []
     for rows in split_by_prompt(data.rows, heldout=heldout_size(settings.heldout), seed=settings.seed):
         encoded = encode_demonstrations(rows, tokenizer, max_tokens=settings.max_tokens)
-        say_truncation(encoded)
+        say_truncation(encoded.remarks)
         halves.append(Examples(encoded.rows, [row.label for row in rows]))
     train, held = halves
-    check_rows(train.rows, held.rows, tokenizer, end_id=tokenizer.eos_token_id, bos_id=tokenizer.bos_token_id)
+    check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), bos_id=tokenizer.bos_token_id)
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
     return train, held, tokenizer
 

@@ -13,6 +13,7 @@ from pairtune import disk
 from pairtune.comparison.context import Context
 from pairtune.comparison.measure import Snapshots, measure_arm
 from pairtune.comparison.stages import Done
+from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import uncounted
 from pairtune.engine.examples import Examples, prepare
@@ -25,9 +26,9 @@ from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
 from pairtune.settings import Ppo, parameters, to_mapping
 from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_first_loss
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,10 @@ class Arms:
             context.load_scalar("reward"),
             context.load_scalar("reward").requires_grad_(False),
             reference,
-            [row.prompt for row in context.pairs.train],
+            context.pairs.asked_prompts(context.pairs.train),
             ppo,
             settings.sampling,
-            end_ids=[context.tokenizer.eos_token_id],
+            end_ids=end_ids(context.tokenizer),
             seed=settings.seed,
             journal=journal,
             measure=snapshots.take,
@@ -182,7 +183,8 @@ class Arms:
     def _snapshots(self, folder: Path, policy: PreTrainedModel, reference: PreTrainedModel) -> Snapshots:
         """Measurements along the training of a policy that is still the reference."""
         held, _ = self.context.logprobs(reference, self.context.pairs.heldout)
-        return Snapshots(folder, policy, self.context.pairs.heldout, held, self.settings, self.context.tokenizer)
+        pairs = self.context.pairs
+        return Snapshots(folder, policy, pairs.heldout, pairs.asked, held, self.settings, self.context.tokenizer)
 
     # ---- measuring -----------------------------------------------------------------------------------------------
 
@@ -229,6 +231,7 @@ class Arms:
             policy,
             reference,
             rows,
+            self.context.pairs.asked,
             self.context.logprobs(reference, rows)[0],
             self.context.load_scalar("reward") if self.reward else None,
             self.context.external_score(self.gold),

@@ -22,6 +22,7 @@ from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
+from pairtune.errors import InputError
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
 from pairtune.models.heads import ScalarModel, load_scalar_model
@@ -106,6 +107,17 @@ class Context:
         self.on_its_path(model.body)
         return model
 
+    def load_judge(self) -> ScalarModel:
+        """The reward model that no arm is trained on: the run's own, or somebody else's."""
+        if not self.settings.judge:
+            return self.load_scalar("judge")
+        trust = self.settings.trust_remote_code
+        model, tokenizer = load_scalar_model(self.settings.judge, self.machine, trust_remote_code=trust)
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise InputError("judge: its tokenizer is not the policy's; give a reward model with the same one")
+        self.on_its_path(model.body)
+        return model
+
     def on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
         """What the check of a run's first model finds right is right for all that were trained from it."""
         paths = self.paths.setdefault(structure(model), Paths())
@@ -131,7 +143,7 @@ class Context:
                 return [float(score) for score in scorer(texts)]
 
             return by_gold
-        model = self.load_scalar("judge")
+        model = self.load_judge()
 
         def by_judge(answers: Sequence[Answer]) -> list[float]:
             return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]

@@ -13,7 +13,9 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
+from pairtune.data.tokenize import Asked
 from pairtune.engine.scalars import score_rewards
 from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
@@ -39,15 +41,16 @@ class Snapshots:
         folder: Path,
         model: PreTrainedModel,
         heldout: Sequence[Tokens],
+        asked: Asked,
         reference: Sequence[Tensor],
         settings: CompareRun,
         tokenizer: Tokenizer,
     ) -> None:
         count = settings.evaluation.curve_prompts
-        self.prompts = distinct_prompts(heldout[:count])[: settings.evaluation.prompts]
+        self.prompts = distinct_prompts(heldout[:count], asked)[: settings.evaluation.prompts]
         self.path = folder / "snapshots.jsonl"
         self.model, self.heldout, self.reference = model, heldout[:count], reference[:count]
-        self.settings, self.end_id = settings, tokenizer.eos_token_id
+        self.settings, self.end_ids = settings, end_ids(tokenizer)
 
     def take(self, step: int, seconds: float) -> None:
         """Measure the policy as it is after `step`; a snapshot of a later step is left from an interrupted run."""
@@ -56,7 +59,7 @@ class Snapshots:
             self.model,
             self.prompts,
             self.settings.sampling,
-            end_ids=[self.end_id],
+            end_ids=self.end_ids,
             seed=stream_seed(self.settings.seed, "curve"),
         )
         row = {
@@ -76,15 +79,16 @@ class Snapshots:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def distinct_prompts(rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
+def distinct_prompts(rows: Sequence[Tokens], asked: Asked) -> list[tuple[int, ...]]:
     """Each prompt once, in the order of the rows: several answers to one prompt would count it several times."""
-    return list(dict.fromkeys(row.prompt for row in rows))
+    return list(dict.fromkeys(asked.get(row.prompt, row.prompt) for row in rows))
 
 
 def measure_arm(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
     heldout: Sequence[Tokens],
+    asked: Asked,
     reference_logprobs: Sequence[Tensor],
     reward_model: ScalarModel | None,
     score: Score,
@@ -97,9 +101,9 @@ def measure_arm(
 
     reward_model: None where no arm trains on one.
     """
-    prompts = distinct_prompts(heldout)[: settings.evaluation.prompts]
+    prompts = distinct_prompts(heldout, asked)[: settings.evaluation.prompts]
     answers = write_answers(
-        policy, prompts, settings.sampling, end_ids=[tokenizer.eos_token_id], seed=stream_seed(settings.seed, "measure")
+        policy, prompts, settings.sampling, end_ids=end_ids(tokenizer), seed=stream_seed(settings.seed, "measure")
     )
     judge = partial(
         _judge,

@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from transformers import PreTrainedModel
 
 from pairtune.comparison.sizes import FEW_FOR_A_JUDGE, parts_of
 from pairtune.data import reviews
-from pairtune.data.check import check_pairs, check_skipped
+from pairtune.data.check import check_pairs, check_skipped, check_unread
+from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Rows
 from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
 from pairtune.data.token_rows import store_tokens
-from pairtune.data.tokenize import encode_pairs
+from pairtune.data.tokenize import Asked, encode_pairs
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
@@ -50,6 +51,11 @@ class SharedPairs:
     heldout: Sequence[Tokens]
     validation: Sequence[Tokens] = ()
     judge: Sequence[Tokens] = ()
+    asked: Asked = field(default_factory=dict)  # prompts as answers are sampled after them, where that differs
+
+    def asked_prompts(self, rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
+        """The prompt of each row as answers are sampled after it."""
+        return [self.asked.get(row.prompt, row.prompt) for row in rows]
 
     def save(self, path: Path, tokenizer: Tokenizer) -> None:
         """One JSON object a pair: the split, the texts for people, the token ids that training uses."""
@@ -62,22 +68,28 @@ class SharedPairs:
                         "rejected": tokenizer.decode(list(row.responses[1]), skip_special_tokens=True),
                     }
                     ids = {"prompt_ids": row.prompt, "chosen_ids": row.responses[0], "rejected_ids": row.responses[1]}
+                    if row.prompt in self.asked:
+                        ids["asked_ids"] = self.asked[row.prompt]
                     file.write(json.dumps({"split": split, **texts, **ids}, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "SharedPairs":
         """The rows that `save` wrote, on disk."""
         splits: list[str] = []
+        asked: Asked = {}
 
         def rows() -> Iterator[Tokens]:
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     row = json.loads(line)
                     splits.append(row["split"])
+                    if "asked_ids" in row:
+                        asked[tuple(row["prompt_ids"])] = tuple(row["asked_ids"])
                     yield Tokens(tuple(row["prompt_ids"]), (tuple(row["chosen_ids"]), tuple(row["rejected_ids"])))
 
         stored = store_tokens(rows())
-        return cls(*(stored.take(np.array(splits) == split) for split in SPLITS))
+        train, heldout, validation, judge = (stored.take(np.array(splits) == split) for split in SPLITS)
+        return cls(train, heldout, validation, judge, asked)
 
 
 def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
@@ -90,22 +102,25 @@ def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokeniz
 
     Raises InputError if there are too few pairs, or too few prompts to keep the parts apart.
     """
-    for finding in (*check_skipped(source.skipped), *check_pairs(source.rows)):
+    for finding in (*check_skipped(source.skipped), *check_unread(source.unread), *check_pairs(source.rows)):
         say(f"data: {finding.message}")
     train, heldout, chooser, judge = _apart(source.rows, settings)
 
     def rows(pairs: Sequence[Pair]) -> Sequence[Tokens]:
         encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
-        say_truncation(encoded)
+        say_truncation(encoded.remarks)
+        asked.update(encoded.asked)
         return encoded.rows
 
-    pairs = SharedPairs(rows(train), rows(heldout), rows(chooser) if chooser else (), rows(judge))
+    asked: Asked = {}
+    parts = rows(train), rows(heldout), rows(chooser) if chooser else (), rows(judge)
+    pairs = SharedPairs(*parts, asked=asked)
     _say_sizes(len(source.rows), pairs, settings)
-    lengths = [len(response) for row in pairs.train for response in row.responses]
+    lengths = [len(row.responses[0]) for row in pairs.train]
     longer = sum(length > settings.sampling.max_new_tokens for length in lengths) / len(lengths)
     if longer > WORTH_SAYING:
         say(
-            f"data: {longer:.0%} of the training responses are longer than {settings.sampling.max_new_tokens} tokens, "
+            f"data: {longer:.0%} of the chosen responses are longer than {settings.sampling.max_new_tokens} tokens, "
             "where PPO's and every measured answer is cut; raise --sampling-max-new-tokens"
         )
     return pairs
@@ -160,7 +175,7 @@ def _say_sizes(total: int, pairs: SharedPairs, settings: CompareRun) -> None:
         + (f", {left:,} not used" if left else "")
         + (f"; give {' and '.join(flags)} for others" if flags else "")
     )
-    if len(pairs.judge) < FEW_FOR_A_JUDGE:
+    if not settings.judge and len(pairs.judge) < FEW_FOR_A_JUDGE:
         say(
             f"data: a judge that learns from {len(pairs.judge)} pairs may do no better than guessing, and then its "
             "scores decide nothing; how often it is right is told with the result"
@@ -212,6 +227,7 @@ def _two_answers(
     """The first `wanted` prompts to which two answers differ, with both; and how much was asked for them."""
     found: list[tuple[tuple[int, ...], Sample, Sample]] = []
     asked = ended = 0
+    ends = end_ids(tokenizer)
     with task("answers", wanted) as progress:
         while len(found) < wanted:
             some = prompts[asked : asked + min(ASKED_AT_ONCE, wanted - len(found))]
@@ -220,7 +236,7 @@ def _two_answers(
             drawn = sample(
                 reference,
                 [prompt for prompt in some for _ in range(2)],
-                end_ids=[tokenizer.eos_token_id],
+                end_ids=ends,
                 max_new_tokens=settings.sampling.max_new_tokens,
                 temperature=settings.sampling.temperature,
                 batch_size=settings.sampling.batch_size,

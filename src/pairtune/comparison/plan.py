@@ -38,6 +38,8 @@ def run_folder(settings: CompareRun) -> Path:
     """
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
+    if settings.judge and settings.data == "reviews":
+        raise InputError("judge: the built-in task has its gold scorer; give --judge with a file of pairs")
     if settings.out:
         if trouble := _why_not(Path(settings.out), settings):
             raise InputError(f"out: {trouble}")

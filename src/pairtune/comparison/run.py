@@ -14,6 +14,7 @@ from pairtune.comparison.sizes import settle
 from pairtune.comparison.stages import Done
 from pairtune.comparison.summary import summarise, tell_time
 from pairtune.data import reviews
+from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.sources import read_pairs
 from pairtune.engine.cost import Cost, uncounted
@@ -24,7 +25,7 @@ from pairtune.evaluation.statistics import above_chance, below_chance, estimate
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_model, load_tokenizer, save_model
 from pairtune.objectives.mixture import Loss
-from pairtune.progress import say
+from pairtune.progress import printable, say
 from pairtune.settings import CompareRun, to_mapping
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preflight import check_rows
@@ -185,7 +186,7 @@ class Comparison:
                 pairs.train,
                 others,
                 self.tokenizer,
-                end_id=self.tokenizer.eos_token_id,
+                end_ids=end_ids(self.tokenizer),
                 bos_id=bos,
                 say_longer=not self.context.own_data,
             )
@@ -246,7 +247,9 @@ class Comparison:
         return self.stages.run("unrelated", inputs, work, title="reference: of responses to other prompts, once")
 
     def train_judge(self, pairs: Done) -> Done:
-        """A reward model on the third part of one's own pairs: the score that no arm is trained on."""
+        """The score that no arm is trained on: a reward model on the third part of one's own pairs, or one given."""
+        if self.settings.judge:
+            return self._given_judge(pairs)
         return self._fit_reward(
             "judge", self.context.pairs.judge, pairs, title="judge: a reward model on pairs kept apart"
         )
@@ -256,6 +259,17 @@ class Comparison:
         return self._fit_reward(
             "reward", self.context.pairs.train, pairs, title="reward model: Bradley-Terry on the pairs"
         )
+
+    def _given_judge(self, pairs: Done) -> Done:
+        def work(folder: Path) -> dict[str, Any]:
+            with uncounted():
+                return {
+                    "kind": "judge",
+                    "margins": reward_margins(self.context.load_judge(), self.context.pairs.heldout),
+                }
+
+        inputs = {"pairs": pairs.key, "judge": model_hash(self.settings.judge)}
+        return self._told(self.stages.run("judge", inputs, work, title=f"judge: {printable(self.settings.judge)}"))
 
     def _fit_reward(self, name: str, rows: Sequence[Tokens], pairs: Done, *, title: str) -> Done:
         settings = self.settings
@@ -271,7 +285,10 @@ class Comparison:
             return {"kind": "judge", "margins": margins}
 
         inputs = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
-        done = self.stages.run(name, inputs, work, title=title, leaves=self.context.model_folder(name))
+        return self._told(self.stages.run(name, inputs, work, title=title, leaves=self.context.model_folder(name)))
+
+    def _told(self, done: Done) -> Done:
+        """A reward model's stage with its accuracy on the held-out pairs."""
         right = accuracy(done.facts["margins"], self.context.pairs.heldout)
         done.facts["heldout_accuracy"] = right.to_json()
         standing = (

@@ -79,13 +79,9 @@ class Sittings:
         if not self.stages and last.get("whole") and set(last["used"]) == self.used:
             return dict(last["whole"])
         before, parts = self._split()
-        kept = sum(sitting["stages"].get(key, 0.0) for sitting in before for key in self.used)
-        sittings = [sitting["seconds"] for sitting in parts] + [self._seconds()]
-        self.whole = {
-            "seconds": round(kept + sum(sittings), 1),
-            "sittings": [round(seconds, 1) for seconds in sittings],
-            "kept_seconds": round(kept, 1),
-        }
+        kept = round(sum(sitting["stages"].get(key, 0.0) for sitting in before for key in self.used), 1)
+        sittings = [round(seconds, 1) for seconds in (*(sitting["seconds"] for sitting in parts), self._seconds())]
+        self.whole = {"seconds": round(kept + sum(sittings), 1), "sittings": sittings, "kept_seconds": kept}
         return self.whole
 
     def note(self) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pairtune.data.schema import Pair
-from pairtune.data.tokenize import encode_response
+from pairtune.data.store import take
+from pairtune.data.tokenize import encode_pairs
 from pairtune.errors import InputError
 from pairtune.grid import candidates, chooses
 from pairtune.models.load import Tokenizer
@@ -111,8 +112,9 @@ def _answers(settings: CompareRun, pairs: Sequence[Pair], tokenizer: Tokenizer) 
     """Answers may be as long as nearly all of the chosen responses are."""
     if "sampling.max_new_tokens" not in settings.not_given:
         return settings
-    looked_at = range(0, len(pairs), math.ceil(len(pairs) / LOOKED_AT))
-    lengths = [len(encode_response(pairs[i].chosen, tokenizer)) for i in looked_at]
+    looked_at = take(pairs, np.arange(0, len(pairs), math.ceil(len(pairs) / LOOKED_AT)))
+    rows = encode_pairs(looked_at, tokenizer, max_tokens=settings.max_tokens).rows
+    lengths = [len(row.responses[0]) for row in rows]
     covering = int(np.quantile(lengths, COVERED, method="inverted_cdf"))
     tokens = min(max(covering, SHORTEST), LONGEST, settings.max_tokens // 2)
     reach = (

@@ -10,8 +10,8 @@ from typing import Any
 
 from pairtune import disk
 from pairtune.comparison.sittings import Sittings
-from pairtune.engine.content import ENGINE_VERSION
 from pairtune.engine.cost import Cost, measured
+from pairtune.engine.version import engine_version
 from pairtune.progress import duration, say
 from pairtune.training.checkpoint import forget_checkpoint
 
@@ -96,7 +96,7 @@ class Stages:
 
 
 def _key(name: str, inputs: dict[str, Any]) -> str:
-    return content_key({"stage": name, "versions": [STAGES_VERSION, ENGINE_VERSION], **inputs})
+    return content_key({"stage": name, "versions": [STAGES_VERSION, engine_version()], **inputs})
 
 
 def content_key(inputs: dict[str, Any]) -> str:

@@ -59,7 +59,8 @@ def summarise(
         "data": settings.data,
         "seed": settings.seed,
         "pairs": {"train": len(pairs.train), "heldout": len(pairs.heldout), "validation": len(pairs.validation)},
-        "gold_scorer": {name: stages["gold"].facts[name] for name in ("kind", "heldout_accuracy")},
+        "gold_scorer": {name: stages["gold"].facts[name] for name in ("kind", "heldout_accuracy")}
+        | ({"pairs": len(pairs.judge)} if pairs.judge else {}),
         "reward_model": {"heldout_accuracy": stages["reward"].facts["heldout_accuracy"]}
         if "reward" in stages
         else None,
@@ -242,13 +243,17 @@ def _curves(measured: Mapping[str, Done], ends: Mapping[str, Done]) -> Curves:
 
 
 def _along_the_way(curves: Curves, reference: Done, scale: tuple[float, float]) -> dict[str, Any] | None:
-    """What the points between a curve's ends are measured on, and how the reference scores there."""
+    """What the points between a curve's ends are measured on, and how the reference scores there.
+
+    None where there are no such points, or where they are measured on all that the table's figures are.
+    """
     between = [point for points in curves.values() for point in points[1:-1]]
-    if not between:
+    sizes = [(len(point["answers"]), len(point["log_ratios"])) for point in (*between[:1], reference.facts)]
+    if len(set(sizes)) < 2:
         return None
-    prompts = len(between[0]["answers"])
+    prompts, pairs = sizes[0]
     score = estimate(_standard(reference.facts["gold"][:prompts], scale))
-    return {"prompts": prompts, "pairs": len(between[0]["log_ratios"]), "reference_gold_score": score.to_json()}
+    return {"prompts": prompts, "pairs": pairs, "reference_gold_score": score.to_json()}
 
 
 def _evaluation_rows(curves: Curves, scale: tuple[float, float], heldout: Sequence[Tokens]) -> list[dict[str, Any]]:

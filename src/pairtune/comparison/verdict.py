@@ -221,7 +221,9 @@ def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     spent = sorted((arm for arm in arms if min(cost[arm]) > 0), key=cost.__getitem__)
     if len(arms) == 1 and spent:
         seconds, flops = cost[arms[0]]
-        return [f"it took {_significant(seconds)} seconds and {flops:.1e} FLOPs"]
+        accuracy = _measured(summary, arms[0], "heldout_accuracy")
+        who = _name(arms[0]) if accuracy and _is_level(accuracy) else "it"  # as the clause before begins
+        return [f"{who} took {_significant(seconds)} seconds and {flops:.1e} FLOPs"]
     if len(spent) < 2:
         return []
     cheapest, *rest = spent

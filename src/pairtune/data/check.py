@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from pairtune.data.formats import quoted
-from pairtune.data.schema import Pair, Skipped
+from pairtune.data.formats import listed, quoted
+from pairtune.data.schema import Pair, Skipped, said
 from pairtune.progress import counted
 
 SHOWN_ROWS = 10
@@ -78,6 +78,15 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
     return [finding for finding in found if finding is not None]
 
 
+def check_unread(columns: Sequence[str]) -> list[Finding]:
+    """A note on columns that look like content and that nobody reads."""
+    if not columns:
+        return []
+    what = f"column {listed(columns)} is" if len(columns) == 1 else f"columns {listed(columns)} are"
+    message = f"{what} not read; what belongs to the prompt has to stand in it"
+    return [Finding("unread", len(columns), (), message, "note")]
+
+
 def check_skipped(skipped: Sequence[Skipped]) -> list[Finding]:
     """One warning for each reason that rows were left out, the most frequent first."""
     by_reason: dict[str, _Marked] = {}
@@ -120,13 +129,15 @@ class _Seen:
         self.longer = self.ties = 0
 
     def add(self, pair: Pair) -> None:
-        prompt, chosen, rejected = _hashed(pair.prompt), _hashed(pair.chosen), _hashed(pair.rejected)
+        prompt = _hashed((pair.prompt, pair.tools) if pair.tools else pair.prompt)
+        chosen, rejected = _hashed(pair.chosen), _hashed(pair.rejected)
         self.rows.append(pair.row)
         self.prompts.append(prompt)
         self.pairs.append(_hashed((prompt, chosen, rejected)))
         self.turned.append(_hashed((prompt, rejected, chosen)))
-        self.longer += len(pair.chosen) > len(pair.rejected)
-        self.ties += len(pair.chosen) == len(pair.rejected)
+        lengths = len(said(pair.chosen)), len(said(pair.rejected))
+        self.longer += lengths[0] > lengths[1]
+        self.ties += lengths[0] == lengths[1]
 
     def marked(self, which: np.ndarray) -> _Marked:
         """The rows where `which` holds."""
@@ -164,17 +175,19 @@ def _shared_prompt(seen: _Seen) -> Finding | None:
 
 def _prompt_repeated(pair: Pair) -> bool:
     prompt = (pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content).strip()
-    starts = any(side.lstrip().startswith(prompt) for side in (pair.chosen, pair.rejected))
+    starts = any(said(side).lstrip().startswith(prompt) for side in (pair.chosen, pair.rejected))
     return starts and len(prompt) >= LONG_PROMPT
 
 
 def _template_tokens(pair: Pair) -> set[str]:
-    return {*_TEMPLATE.findall(pair.chosen), *_TEMPLATE.findall(pair.rejected)}
+    return {*_TEMPLATE.findall(said(pair.chosen)), *_TEMPLATE.findall(said(pair.rejected))}
 
 
 def _turns(pair: Pair) -> bool:
     """Many chat templates raise an error here, and others were never trained on it."""
     if isinstance(pair.prompt, str):
+        return False
+    if any(turn.role == "tool" for turn in pair.prompt):  # what a call brought comes between two turns of the assistant
         return False
     speakers = [turn.role for turn in pair.prompt if turn.role in ("user", "assistant")]
     return speakers != ["user", "assistant"] * (len(speakers) // 2) + ["user"]

@@ -13,15 +13,18 @@ one message, with ``prompt``          the answer to it (TRL); a text ``prompt`` 
 more messages, with ``prompt``        a whole dialogue that already contains the prompt (UltraFeedback)
 ====================================  ==================================================================
 
-Messages are lists of ``{"role": ..., "content": ...}``; other keys are ignored. A whole dialogue ends with
-the assistant's answer, which is the response; all turns before it are the prompt.
+Messages are lists of ``{"role": ..., "content": ...}``; their other keys (``tool_calls``, ``reasoning_content``,
+...) are kept for the chat template. A whole dialogue ends with the assistant's answer, which is the response; all
+turns before it are the prompt. A column ``system`` is the dialogue's first turn, a column ``tools`` what the model
+may call (a list, or JSON text of one); both are for dialogues, so a text ``prompt`` beside them is a user turn.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText
+from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText
 from pairtune.hints import nearest
 
 Columns: TypeAlias = Mapping[str, object]
@@ -29,6 +32,7 @@ Columns: TypeAlias = Mapping[str, object]
 _TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _DEMONSTRATION_SIDES = ("response", "completion", "messages", "chosen")
+_READ = {*_DEMONSTRATION_SIDES, "prompt", "rejected", "label", "system", "tools"}
 
 
 class MalformedError(Exception):
@@ -55,7 +59,7 @@ def to_pair(columns: Columns, row: int) -> Pair:
     other, rejected = _side(columns, "rejected")
     if prompt != other:
         raise UnusableError('"chosen" and "rejected" have different prompts', "a pair needs one prompt")
-    return Pair(prompt, chosen, rejected, row)
+    return Pair(prompt, chosen, rejected, row, _tools(columns))
 
 
 def to_demonstration(columns: Columns, row: int) -> Demonstration:
@@ -65,7 +69,7 @@ def to_demonstration(columns: Columns, row: int) -> Demonstration:
         _require(columns, *_DEMONSTRATION_SIDES)
         raise AssertionError("unreachable: _require raised")
     prompt, response = _side(columns, side)
-    return Demonstration(prompt, response, row)
+    return Demonstration(prompt, response, row, _tools(columns))
 
 
 def to_labelled(columns: Columns, row: int) -> Labelled:
@@ -74,19 +78,25 @@ def to_labelled(columns: Columns, row: int) -> Labelled:
     _require(columns, "response", "completion")
     _require(columns, "label")
     prompt, response = _side(columns, side)
-    return Labelled(prompt, response, _label(columns["label"]), row)
+    return Labelled(prompt, response, _label(columns["label"]), row, _tools(columns))
 
 
 def to_prompt(columns: Columns, row: int) -> Prompt:
     """The prompt on its own, as :func:`to_pair` would see it. Raises MalformedError or UnusableError."""
-    if "prompt" in columns and not isinstance(columns.get("chosen"), list):
-        return Prompt(_prompt(columns), row)
-    if "chosen" in columns:
-        return Prompt(to_pair(columns, row).prompt, row)
-    if "messages" in columns:
-        return Prompt(_side(columns, "messages")[0], row)
-    _require(columns, "prompt")
-    raise AssertionError("unreachable: _require raised")
+    dialogue = next((side for side in _DEMONSTRATION_SIDES if isinstance(columns.get(side), list)), None)
+    if dialogue == "chosen" or ("chosen" in columns and "prompt" not in columns):
+        prompt = to_pair(columns, row).prompt
+    elif dialogue:
+        prompt = _side(columns, dialogue)[0]
+    else:
+        _require(columns, "prompt")
+        prompt = _opened(columns, _prompt(columns))
+    return Prompt(prompt, row, _tools(columns))
+
+
+def unread(columns: Columns) -> list[str]:
+    """Columns that nobody reads and that look like content: text of several words, or a list of texts or objects."""
+    return [name for name, value in columns.items() if name not in _READ and _like_content(value)]
 
 
 def quoted(text: str, limit: int = 40) -> str:
@@ -107,15 +117,66 @@ def listed(names: Iterable[str], limit: int = 8) -> str:
     return text + (f" and {len(all_names) - limit} more" if len(all_names) > limit else "")
 
 
-def _side(columns: Columns, side: str) -> tuple[PromptText, str]:
+def _like_content(value: object) -> bool:
+    if isinstance(value, list):
+        return any(isinstance(item, Mapping) or _like_content(item) for item in value)
+    return isinstance(value, str) and len(value.split()) > 1
+
+
+def _side(columns: Columns, side: str) -> tuple[PromptText, ResponseText]:
     """The prompt and the response that one column holds (see the table at the head of this file)."""
     value = columns[side]
+    prompt: PromptText
+    response: ResponseText
     if isinstance(value, list):
-        return _answered(_whole_dialogue(columns, side, _messages(value, side)), side)
-    text = _text(value, f'"{side}"')
-    if "prompt" in columns:
-        return _prompt(columns), _response(text, f'"{side}"')
-    return _answered(_parse_dialogue(columns, side, text), side)
+        prompt, response = _answered(_whole_dialogue(columns, side, _messages(value, side)), side)
+    elif "prompt" in columns:
+        prompt, response = _prompt(columns), _response(_text(value, f'"{side}"'), f'"{side}"')
+    else:
+        prompt, response = _answered(_parse_dialogue(columns, side, _text(value, f'"{side}"')), side)
+    return _opened(columns, prompt), response
+
+
+def _opened(columns: Columns, prompt: PromptText) -> PromptText:
+    """The prompt with what the columns ``system`` and ``tools`` make of it."""
+    if "system" not in columns and "tools" not in columns:
+        return prompt
+    turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    system = columns.get("system")
+    if system is None or not (text := _text(system, '"system"')).strip():
+        return turns
+    if turns[0].role == "system" and turns[0].content != text:
+        raise MalformedError('there is a "system" column and a system turn, and they differ; keep one of them')
+    return turns if turns[0].role == "system" else (Message("system", text), *turns)
+
+
+def _tools(columns: Columns) -> str:
+    """The column ``tools`` as a JSON array, or "" if there are none."""
+    value = columns.get("tools")
+    if isinstance(value, str) and value.strip():
+        value = _from_json(value)
+    tools = [_from_json(tool) if isinstance(tool, str) else tool for tool in value] if isinstance(value, list) else None
+    if value is None or value == "" or tools == []:
+        return ""
+    if tools is None or not all(isinstance(tool, Mapping) for tool in tools):
+        raise MalformedError('"tools" is no list of tools; a tool is an object, as a chat template takes it')
+    return _as_json(tools, '"tools"')
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise MalformedError('"tools" is text that is not JSON; give a list of tools') from None
+
+
+def _as_json(value: object, where: str) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        raise MalformedError(f"{where} holds something that JSON cannot; make it text, numbers and lists") from None
+    return text
 
 
 def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -147,13 +208,16 @@ def _parse_dialogue(columns: Columns, side: str, text: str) -> tuple[Message, ..
     )
 
 
-def _answered(turns: tuple[Message, ...], side: str) -> tuple[tuple[Message, ...], str]:
+def _answered(turns: tuple[Message, ...], side: str) -> tuple[tuple[Message, ...], ResponseText]:
     """The turns before the assistant's last answer, and that answer."""
-    if turns[-1].role != "assistant":
+    answer = turns[-1]
+    if answer.role != "assistant":
         raise UnusableError(f'"{side}" does not end with an assistant turn', "the last turn is the response")
     if not any(turn.content.strip() for turn in turns[:-1]):
         raise UnusableError(f'"{side}" has no prompt before the answer', "every response needs a prompt")
-    return turns[:-1], _response(turns[-1].content, f'the last answer in "{side}"')
+    if "tool_calls" not in answer.others():
+        _response(answer.content, f'the last answer in "{side}"')
+    return turns[:-1], answer if answer.more else answer.content
 
 
 def _prompt(columns: Columns) -> PromptText:
@@ -192,10 +256,14 @@ def _messages(value: list[object], column: str) -> tuple[Message, ...]:
 def _message(turn: object, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise MalformedError(f'{where} is {_kind(turn)}; a turn is {{"role": ..., "content": ...}}')
+    more = {str(key): value for key, value in turn.items() if key not in ("role", "content") and value is not None}
+    if turn.get("content") is None and more.get("tool_calls"):  # a call may stand for the answer's text
+        more, turn = more | {"content": None}, {**turn, "content": ""}
     for key in ("role", "content"):
         if key not in turn:
             raise MalformedError(f'{where} has no "{key}"; its keys are {listed(map(str, turn))}')
-    return Message(_text(turn["role"], f"{where} role"), _text(turn["content"], f"{where} content"))
+    role, content = _text(turn["role"], f"{where} role"), _text(turn["content"], f"{where} content")
+    return Message(role, content, _as_json(more, where) if more else "")
 
 
 def _text(value: object, where: str) -> str:

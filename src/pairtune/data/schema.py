@@ -1,20 +1,39 @@
 """What a row of data is once it has been read: a pair, a labelled response, a demonstration or a prompt."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a dialogue. The usual roles are system, user and assistant."""
+    """One turn of a dialogue. The usual roles are system, user, assistant and tool."""
 
     role: str
     content: str
+    more: str = ""  #: the turn's other fields (tool_calls, reasoning_content, name, ...) as a JSON object, or ""
+
+    def fields(self) -> dict[str, Any]:
+        """The turn as it stood in the source, which is what a chat template is given."""
+        fields = {"role": self.role, "content": self.content, **self.others()}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def others(self) -> dict[str, Any]:
+        """The fields beside role and content."""
+        found: dict[str, Any] = json.loads(self.more) if self.more else {}
+        return found
 
 
 #: Raw text that the response continues, or the turns of a dialogue before the answer.
 PromptText: TypeAlias = str | tuple[Message, ...]
+#: The text of a response, or the whole turn where it is more than its content.
+ResponseText: TypeAlias = str | Message
+
+
+def said(response: ResponseText) -> str:
+    """Everything that a response says, as one text: its content, and what stands beside it."""
+    return response if isinstance(response, str) else response.content + response.more
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +41,10 @@ class Pair:
     """A prompt x, the response that was preferred and the one that was not."""
 
     prompt: PromptText
-    chosen: str
-    rejected: str
+    chosen: ResponseText
+    rejected: ResponseText
     row: int  #: 1-based line or row in the source, as its error messages would name it
+    tools: str = ""  #: what the model may call, as a JSON array: a part of the prompt; "" for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +52,10 @@ class Labelled:
     """A prompt, a response to it, and whether that response is desirable."""
 
     prompt: PromptText
-    response: str
+    response: ResponseText
     label: bool
     row: int
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +63,9 @@ class Demonstration:
     """A prompt and a response worth imitating."""
 
     prompt: PromptText
-    response: str
+    response: ResponseText
     row: int
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +74,7 @@ class Prompt:
 
     prompt: PromptText
     row: int
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +94,4 @@ class Rows(Generic[Row]):
 
     rows: Sequence[Row]
     skipped: tuple[Skipped, ...]
+    unread: tuple[str, ...] = ()  #: columns that hold text and that nobody reads

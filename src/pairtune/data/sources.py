@@ -33,6 +33,7 @@ from pairtune.data.formats import (
     to_labelled,
     to_pair,
     to_prompt,
+    unread,
 )
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
 from pairtune.data.store import store_texts
@@ -72,7 +73,7 @@ def has_labels(source: str, *, split: str = "train") -> bool:
 
     Raises InputError if the source cannot be read.
     """
-    path = _local(source)
+    path = local_file(source)
     name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
     first = next(_open(path, name) if path else _hub(source, name, split), None)
     return first is not None and "label" in first.columns and "chosen" not in first.columns
@@ -106,14 +107,18 @@ def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
 
 
 def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, int], Row]) -> Rows[Row]:
-    path = _local(source)
+    path = local_file(source)
     name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
     if path and split != "train":
         raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
     skipped: list[Skipped] = []
+    ignored: dict[str, None] = {}
+    unit = "row"
 
     def usable() -> Iterator[Row]:
+        nonlocal unit
         for unit, number, columns in _open(path, name) if path else _hub(source, name, split):
+            ignored.update(dict.fromkeys(unread(columns)))
             try:
                 yield parse(columns, number)
             except MalformedError as error:
@@ -126,17 +131,18 @@ def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, in
                 skipped.append(Skipped(number, error.reason))
 
     rows = store_texts(kind, usable())
+    rows.origin = f"{name} {unit}"
     if skipped and not rows:
         first = f"row {skipped[0].row}: {skipped[0].reason}"
         none = "its one row cannot" if len(skipped) == 1 else f"none of the {len(skipped):,} rows can"
         raise InputError(f"{name}: {none} be used ({first}); give another source")
     if not rows:
         raise InputError(f"{name}: there are no rows in it; give a source that has some")
-    return Rows(rows, tuple(skipped))
+    return Rows(rows, tuple(skipped), tuple(ignored))
 
 
-def _local(source: str) -> Path | None:
-    """The file that ``source`` names, or None where only a hub dataset can be meant."""
+def local_file(source: str) -> Path | None:
+    """The file that ``source`` names, or None where only a hub dataset can be meant; InputError if it is not there."""
     shown = quoted(source, 80)
     if not source.strip() or "\0" in source:
         raise InputError(f"{shown} is not a data source; give {KNOWN}, or the name of a hub dataset")
@@ -228,7 +234,7 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[Record]:
         for batch in table.iter_batches(batch_size=1024):
             for columns in batch.to_pylist():
                 number += 1
-                yield Record("row", number, columns)
+                yield Record("row", number, _without_absent(columns))
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors derive from these
         said = escaped(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
         raise InputError(f"{name}: not a sound Parquet file ({said}); write it again") from None
@@ -252,7 +258,20 @@ def _hub(source: str, name: str, split: str) -> Iterator[Record]:
             f"check its name, the split and the network, or give {KNOWN}"
         ) from None
     for number, columns in enumerate(rows, 1):
-        yield Record("row", number, columns)
+        yield Record("row", number, _without_absent(columns))
+
+
+def _without_absent(columns: Columns) -> Columns:
+    """Columns whose turns, tools and calls lack what these containers put there as null, for all have one's keys."""
+    return {name: _present(value) if isinstance(value, list) else value for name, value in columns.items()}
+
+
+def _present(value: object) -> object:
+    if isinstance(value, list):
+        return [_present(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _present(item) for key, item in value.items() if item is not None or key == "content"}
+    return value
 
 
 @contextmanager

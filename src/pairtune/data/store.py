@@ -103,12 +103,18 @@ class Texts(OnDisk[Row]):
         super().__init__(places)
         self.kind: Any = kind
         self.scratch = scratch
+        self.origin = "row"  # what a row's number counts, and where: "pairs.jsonl line"
 
     def item(self, place: list[int]) -> Row:
         """The row in the bytes from place[0] to place[1]."""
         fields: list[Any] = json.loads(self.scratch.read(*place))
-        made: Row = self.kind(*(tuple(Message(*turn) for turn in f) if isinstance(f, list) else f for f in fields))
+        made: Row = self.kind(*map(_from_fields, fields))
         return made
+
+
+def origin(rows: object, number: int) -> str:
+    """Where a row stands in its source, for messages: "pairs.jsonl line 7"."""
+    return f"{rows.origin if isinstance(rows, Texts) else 'row'} {number}"
 
 
 def store_texts(kind: type[Row], rows: Iterable[Row]) -> Texts[Row]:
@@ -116,10 +122,21 @@ def store_texts(kind: type[Row], rows: Iterable[Row]) -> Texts[Row]:
     scratch, ends = Scratch(), array("q", [0])
     names = [field.name for field in dataclasses.fields(kind)]
     for row in rows:
-        values = [getattr(row, name) for name in names]
-        fields = [[(turn.role, turn.content) for turn in v] if isinstance(v, tuple) else v for v in values]
-        raw = json.dumps(fields).encode("ascii")
+        raw = json.dumps([_to_fields(getattr(row, name)) for name in names]).encode("ascii")
         scratch.file.write(raw)
         ends.append(ends[-1] + len(raw))
     scratch.file.flush()
     return Texts(kind, scratch, np.stack([ends[:-1], ends[1:]], axis=1))
+
+
+def _to_fields(value: object) -> object:
+    """Turns as lists of texts."""
+    if isinstance(value, tuple):
+        return [_to_fields(turn) for turn in value]
+    return [value.role, value.content, value.more] if isinstance(value, Message) else value
+
+
+def _from_fields(value: Any) -> object:
+    if not isinstance(value, list):
+        return value
+    return Message(*value) if isinstance(value[0], str) else tuple(Message(*turn) for turn in value)

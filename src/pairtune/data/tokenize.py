@@ -1,108 +1,150 @@
-"""Rows to token ids: the chat template, the boundary between prompt and response, end of text, truncation.
+"""Rows to token ids: prompt and response apart, each response with its end, what is too long made shorter.
 
-A prompt and its response are tokenised apart and joined, which is what a sampler sees, so the boundary never moves.
+A dialogue is what the chat template writes (:mod:`pairtune.data.dialogue`): the prompt's ids are those of its turns up
+to where an answer begins, the response's are what the whole dialogue's ids have after that, up to the turn's end
+(:mod:`pairtune.data.ends`). Raw text goes on as it is (:mod:`pairtune.data.continuation`).
 """
 
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from pairtune.data.dialogue import RefusedError
 from pairtune.data.pack import Tokens
-from pairtune.data.schema import Demonstration, Labelled, Pair, PromptText
+from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, PromptText, ResponseText
+from pairtune.data.store import origin
 from pairtune.data.token_rows import TokenRows, store_tokens
+from pairtune.data.writing import CUT, DROPPED, SHORTENED, Remark, Writer
 from pairtune.errors import InputError
+
+# What is to be said of rows, with the rows' numbers in the source.
+Remarks = dict[Remark, tuple[int, ...]]
+# Prompts as answers are sampled after them, by the rows' prompts: where a chat template begins an answer in another
+# way than it writes a finished one, and nowhere else.
+Asked = dict[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token rows in the order of their sources, and which rows truncation touched (their numbers in the source)."""
+    """Token rows in the order of their sources, and what is to be said of them."""
 
     rows: TokenRows
     origins: tuple[int, ...]  # the source's row number of each token row
-    shortened: tuple[int, ...]  # a prompt lost its beginning
-    cut: tuple[int, ...]  # a response lost its end, and so its end-of-text token
-    dropped: tuple[int, ...]  # nothing left to learn from: both responses equal after truncation
+    remarks: Remarks
+    asked: Asked
+
+    @property
+    def shortened(self) -> tuple[int, ...]:
+        """Rows whose prompt lost its beginning."""
+        return self.remarks.get(SHORTENED, ())
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """Rows with a response that lost its end, and so its end-of-text token."""
+        return self.remarks.get(CUT, ())
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Rows with nothing left to learn from: both responses are equal after truncation."""
+        return self.remarks.get(DROPPED, ())
 
 
-def encode_prompt(prompt: PromptText, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def encode_prompt(prompt: PromptText, tokenizer: PreTrainedTokenizerBase, *, tools: str = "") -> list[int]:
     """Ids of a prompt: raw text as it is (with the one BOS its tokenizer adds), a dialogue by the chat template.
 
-    A dialogue whose tokenizer has no chat template is written as a plain transcript of its turns.
+    A dialogue whose tokenizer has no chat template is written as a plain transcript of its turns. Raises RefusedError
+    if the template does not take the dialogue.
     """
-    if isinstance(prompt, str):
-        return _open_ended(prompt, tokenizer) or [_first_token(tokenizer)]
-    turns = [{"role": turn.role, "content": turn.content} for turn in prompt]
-    if tokenizer.chat_template:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    names = {"user": "Human", "assistant": "Assistant"}
-    text = "".join(f"\n\n{names.get(turn.role, turn.role.capitalize())}: {turn.content}" for turn in prompt)
-    return _open_ended(text.lstrip() + "\n\nAssistant: ", tokenizer)
+    return Writer(tokenizer).prompt(prompt, tools)
 
 
-def encode_response(response: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of a response and the end-of-text token after it."""
-    return [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+def encode_response(response: str, tokenizer: PreTrainedTokenizerBase, *, prompt: str = "") -> list[int]:
+    """Ids of a response that goes on after raw text, with one end."""
+    return Writer(tokenizer).row(prompt, [response]).responses[0]
 
 
 def encode_pairs(pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> Encoded:
-    """(chosen, rejected) token rows. Raises InputError if no pair is left."""
-    return _encode(
-        ((pair.row, pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs), tokenizer, max_tokens=max_tokens
-    )
+    """(chosen, rejected) token rows. Raises InputError if no pair is left, or if the chat template refuses one."""
+    sources = ((pair.row, pair.prompt, (pair.chosen, pair.rejected), pair.tools) for pair in pairs)
+    return _encode(sources, pairs, tokenizer, max_tokens=max_tokens)
 
 
 def encode_demonstrations(
     demonstrations: Iterable[Demonstration] | Iterable[Labelled], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
-    """One-response token rows, one for each demonstration or labelled response. Raises InputError if none is left."""
-    return _encode(((d.row, d.prompt, (d.response,)) for d in demonstrations), tokenizer, max_tokens=max_tokens)
+    """One-response token rows, one for each demonstration or labelled response. Raises InputError as for pairs."""
+    sources = ((each.row, each.prompt, (each.response,), each.tools) for each in demonstrations)
+    return _encode(sources, demonstrations, tokenizer, max_tokens=max_tokens)
+
+
+def encode_prompts(
+    prompts: Iterable[Prompt], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+) -> tuple[list[list[int]], Remarks]:
+    """Ids of prompts that are to be answered, at most `max_tokens` of each. Raises InputError as for pairs."""
+    writer, remarks, found = Writer(tokenizer), _Remarks(), []
+    for each in prompts:
+        with _in_row(prompts, each.row):
+            row = writer.fitted_prompt(each.prompt, each.tools, max_tokens)
+        remarks.add(each.row, row.remarks)
+        found.append(row.prompt)
+    return found, remarks.found()
 
 
 def _encode(
-    sources: Iterable[tuple[int, PromptText, tuple[str, ...]]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    sources: Iterable[tuple[int, PromptText, Sequence[ResponseText], str]],
+    rows_of: object,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
 ) -> Encoded:
     if max_tokens < 2:
         raise ValueError("max_tokens must leave room for one token of the prompt and one of the response")
-    origins: list[int] = []
-    shortened: list[int] = []
-    cut: list[int] = []
-    dropped: list[int] = []
+    writer, remarks, origins = Writer(tokenizer), _Remarks(), array("q")
+    asked: Asked = {}
 
     def encoded() -> Iterator[Tokens]:
-        for number, prompt_text, texts in sources:
-            prompt = encode_prompt(prompt_text, tokenizer)
-            responses = [encode_response(text, tokenizer) for text in texts]
-            # The prompt gives way first, from its beginning (but for a BOS, which the model expects), down to half of
-            # the room; then responses lose their end.
-            room = max(max_tokens // 2, max_tokens - max(len(response) for response in responses))
-            if len(prompt) > room:
-                kept = 1 if prompt[0] == tokenizer.bos_token_id and room > 1 else 0
-                prompt = [*prompt[:kept], *prompt[kept - room :]]
-                shortened.append(number)
-            if any(len(prompt) + len(response) > max_tokens for response in responses):
-                responses = [response[: max_tokens - len(prompt)] for response in responses]
-                cut.append(number)
-            if len(responses) == 2 and responses[0] == responses[1]:
-                dropped.append(number)
+        for number, prompt, responses, tools in sources:
+            with _in_row(rows_of, number):
+                row = writer.fitted(prompt, responses, tools, max_tokens)
+            remarks.add(number, row.remarks)
+            if len(row.responses) == 2 and row.responses[0] == row.responses[1]:
+                remarks.add(number, [DROPPED])
                 continue
             origins.append(number)
-            yield Tokens(tuple(prompt), tuple(tuple(response) for response in responses))
+            if row.asked != row.prompt:
+                asked[tuple(row.prompt)] = tuple(row.asked)
+            yield Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)))
 
-    rows = store_tokens(encoded())
+    rows, found = store_tokens(encoded()), remarks.found()
     if not rows:
-        reason = "every pair's two responses are the same" if dropped else "there was none before"
+        reason = "every pair's two responses are the same" if DROPPED in found else "there was none before"
         raise InputError(f"no row is left after tokenising; {reason}")
-    return Encoded(rows, tuple(origins), tuple(shortened), tuple(cut), tuple(dropped))
+    return Encoded(rows, tuple(origins), found, asked)
 
 
-def _open_ended(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of a text that something will follow: some tokenizers end every text."""
-    ids = list(tokenizer(text)["input_ids"])
-    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+@contextmanager
+def _in_row(rows: object, number: int) -> Iterator[None]:
+    """Turns a template's refusal into one line that names the row."""
+    try:
+        yield
+    except RefusedError as error:
+        raise InputError(
+            f'{origin(rows, number)}: the chat template refuses this dialogue: "{error}"; change the row or remove it'
+        ) from error
 
 
-def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What an empty prompt becomes: there must be one token to predict the first token from."""
-    return int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id)
+class _Remarks:
+    """Rows by what is to be said of them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Remark, array[int]] = {}
+
+    def add(self, number: int, remarks: Iterable[Remark]) -> None:
+        for remark in remarks:
+            self.rows.setdefault(remark, array("q")).append(number)
+
+    def found(self) -> Remarks:
+        return {remark: tuple(rows) for remark, rows in self.rows.items()}

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include <omp.h>
@@ -40,6 +39,7 @@ template <class S> struct View {
 };
 
 // One head of a segment's keys, or of whatever lies at their tokens; its numbers are filled up to `size` with zeros.
+// `line`, `lines` and `both` are room for one row, two, and two side by side.
 template <class F, class S> struct Operand {
     using Number = typename F::Number;
     using Word = typename F::Word;
@@ -64,9 +64,8 @@ template <class F, class S> struct Operand {
     }
 
     // A right operand whose columns are the tokens: [tokens / 16][size / steps][16].
-    Right<F> columns(Word *to) const {
+    Right<F> columns(Word *to, Number *line) const {
         const int64_t words = size / F::steps;
-        alignas(64) Number line[size];
         for (int64_t i = 0; i < whole(count, WIDE); i++) {
             row(i, line);
             Word *panel = to + i / WIDE * words * WIDE + i % WIDE;
@@ -77,13 +76,11 @@ template <class F, class S> struct Operand {
     }
 
     // A right operand whose columns are the head's numbers: [size / 16][tokens / steps][16].
-    Right<F> panels(Word *to) const {
+    Right<F> panels(Word *to, Number *lines, Word *both) const {
         const int64_t steps = whole(count, F::steps) / F::steps, panel = steps * WIDE;
-        alignas(64) Number line[2][size];
-        alignas(64) Word both[size];
         for (int64_t i = 0; i < steps; i++) {
-            for (int64_t j = 0; j < F::steps; j++) row(i * F::steps + j, line[j]);
-            interleave(line[0], line[1], both, size);
+            for (int64_t j = 0; j < F::steps; j++) row(i * F::steps + j, lines + j * size);
+            interleave(lines, lines + size, both, size);
             for (int64_t d = 0; d < size; d += WIDE)
                 std::memcpy(to + d / WIDE * panel + i * WIDE, both + d, WIDE * sizeof(Word));
         }
@@ -128,12 +125,13 @@ struct Tile {
 
     Tile(const Segment &segment, int64_t first, int64_t window)
         : queries{segment.begin + first, std::min(QUERIES, segment.count - first), 0, 0}, last(segment.before + first),
-          window(window), from(std::max(int64_t(0), last + 1 - window) / WIDE * WIDE),
-          to(whole(last + queries.count, WIDE)), span(to - from) {}
+          window(window), from(first_key(0) / WIDE * WIDE), to(whole(last + queries.count, WIDE)), span(to - from) {}
 
-    // What query m sees, counted from `from`: [low, high).
-    int64_t low(int64_t m) const { return std::max(int64_t(0), last + m + 1 - window) - from; }
-    int64_t high(int64_t m) const { return last + m + 1 - from; }
+    // The first key that query m sees. `from` follows from it, so that no row begins before its memory.
+    int64_t first_key(int64_t m) const { return std::max(int64_t(0), last + m + 1 - window); }
+    // What query m sees, counted from `from`: [low, high), within the row whatever else may be wrong.
+    int64_t low(int64_t m) const { return std::clamp(first_key(m) - from, int64_t(0), high(m)); }
+    int64_t high(int64_t m) const { return std::min(last + m + 1 - from, span); }
     // Steps of a product over the keys, of which there are `keys`.
     template <class F> int64_t steps(int64_t keys) const {
         return (std::min(to, whole(keys, F::steps)) - from) / F::steps;
@@ -143,16 +141,6 @@ struct Tile {
         std::memset((void *)row, 0, low(m) * sizeof(N));
         std::memset((void *)(row + high(m)), 0, (span - high(m)) * sizeof(N));
     }
-};
-
-// A thread's own memory, of any content: whatever is read was written first.
-template <class N> struct Scratch {
-    std::unique_ptr<N[]> memory;
-    N *data;
-    explicit Scratch(int64_t count) : memory(new N[count + 64 / sizeof(N)]) {
-        data = reinterpret_cast<N *>((reinterpret_cast<uintptr_t>(memory.get()) + 63) / 64 * 64);
-    }
-    operator N *() { return data; }
 };
 
 // exp(scale * (x - the highest)) of a row's scores, over them: their sum, and in `highest` what was taken off. The
@@ -191,19 +179,19 @@ template <class S> struct Forward {
     float *const normaliser;   // [T, H]: the log of each softmax's sum
     const Shape shape;
     const int64_t size;
-    Scratch<typename F::Word> key_columns, value_panels;
-    Scratch<typename F::Number> tile_query, weights;
+    Scratch<typename F::Word> key_columns, value_panels, both;
+    Scratch<typename F::Number> lines, tile_query, weights;
     Scratch<float> scores, mixed;
 
     Forward(View<S> query, View<S> key, View<S> value, S *out, float *normaliser, Shape shape, const Cut &cut)
         : query(query), key(key), value(value), out(out), normaliser(normaliser), shape(shape), size(shape.size()),
-          key_columns(cut.longest * size / F::steps), value_panels(cut.longest * size / F::steps),
-          tile_query(QUERIES * size), weights(QUERIES * cut.widest), scores(QUERIES * cut.widest),
+          key_columns(cut.longest * size / F::steps), value_panels(cut.longest * size / F::steps), both(size),
+          lines(2 * size), tile_query(QUERIES * size), weights(QUERIES * cut.widest), scores(QUERIES * cut.widest),
           mixed(QUERIES * size) {}
 
     void segment(const Segment &segment, int64_t k) {
-        const Right<F> keys = Operand<F, S>(key, k, segment, shape).columns(key_columns);
-        const Right<F> values = Operand<F, S>(value, k, segment, shape).panels(value_panels);
+        const Right<F> keys = Operand<F, S>(key, k, segment, shape).columns(key_columns, lines);
+        const Right<F> values = Operand<F, S>(value, k, segment, shape).panels(value_panels, lines, both);
         const int64_t shared = shape.H / shape.K;
         for (int64_t h = k * shared; h < (k + 1) * shared; h++)
             for (int64_t first = 0; first < segment.count; first += QUERIES)
@@ -262,8 +250,8 @@ template <class S> struct Backward {
     S *const grad_query, *const grad_key, *const grad_value;  // [T, H or K, D]
     const Shape shape;
     const int64_t size;
-    Scratch<Word> key_columns, key_panels, value_columns, query_panels, grad_panels, by_key;
-    Scratch<Number> tile_query, tile_grad, weights, changes;
+    Scratch<Word> key_columns, key_panels, value_columns, query_panels, grad_panels, by_key, both;
+    Scratch<Number> lines, tile_query, tile_grad, weights, changes;
     Scratch<float> scores, slopes, moved;
     Scratch<float> of_keys, of_values;    // gradients of a segment's keys and values
     Scratch<float> row_keys, row_values;  // and of its row's
@@ -274,8 +262,8 @@ template <class S> struct Backward {
           grad_key(grad_key), grad_value(grad_value), shape(shape), size(shape.size()),
           key_columns(cut.longest * size / F::steps), key_panels(cut.longest * size / F::steps),
           value_columns(cut.longest * size / F::steps), query_panels(QUERIES * size / F::steps),
-          grad_panels(QUERIES * size / F::steps), by_key(QUERIES * cut.widest / F::steps),
-          tile_query(QUERIES * size), tile_grad(QUERIES * size), weights(QUERIES * cut.widest),
+          grad_panels(QUERIES * size / F::steps), by_key(QUERIES * cut.widest / F::steps), both(size),
+          lines(2 * size), tile_query(QUERIES * size), tile_grad(QUERIES * size), weights(QUERIES * cut.widest),
           changes(QUERIES * cut.widest), scores(QUERIES * cut.widest), slopes(QUERIES * cut.widest),
           moved(QUERIES * size), of_keys(cut.longest * size), of_values(cut.longest * size),
           row_keys(cut.longest_row * size), row_values(cut.longest_row * size) {}
@@ -295,8 +283,8 @@ template <class S> struct Backward {
 
     void segment(const Segment &segment, int64_t k) {
         const Operand<F, S> own(key, k, segment, shape);
-        const Right<F> columns = own.columns(key_columns), panels = own.panels(key_panels);
-        const Right<F> values = Operand<F, S>(value, k, segment, shape).columns(value_columns);
+        const Right<F> columns = own.columns(key_columns, lines), panels = own.panels(key_panels, lines, both);
+        const Right<F> values = Operand<F, S>(value, k, segment, shape).columns(value_columns, lines);
         std::fill_n(of_keys.data, whole(segment.keys(), WIDE) * size, 0.0f);
         std::fill_n(of_values.data, whole(segment.keys(), WIDE) * size, 0.0f);
         const int64_t shared = shape.H / shape.K;
@@ -333,9 +321,9 @@ template <class S> struct Backward {
             S *to = grad_query + (tile.queries.token(m) * shape.H + h) * shape.D;
             for (int64_t d = 0; d < shape.D; d++) store(to[d], moved[m * size + d]);
         }
-        product<F>(span, size, pairs, by_column<F>(weights, count, span, by_key), grads.panels(grad_panels),
+        product<F>(span, size, pairs, by_column<F>(weights, count, span, by_key), grads.panels(grad_panels, lines, both),
                    of_values + tile.from * size, size, true);
-        product<F>(span, size, pairs, by_column<F>(changes, count, span, by_key), queries.panels(query_panels),
+        product<F>(span, size, pairs, by_column<F>(changes, count, span, by_key), queries.panels(query_panels, lines, both),
                    of_keys + tile.from * size, size, true);
     }
 };

@@ -3,13 +3,15 @@
 import hashlib
 import json
 
+import torch
+import transformers
 from transformers import PreTrainedModel
 
-from pairtune.engine.fusion import describe
+from pairtune.engine import varlen
+from pairtune.engine.fusion import is_large, obstacle
+from pairtune.engine.kernels import built, fingerprint
+from pairtune.engine.path import paths_of
 from pairtune.models.load import weights_hash
-
-# Raise it whenever the engine's numbers change.
-ENGINE_VERSION = 3
 
 # Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
 INDIFFERENT = {
@@ -20,7 +22,7 @@ INDIFFERENT = {
 
 def model_key(model: PreTrainedModel) -> str:
     """SHA-256 over everything but the rows and the engine that the model's numbers depend on."""
-    digest = hashlib.sha256(json.dumps([about(model)["computes"], describe(model)]).encode())
+    digest = hashlib.sha256(json.dumps(_facts(model), sort_keys=True).encode())
     digest.update(weights_hash(model).encode())
     digest.update(structure(model).encode())
     return digest.hexdigest()
@@ -30,6 +32,22 @@ def structure(model: PreTrainedModel) -> str:
     """The model's configuration, as far as its numbers depend on it: what it is but for its weights."""
     config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
     return json.dumps(config, sort_keys=True, default=str)
+
+
+def _facts(model: PreTrainedModel) -> dict[str, str | bool]:
+    """What computes the model's numbers here: each of these may change their last bits, or more."""
+    parameter = next(model.parameters())
+    on_cuda = parameter.device.type == "cuda"
+    return {
+        "dtype": str(parameter.dtype),
+        "device": torch.cuda.get_device_name(parameter.device) if on_cuda else parameter.device.type,
+        "attention": (varlen.kernel_name(model) or "") if on_cuda else "",
+        "kernels": "" if on_cuda or not built() else fingerprint(),
+        "compiled": is_large(model) and not obstacle(),
+        "path": paths_of(model).engine or "packed",
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+    }
 
 
 def about(model: PreTrainedModel) -> dict[str, str]:

@@ -17,9 +17,12 @@ from transformers import PreTrainedModel
 
 # How often the resident memory is looked at, in seconds.
 MEMORY_EVERY = 0.05
+_BODY, _ACTIVE = "_pairtune_body_parameters", "_pairtune_active_parameters"
 # Fields of a configuration; one that a model does not have (a state space has no heads) counts nothing.
 SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size")
-_BODY = "_pairtune_body_parameters"
+# What routers and configurations call the number of experts that a token goes through, and the number of experts.
+TAKEN = ("top_k", "num_experts_per_tok", "moe_top_k", "moe_topk", "moe_k", "top_k_experts", "num_experts_per_token")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 @dataclass
@@ -115,11 +118,21 @@ def count_pass(model: PreTrainedModel, *, tokens: int, attended: int, predicted:
     attention = 4 * attended * layers * width
     head = 2 * predicted * size * config.vocab_size
     cost.tokens += tokens
-    cost.flops += passes * (2 * tokens * body_parameters(model) + attention + head)
+    cost.flops += passes * (2 * tokens * active_parameters(model) + attention + head)
+
+
+def active_parameters(model: PreTrainedModel) -> float:
+    """Parameters that a token is multiplied with, on average: of a mixture of experts, those that its router takes."""
+    known: float | None = getattr(model, _ACTIVE, None)
+    if known is None:
+        idle = sum((1 - share) * _matrices(experts) for experts, share in mixtures(model))
+        known = body_parameters(model) - idle
+        setattr(model, _ACTIVE, known)
+    return known
 
 
 def body_parameters(model: PreTrainedModel) -> int:
-    """Parameters that take part in matrix products for every token: all but embeddings, head and vectors."""
+    """Parameters that take part in matrix products: all but embeddings, head and vectors."""
     known: int | None = getattr(model, _BODY, None)
     if known is None:
         tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -129,6 +142,43 @@ def body_parameters(model: PreTrainedModel) -> int:
         known = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in tables)
         setattr(model, _BODY, known)
     return known
+
+
+def mixtures(model: nn.Module) -> Iterator[tuple[nn.Module, float]]:
+    """Each layer's experts, and the share of them that a token goes through.
+
+    Transformers calls them `experts`, or their class ...Experts; beside them, or in the configuration, stands how many
+    a token takes. Experts of which that is not said count whole.
+    """
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        if id(module) in seen or not (name.endswith(".experts") or type(module).__name__.endswith("Experts")):
+            continue
+        seen |= {id(part) for part in module.modules()}
+        around = model.get_submodule(name.rpartition(".")[0])
+        taken = next((k for part in (*around.modules(), _text_config(model)) if (k := _first(part, TAKEN))), None)
+        experts = len(module) if isinstance(module, nn.ModuleList) else _count_experts(module)
+        if taken and experts and taken < experts:
+            yield module, taken / experts
+
+
+def _count_experts(module: nn.Module) -> int | None:
+    stacked = [p.shape[0] for p in module.parameters() if p.dim() == 3]
+    return stacked[0] if stacked else next((n for part in module.modules() if (n := _first(part, EXPERTS))), None)
+
+
+def _first(of: object, names: tuple[str, ...]) -> int | None:
+    """The first attribute of these names that is a number."""
+    return next((value for name in names if type(value := getattr(of, name, None)) is int), None)
+
+
+def _text_config(model: nn.Module) -> object:
+    config = getattr(model, "config", None)
+    return config.get_text_config() if config is not None else None
+
+
+def _matrices(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.dim() >= 2)
 
 
 def release_memory() -> None:

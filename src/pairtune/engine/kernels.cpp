@@ -20,34 +20,45 @@ void attend_one(const S *query, int64_t q_token, int64_t q_head, const S *key, i
                 const S *value, int64_t v_token, int64_t v_head, S *keys, S *values, const int64_t *slot,
                 const int64_t *length, S *out, float scale, int64_t window, int64_t B, int64_t H, int64_t K, int64_t D,
                 int64_t longest) {
-#pragma omp parallel for collapse(2)
-    for (int64_t b = 0; b < B; b++)
-        for (int64_t k = 0; k < K; k++) {
-            const int64_t place = (slot[b] * K + k) * longest * D;
-            S *row_keys = keys + place, *row_values = values + place;
-            int64_t last = length[b], first = std::max(int64_t(0), last + 1 - window);
-            std::memcpy(row_keys + last * D, key + b * k_token + k * k_head, D * sizeof(S));
-            std::memcpy(row_values + last * D, value + b * v_token + k * v_head, D * sizeof(S));
-            for (int64_t h = k * (H / K); h < (k + 1) * (H / K); h++) {
-                const S *q = query + b * q_token + h * q_head;
-                float scores[last + 1 - first], wide[D], sum = 0, highest = std::numeric_limits<float>::lowest();
-                for (int64_t d = 0; d < D; d++) wide[d] = load(q[d]) * scale;
-                for (int64_t j = first; j <= last; j++) {
-                    float score = 0;
-                    for (int64_t d = 0; d < D; d++) score += wide[d] * load(row_keys[j * D + d]);
-                    scores[j - first] = score;
-                    highest = std::max(highest, score);
+#pragma omp parallel
+    {
+        Scratch<float> scores(longest), room(D);
+        float *__restrict wide = room;
+#pragma omp for collapse(2)
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t k = 0; k < K; k++) {
+                const int64_t place = (slot[b] * K + k) * longest * D;
+                S *row_keys = keys + place, *row_values = values + place;
+                int64_t last = length[b], first = std::max(int64_t(0), last + 1 - window);
+                std::memcpy(row_keys + last * D, key + b * k_token + k * k_head, D * sizeof(S));
+                std::memcpy(row_values + last * D, value + b * v_token + k * v_head, D * sizeof(S));
+                for (int64_t h = k * (H / K); h < (k + 1) * (H / K); h++) {
+                    const S *q = query + b * q_token + h * q_head;
+                    float sum = 0, highest = std::numeric_limits<float>::lowest();
+                    for (int64_t d = 0; d < D; d++) wide[d] = load(q[d]) * scale;
+                    for (int64_t j = first; j <= last; j++) {
+                        float score = 0;
+                        for (int64_t d = 0; d < D; d++) score += wide[d] * load(row_keys[j * D + d]);
+                        scores[j - first] = score;
+                        highest = std::max(highest, score);
+                    }
+                    if (any_broken(&scores[0], last + 1 - first)) store_nan(sum);
+                    for (int64_t d = 0; d < D; d++) wide[d] = 0;
+                    for (int64_t j = first; j <= last; j++) {
+                        float weight = exp_of(scores[j - first] - highest);
+                        sum += weight;
+                        for (int64_t d = 0; d < D; d++) wide[d] += weight * load(row_values[j * D + d]);
+                    }
+                    for (int64_t d = 0; d < D; d++) store(out[(b * H + h) * D + d], wide[d] / sum);
                 }
-                if (any_broken(scores, last + 1 - first)) store_nan(sum);
-                for (int64_t d = 0; d < D; d++) wide[d] = 0;
-                for (int64_t j = first; j <= last; j++) {
-                    float weight = exp_of(scores[j - first] - highest);
-                    sum += weight;
-                    for (int64_t d = 0; d < D; d++) wide[d] += weight * load(row_values[j * D + d]);
-                }
-                for (int64_t d = 0; d < D; d++) store(out[(b * H + h) * D + d], wide[d] / sum);
             }
-        }
+    }
+}
+
+// A sum so far: the compiler may not regroup what came before it with what comes after (-fassociative-math).
+inline double in_order(double sum) {
+    asm volatile("" : "+m"(sum));
+    return sum;
 }
 
 template <class S> float highest_of(const S *x, int64_t V) {
@@ -91,35 +102,43 @@ template <class S>
 void draw(const S *logits, const double *uniform, float inverse_t, int64_t *token, float *logprob, int64_t R,
           int64_t V) {
     const int64_t block = 256, blocks = (V + block - 1) / block;
-#pragma omp parallel for
-    for (int64_t r = 0; r < R; r++) {
-        const S *x = logits + r * V;
-        float highest = highest_of(x, V);
-        double upto[blocks], total = 0;
-        for (int64_t b = 0; b < blocks; b++) {
-            float sum = 0;
-            int64_t end = std::min(V, (b + 1) * block);
-            for (int64_t v = b * block; v < end; v++) sum += exp_of((load(x[v]) - highest) * inverse_t);
-            upto[b] = total += sum;
+#pragma omp parallel
+    {
+        Scratch<double> upto(blocks);
+#pragma omp for
+        for (int64_t r = 0; r < R; r++) {
+            const S *x = logits + r * V;
+            float highest = highest_of(x, V);
+            double total = 0;
+            for (int64_t b = 0; b < blocks; b++) {
+                float sum = 0;
+                int64_t end = std::min(V, (b + 1) * block);
+                for (int64_t v = b * block; v < end; v++) sum += exp_of((load(x[v]) - highest) * inverse_t);
+                upto[b] = total += sum;
+            }
+            double level = uniform[r] * total;
+            int64_t b = 0;
+            while (b < blocks - 1 && upto[b] <= level) b++;
+            while (b > 0 && upto[b] == upto[b - 1]) b--;  // rounding at the very end: nothing of probability 0
+            double sum = b ? upto[b - 1] : 0;
+            int64_t chosen = b * block;
+            float weight = 0;
+            for (int64_t v = b * block; v < std::min(V, (b + 1) * block); v++) {
+                float w = exp_of((load(x[v]) - highest) * inverse_t);
+                if (w == 0) continue;
+                chosen = v, weight = w, sum += w;
+                if (sum > level) break;
+            }
+            token[r] = chosen;
+            logprob[r] = float(std::log(weight / total));
+            if (any_broken(x, V)) store_nan(logprob[r]);
         }
-        double level = uniform[r] * total;
-        int64_t b = 0;
-        while (b < blocks - 1 && upto[b] <= level) b++;
-        while (b > 0 && upto[b] == upto[b - 1]) b--;  // rounding at the very end: nothing of probability 0
-        double sum = b ? upto[b - 1] : 0;
-        int64_t chosen = b * block;
-        float weight = 0;
-        for (int64_t v = b * block; v < std::min(V, (b + 1) * block); v++) {
-            float w = exp_of((load(x[v]) - highest) * inverse_t);
-            if (w == 0) continue;
-            chosen = v, weight = w, sum += w;
-            if (sum > level) break;
-        }
-        token[r] = chosen;
-        logprob[r] = float(std::log(weight / total));
-        if (any_broken(x, V)) store_nan(logprob[r]);
     }
 }
+
+// Numbers that one thread takes at a time where all are treated alike. Blocks begin at the same places whatever the
+// number of threads, so that no number's rounding depends on who computes it.
+constexpr int64_t BLOCK = 4096;
 
 // AdamW on the master copy, and the copy rounded into the model. `clip` scales the gradient; the rises are
 // 1 - beta, the corrections 1 - beta1^t and sqrt(1 - beta2^t), worked out in double precision by the caller.
@@ -128,27 +147,33 @@ void adamw(float *master, float *mean, float *square, const S *grad, W *weight, 
            float beta2, float rise2, float correction1, float correction2, float eps, float decay, int64_t count) {
     float step = rate / correction1, keep = 1 - rate * decay;
 #pragma omp parallel for
-    for (int64_t i = 0; i < count; i++) {
-        float g = load(grad[i]) * clip;
-        float m = mean[i] + (g - mean[i]) * rise1;
-        float v = square[i] * beta2 + g * g * rise2;
-        float w = master[i] * keep - step * m / (std::sqrt(v) / correction2 + eps);
-        mean[i] = m, square[i] = v, master[i] = w;
-        store(weight[i], w);
+    for (int64_t begin = 0; begin < count; begin += BLOCK) {
+        for (int64_t i = begin; i < std::min(count, begin + BLOCK); i++) {
+            float g = load(grad[i]) * clip;
+            float m = mean[i] + (g - mean[i]) * rise1;
+            float v = square[i] * beta2 + g * g * rise2;
+            float w = master[i] * keep - step * m / (std::sqrt(v) / correction2 + eps);
+            mean[i] = m, square[i] = v, master[i] = w;
+            store(weight[i], w);
+        }
     }
 }
 
+// Block by block in float32; then the blocks in double precision, first those of either half, in their order.
 template <class S> void square_sum(const S *x, double *out, int64_t count) {
-    const int64_t block = 4096, blocks = (count + block - 1) / block;
-    double total = 0;
-#pragma omp parallel for reduction(+ : total)
+    const int64_t blocks = (count + BLOCK - 1) / BLOCK, half = (blocks + 1) / 2;
+    Scratch<double> sums(blocks);
+#pragma omp parallel for
     for (int64_t b = 0; b < blocks; b++) {
-        int64_t end = std::min(count, (b + 1) * block);
+        int64_t end = std::min(count, (b + 1) * BLOCK);
         float sum = 0;
-        for (int64_t i = b * block; i < end; i++) sum += load(x[i]) * load(x[i]);
-        total += sum;
+        for (int64_t i = b * BLOCK; i < end; i++) sum += load(x[i]) * load(x[i]);
+        sums[b] = sum;
     }
-    *out = total;
+    double first = 0, second = 0;
+    for (int64_t b = 0; b < half; b++) first = in_order(first + sums[b]);
+    for (int64_t b = half; b < blocks; b++) second = in_order(second + sums[b]);
+    *out = first + second;
 }
 
 }  // namespace

@@ -31,6 +31,25 @@ FLAGS = (
     *("-fassociative-math", "-freciprocal-math"),
 )
 SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
+# What each C++ function takes, a letter an argument. Tensors: S of the dtype in its name, W of the second dtype there,
+# f float32, d float64, i int32, l int64; s one like S with its strides of tokens and heads. Numbers: F float, N int64.
+SIGNATURES = {
+    "attend": "sssiiSfFNNNNN",
+    "attend_gradient": "sssiiSfsSSSFNNNNN",
+    "attend_one": "sssSSllSFNNNNNN",
+    "logprobs": "SlFffNN",
+    "logprobs_gradient": "SlffFNN",
+    "draw": "SdFlfNN",
+    "square_sum": "SdN",
+    "adamw": "fffSWFFFFFFFFFN",
+}
+# The dtypes that each function's name may end in.
+VARIANTS = {name: [(dtype,) for dtype in SUFFIXES] for name in SIGNATURES} | {
+    "adamw": [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
+}
+DTYPES = {"f": torch.float32, "d": torch.float64, "i": torch.int32, "l": torch.int64}
+NUMBERS: dict[str, type[ctypes.c_float] | type[ctypes.c_int64]] = {"F": ctypes.c_float, "N": ctypes.c_int64}
+KINDS: dict[str, type[float] | type[int]] = {"F": float, "N": int}
 # Rows of logits whose float32 softmax stays in the processor's cache, for the torch versions.
 CACHE_ROWS = 16
 # Logits whose float32 softmax is in memory at once on a GPU (256 MiB, and as much again for what comes between).
@@ -42,24 +61,63 @@ DRAW_BLOCK = 256
 @cache
 def library() -> tuple[ctypes.CDLL | None, str]:
     """The built library, or None and why there is none."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
+    compiler = _compiler()
     if compiler is None:
         return None, "there is no C++ compiler"
-    sources = [Path(__file__).with_name(name) for name in SOURCES]
     try:
-        version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
-        content = version + b"".join(source.read_bytes() for source in sources)
-        digest = hashlib.sha256(content + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
-        path = cache_folder() / "kernels" / f"kernels-{digest}.so"
+        path = cache_folder() / "kernels" / f"kernels-{fingerprint()}.so"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".partial-{os.getpid()}")
-            units = [str(source) for source in sources if source.suffix == ".cpp"]
-            subprocess.run([compiler, *FLAGS, *units, "-o", str(partial)], check=True, capture_output=True)
+            units = [str(source) for source in _sources() if source.suffix == ".cpp"]
+            subprocess.run([compiler, *FLAGS, *units, "-o", str(partial)], check=True, capture_output=True, text=True)
             partial.replace(path)
-        return ctypes.CDLL(str(path)), ""
-    except (OSError, subprocess.CalledProcessError) as error:
-        return None, f"the C++ kernels cannot be built ({type(error).__name__})"
+        return _declared(ctypes.CDLL(str(path))), ""
+    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
+        return None, f"the C++ kernels cannot be built: {_complaint(error)}"
+
+
+@cache
+def fingerprint() -> str:
+    """What the C++ gives follows from it: sources, compiler, flags and processor, hashed; empty without a compiler."""
+    compiler = _compiler()
+    if compiler is None:
+        return ""
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
+    content = version + b"".join(source.read_bytes() for source in _sources())
+    return hashlib.sha256(content + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
+
+
+def _compiler() -> str | None:
+    return shutil.which("g++") or shutil.which("clang++")
+
+
+def _sources() -> list[Path]:
+    return [Path(__file__).with_name(name) for name in SOURCES]
+
+
+def _complaint(error: Exception) -> str:
+    """A compiler's first error, in one line; of anything else what it says."""
+    said = (getattr(error, "stderr", None) or str(error)).splitlines()
+    return " ".join(
+        next((line for line in said if "error: " in line), said[0] if said else type(error).__name__).split()
+    )
+
+
+def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with every function's arguments declared, so that ctypes holds each call against them."""
+    for name, codes in SIGNATURES.items():
+        types: list[Any] = []
+        for code in codes:
+            types += [NUMBERS.get(code, ctypes.c_void_p), *([ctypes.c_int64] * 2 if code == "s" else [])]
+        for dtypes in VARIANTS[name]:
+            function = getattr(loaded, _symbol(name, dtypes))
+            function.argtypes, function.restype = types, None
+    return loaded
+
+
+def _symbol(name: str, dtypes: tuple[torch.dtype, ...]) -> str:
+    return "_".join((name, *(SUFFIXES[dtype] for dtype in dtypes)))
 
 
 def _processor() -> str:
@@ -90,15 +148,24 @@ def serves(*tensors: Tensor) -> bool:
 
 
 def _call(name: str, dtypes: torch.dtype | tuple[torch.dtype, ...], *arguments: Tensor | float | int) -> None:
-    """Run a C++ function. Tensors must be contiguous unless their strides are among the arguments."""
-    converted: list[Any] = []
-    for argument in arguments:
+    """Run a C++ function. Raises TypeError for what it would read wrongly: other tensors, numbers or layouts."""
+    dtypes = dtypes if isinstance(dtypes, tuple) else (dtypes,)
+    dtype_of = {**DTYPES, "S": dtypes[0], "s": dtypes[0], "W": dtypes[-1]}
+    codes = SIGNATURES[name].replace("s", "sNN")
+    if len(arguments) != len(codes):
+        raise TypeError(f"{name} takes {len(codes)} arguments and is given {len(arguments)}")
+    converted: list[float | int] = []
+    for place, (code, argument) in enumerate(zip(codes, arguments, strict=True)):
         if isinstance(argument, Tensor):
-            converted.append(ctypes.c_void_p(argument.data_ptr()))
+            close = argument.shape[-1:] == (1,) or argument.stride(-1) == 1 if code == "s" else argument.is_contiguous()
+            if argument.dtype != dtype_of.get(code) or argument.device.type != "cpu" or not close:
+                raise TypeError(f"{name}: argument {place} is a {argument.dtype} tensor, strides {argument.stride()}")
+            converted.append(argument.data_ptr())
+        elif code not in NUMBERS or isinstance(argument, bool) or not isinstance(argument, KINDS[code]):
+            raise TypeError(f"{name}: argument {place} is {argument!r}")
         else:
-            converted.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
-    suffixes = [SUFFIXES[dtype] for dtype in (dtypes if isinstance(dtypes, tuple) else (dtypes,))]
-    getattr(library()[0], "_".join((name, *suffixes)))(*converted)
+            converted.append(argument)
+    getattr(library()[0], _symbol(name, dtypes))(*converted)
 
 
 # ---- attention ---------------------------------------------------------------------------------------------------
@@ -226,6 +293,7 @@ def logprobs(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[T
     logprob_R = torch.empty(len(logits_RV), dtype=torch.float32, device=logits_RV.device)
     normaliser_R = torch.empty_like(logprob_R)
     if serves(logits_RV):
+        logits_RV, target_R = logits_RV.contiguous(), target_R.contiguous()
         arguments = (logits_RV, target_R, 1 / temperature, logprob_R, normaliser_R, *logits_RV.shape)
         _call("logprobs", logits_RV.dtype, *arguments)
         return logprob_R, normaliser_R
@@ -240,8 +308,9 @@ def logprobs_gradient(
     logits_RV: Tensor, target_R: Tensor, normaliser_R: Tensor, grad_R: Tensor, temperature: float
 ) -> None:
     """Write the logits' gradient over them: (one-hot − softmax) / t, times the incoming gradient."""
-    if serves(logits_RV):
-        arguments = (logits_RV, target_R, normaliser_R, grad_R.contiguous(), 1 / temperature, *logits_RV.shape)
+    if serves(logits_RV) and logits_RV.is_contiguous():
+        small = (target_R.contiguous(), normaliser_R.contiguous(), grad_R.contiguous())
+        arguments = (logits_RV, *small, 1 / temperature, *logits_RV.shape)
         _call("logprobs_gradient", logits_RV.dtype, *arguments)
         return
     for rows in _cached_rows(logits_RV):
@@ -315,12 +384,16 @@ def adamw(
 ) -> None:
     """AdamW (Loshchilov & Hutter 2019) in place on a float32 master copy and its moments; `weight` is its rounding.
 
-    `clip` is what the gradient is multiplied by, `step` counts from 1. All five have one shape; `weight` may be
-    `master` itself.
+    `clip` is what the gradient is multiplied by, `step` counts from 1. All five have one shape, and may lie in memory
+    as they like; `weight` may be `master` itself.
     """
     correction1, correction2 = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
-    if serves(master, grad, weight) and (grad.dtype, weight.dtype) != (torch.bfloat16, torch.float32):
-        tensors = (master, mean, square, grad.contiguous(), weight)
+    # C++ goes through memory from one end to the other: dimensions are taken in the order in which they lie there.
+    order = sorted(range(master.dim()), key=lambda i: -master.stride()[i])
+    laid = [x.permute(order) for x in (master, mean, square, grad, weight)]
+    close = all(x.is_contiguous() for i, x in enumerate(laid) if i != 3)  # the gradient is only read
+    if close and serves(master, grad, weight) and (grad.dtype, weight.dtype) in VARIANTS["adamw"]:
+        tensors = (*laid[:3], laid[3].contiguous(), laid[4])
         rises = (1 - betas[0], betas[1], 1 - betas[1], correction1, correction2)
         numbers = (learning_rate, clip, *rises, eps, weight_decay)
         _call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in numbers), master.numel())

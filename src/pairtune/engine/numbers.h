@@ -6,8 +6,19 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 namespace {
+
+// Memory of one thread, of any content: whatever is read was written first. It begins where a vector may.
+template <class N> struct Scratch {
+    std::unique_ptr<N[]> memory;
+    N *data;
+    explicit Scratch(int64_t count) : memory(new N[count + 64 / sizeof(N)]) {
+        data = reinterpret_cast<N *>((reinterpret_cast<uintptr_t>(memory.get()) + 63) / 64 * 64);
+    }
+    operator N *() { return data; }
+};
 
 struct bf16 {
     uint16_t bits;
@@ -65,7 +76,7 @@ inline float exp_of(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    int32_t bits = (int32_t(k) + 127) << 23;
+    uint32_t bits = uint32_t(int32_t(k) + 127) << 23;
     float power;
     std::memcpy(&power, &bits, 4);
     return x < -87.0f ? 0.0f : p * power;

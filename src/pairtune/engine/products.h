@@ -27,12 +27,13 @@ constexpr int PANELS = 1;
 inline int64_t whole(int64_t count, int64_t of) { return (count + of - 1) / of * of; }
 
 // A number format of operands. A word is what one lane multiplies at a time: `steps` numbers that lie side by side.
+// Vectors go by reference: to hand one over by value depends on what the processor has (gcc's -Wpsabi).
 
 struct Single {
     using Number = float;
     using Word = float;
     static constexpr int64_t steps = 1;
-    static Lanes multiply(Lanes sum, Word a, Lanes b) { return sum + a * b; }
+    static void multiply(Lanes &sum, Word a, const Lanes &b) { sum += a * b; }
 };
 
 #if defined(__AVX512BF16__)
@@ -40,8 +41,8 @@ struct Pair {
     using Number = bf16;
     using Word = uint32_t;
     static constexpr int64_t steps = 2;
-    static Lanes multiply(Lanes sum, Word a, Lanes b) {
-        return (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(a)), (__m512bh)b);
+    static void multiply(Lanes &sum, Word a, const Lanes &b) {
+        sum = (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(a)), (__m512bh)b);
     }
 };
 template <class S> struct FormatOf { using type = Single; };
@@ -84,7 +85,7 @@ void product_tile(int64_t steps, Left<F> a, Right<F> b, float *c, int64_t stride
         for (int m = 0; m < M; m++) {
             typename F::Word word = a.words[m * a.row + k * a.step];
 #pragma GCC unroll 4
-            for (int n = 0; n < N; n++) sum[m][n] = F::multiply(sum[m][n], word, right[n]);
+            for (int n = 0; n < N; n++) F::multiply(sum[m][n], word, right[n]);
         }
     }
 #pragma GCC unroll 8

@@ -1,8 +1,9 @@
 """The reference's log-probabilities: computed once per response token, kept on disk by content.
 
-Values are found by what they depend on: weights and configuration, dtype and device kind, engine version (a folder of
-the cache) and the token ids of prompt and response (an entry there). So another beta, objective, seed, split, order or
-subset of the same pairs finds them again; an edited model or data set never does.
+Values are found by what they depend on: weights and configuration, dtype and device, what computes there, the versions
+of torch, transformers and the engine (a folder of the cache), the token ids of prompt and response (an entry there).
+So another beta, objective, seed, split, order or subset of the same pairs finds them again; an edited model or data set
+never does.
 """
 
 from array import array
@@ -16,10 +17,11 @@ from transformers import PreTrainedModel
 
 from pairtune.cache import cache_folder
 from pairtune.data.pack import Tokens, batches_by_length, batches_by_tokens, pack, row_lengths
-from pairtune.engine.content import ENGINE_VERSION, about, model_key
+from pairtune.engine.content import about, model_key
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
+from pairtune.engine.version import engine_version
 from pairtune.progress import counted
 
 # Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
@@ -95,12 +97,12 @@ def reference_logprobs(
 def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
     """The model's folder. Values of another engine version are said to be no use, once: its own folder then exists."""
     parent, key = cache_folder() / "reference", model_key(model)
-    folder = parent / f"{key}-v{ENGINE_VERSION}"
+    folder = parent / f"{key}-v{engine_version()}"
     others = sorted(path.name.rpartition("-v")[2] for path in parent.glob(f"{key}-v*"))
     if others and not folder.is_dir():
         say(
             f"reference: the cached values are of engine version {', '.join(others)} and this is version "
-            f"{ENGINE_VERSION}; computing them again"
+            f"{engine_version()}; computing them again"
         )
     return folder
 

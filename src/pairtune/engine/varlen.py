@@ -137,15 +137,25 @@ def kernel_for(query_THD: Tensor, key_TKD: Tensor, window: int | None) -> Kernel
 
 def describe(model: PreTrainedModel) -> str:
     """Which attention serves this model on CUDA, and why if it is the slow one."""
+    kernel, words = _chosen(model)
+    return words if kernel is not None else f"torch's attention: {words}"
+
+
+def kernel_name(model: PreTrainedModel) -> str | None:
+    """The name of the kernel that serves this model on CUDA; None where none does."""
+    kernel, words = _chosen(model)
+    return words if kernel is not None else None
+
+
+def _chosen(model: PreTrainedModel) -> tuple[Kernel | None, str]:
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     if not heads:
-        return "no attention"
+        return None, "no attention"
     groups = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     windowed = getattr(config, "sliding_window", None) is not None
-    kernel, words = choose(model.device, model.dtype, heads, groups, size, windowed)
-    return words if kernel is not None else f"torch's attention: {words}"
+    return choose(model.device, model.dtype, heads, groups, size, windowed)
 
 
 @cache

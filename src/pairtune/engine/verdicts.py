@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from pairtune import disk
 from pairtune.cache import cache_folder
-from pairtune.engine.content import ENGINE_VERSION, model_key
+from pairtune.engine.content import model_key
+from pairtune.engine.version import engine_version
 
 # Raise it whenever a check looks at more than it did.
 CHECK_VERSION = 1
@@ -24,9 +25,9 @@ Found = TypeVar("Found")
 
 def place(model: PreTrainedModel, kind: str) -> Path:
     """Where what a check of this kind finds about this model is kept."""
-    facts = [model_key(model), type(model).__name__, str(model.config._attn_implementation), ENGINE_VERSION]
-    facts += [CHECK_VERSION, *(version(name) for name in ("torch", "transformers"))]
-    digest = hashlib.sha256(json.dumps([kind, *facts]).encode()).hexdigest()
+    facts = [model_key(model), type(model).__name__, str(model.config._attn_implementation), engine_version()]
+    facts += [version(name) for name in ("torch", "transformers")]
+    digest = hashlib.sha256(json.dumps([kind, CHECK_VERSION, *facts]).encode()).hexdigest()
     return cache_folder() / "checks" / "verdicts" / f"{digest}.json"
 
 

@@ -14,21 +14,19 @@ from transformers import PreTrainedModel
 
 from pairtune import hub
 from pairtune.errors import InputError
-from pairtune.hints import near_path
 from pairtune.models.body import final_size
+from pairtune.models.classifier import NoClassifierError, load_classifier, save_classifier
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
 from pairtune.models.machine import Machine
+from pairtune.progress import say
 
+# The head beside an ordinary model: what is written where transformers has no sequence classification to write.
 HEAD_FILE = "scalar_head.safetensors"
 FACTS_FILE = "scalar_head.json"
 
 
 class ScalarModel(nn.Module):
-    """A causal language model whose hidden states are read by one linear map, then shifted and scaled.
-
-    `mean` and `std` normalise the output, (w·h + b − mean) / std: a reward model's are set so that the reference's
-    answers score 0 ± 1; a new head's are 0 and 1.
-    """
+    """A causal language model whose hidden states are read by one linear map, w·h + b."""
 
     def __init__(self, body: PreTrainedModel, *, seed: int = 0) -> None:
         super().__init__()
@@ -41,37 +39,53 @@ class ScalarModel(nn.Module):
         with torch.no_grad():
             self.head.weight.copy_(initial)
             self.head.bias.zero_()
-        self.mean = 0.0
-        self.std = 1.0
         # The body's language-model head is never read here; a tied one stays as the embedding it is.
         output = body.get_output_embeddings()
         if output is not None and output.weight is not body.get_input_embeddings().weight:
             output.requires_grad_(False)
 
     def scalars(self, hidden_TE: Tensor) -> Tensor:
-        """The normalised scalar of each hidden state: [T], float32."""
-        raw_T: Tensor = self.head(hidden_TE.float())[..., 0]
-        return (raw_T - self.mean) / self.std
+        """The scalar of each hidden state: [T], float32."""
+        scalar_T: Tensor = self.head(hidden_TE.float())[..., 0]
+        return scalar_T
+
+    @torch.no_grad()
+    def normalise(self, *, mean: float, std: float) -> None:
+        """Shift and scale what the head gives, to (w·h + b − mean) / std: both go into its numbers."""
+        self.head.weight.div_(std)
+        self.head.bias.sub_(mean).div_(std)
 
     def save(self, folder: Path, tokenizer: Tokenizer) -> None:
-        """An ordinary Hugging Face folder of the body, with the head beside it."""
-        save_model(self.body, tokenizer, folder)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
-        (folder / FACTS_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}) + "\n", encoding="utf-8")
+        """A folder for transformers' `AutoModelForSequenceClassification`, or the body's with the head beside it."""
+        try:
+            save_classifier(self.body, self.head, tokenizer, folder)
+        except NoClassifierError as error:
+            say(f"reward model: saved in pairtune's own format, which other tools do not read: {error}")
+            save_model(self.body, tokenizer, folder)
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
 
 
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:
-    """A model saved by `ScalarModel.save`, and its tokenizer. Raises InputError if the folder has no usable head."""
+    """A reward model, ours or somebody else's, and its tokenizer. Raises InputError if `name` has no usable head."""
     folder = Path(name).expanduser()
-    if not folder.exists() and hub.is_path(name):
-        raise InputError(f'reward model folder "{name}" does not exist{near_path(folder)}')
-    if not (folder / HEAD_FILE).is_file():
-        raise InputError(f'"{name}" is not a reward model; give a folder made by `pairtune reward`')
-    model = ScalarModel(load_model(name, machine, trust_remote_code=trust_remote_code))
+    hub.check_path(name)
+    if (folder / HEAD_FILE).is_file():
+        model = _with_the_head_beside(folder, machine, trust_remote_code=trust_remote_code)
+    else:
+        body, weight, bias = load_classifier(name, machine, trust_remote_code=trust_remote_code)
+        model = ScalarModel(body)
+        model.head.load_state_dict({"weight": weight, "bias": bias})
+    return model.eval(), load_tokenizer(name, trust_remote_code=trust_remote_code)
+
+
+def _with_the_head_beside(folder: Path, machine: Machine, *, trust_remote_code: bool) -> ScalarModel:
+    """From the body's folder with two files more; those of before wrote the normalisation into the second one."""
+    model = ScalarModel(load_model(str(folder), machine, trust_remote_code=trust_remote_code))
     try:
         model.head.load_state_dict(load_file(folder / HEAD_FILE, device=str(machine.device)))
-        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-        model.mean, model.std = float(facts["mean"]), float(facts["std"])
+        if (folder / FACTS_FILE).is_file():
+            facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+            model.normalise(mean=float(facts["mean"]), std=float(facts["std"]))
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f'the scalar head in "{name}" cannot be read: {reason(error)}') from error
-    return model.eval(), load_tokenizer(name, trust_remote_code=trust_remote_code)
+        raise InputError(f'the scalar head in "{folder}" cannot be read: {reason(error)}') from error
+    return model

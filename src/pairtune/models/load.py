@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     modeling_gguf_pytorch_utils,
@@ -42,10 +43,14 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
     `name`: `smollm2-135m` (embedded), a folder, a `.gguf` file or a hub name. Raises InputError if there is no such
     model, or if it would have to be unpickled.
     """
-    source = resolve(name)
+    return load_pretrained(AutoModelForCausalLM, name, machine, trust_remote_code=trust_remote_code)
+
+
+def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The same by another of transformers' automatic classes."""
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+        loaded: Any = kind.from_pretrained(
+            resolve(name),
             dtype=machine.dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -63,7 +68,10 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer beside the model. Raises InputError if there is none or if it has no end-of-text token."""
+    """The tokenizer beside the model. Raises InputError if there is none or if it has no end-of-text token.
+
+    Its `declared_ends` are the tokens that the model's generation config ends an answer at (see `data/ends.py`).
+    """
     source = resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -73,7 +81,18 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
         raise InputError(f'model "{name}" has no tokenizer that can be loaded ({reason(error)}){hint}') from error
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
         raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
+    tokenizer.declared_ends = _declared_ends(source, trust_remote_code)
     return tokenizer
+
+
+def _declared_ends(source: str, trust_remote_code: bool) -> tuple[int, ...]:
+    """`eos_token_id` of the generation config, or of the model's config where there is no other: one id or several."""
+    try:
+        found: Any = GenerationConfig.from_pretrained(source).eos_token_id
+    except OSError:  # no generation_config.json: transformers makes one from the model's config
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        found = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
+    return () if found is None else (found,) if isinstance(found, int) else tuple(found)
 
 
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
@@ -108,9 +127,8 @@ def resolve(name: str) -> str:
     if name == EMBEDDED:
         return str(_converted(_embedded_file()))
     path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InputError(f'model file "{name}" does not exist{near_path(path)}')
+    hub.check_path(name)
+    if path.suffix == ".gguf" and path.is_file():
         return str(_converted(path))
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -123,8 +141,6 @@ def resolve(name: str) -> str:
         return str(path)
     if path.exists():
         raise InputError(f'model "{name}" is a file; give the folder it lies in, a .gguf file or a hub name')
-    if hub.is_path(name):
-        raise InputError(f'model folder "{name}" does not exist{near_path(path)}')
     return _from_hub(name)
 
 

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
 # exp grows no further than this many nats, but goes on as its tangent: finite, and its slope never vanishes.
 EXP_BOUND = 20.0
-# A mean log-probability nearer to 0 than this counts as this: 1 − p would be 0 in float32.
-SURE = 1e-6
+# log(1 − exp x) changes its formula at −ln 2 (Mächler 2012, "Accurately computing log(1 − exp(−|a|))").
+LN2 = 0.6931471805599453
+# Numbers nearer to 0 are not normal in float32: 1/x would overflow.
+SMALLEST = 2.0**-126
+# Spacings of numbers below 1 within which the log-probability of a certain token is rounded: logits are 8 to 16.
+ROUNDING = 16
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -26,8 +30,18 @@ def bounded_exp(x: Tensor) -> Tensor:
 
 
 def log1m_exp(logprob: Tensor) -> Tensor:
-    """log(1 − exp(x)) for x ≤ 0; x above −1e-6 counts as −1e-6."""
-    return (-logprob.clamp(max=-SURE).expm1()).log()
+    """log(1 − exp(x)), the log of the probability of all else: for every x < 0 right, and so is its slope −p/(1 − p).
+
+    An x of 0 (or above, by rounding) says only that 1 − p is lost in a log-probability's own rounding, a logit's last
+    bit: it counts as −2⁻²⁰ (in float32; −2⁻⁴⁹ in float64). So value and slope are finite there, −13.9 and −10⁶, and
+    the slope does not vanish: times the 1 − p of the softmax's gradient it is at most about 1, its true limit.
+    """
+    one = logprob.new_ones(())
+    rounding = ROUNDING * (one - one.nextafter(one * 0))
+    logprob = logprob.where(logprob <= -SMALLEST, logprob - logprob.detach() - rounding)
+    likely = (-logprob.clamp(min=-LN2).expm1()).log()  # each clamped to where it is right: no 0·∞ in its gradient
+    unlikely = (-logprob.clamp(max=-LN2).exp()).log1p()
+    return likely.where(logprob > -LN2, unlikely)
 
 
 def token_sums(value_R: Tensor, length_B: Tensor) -> Tensor:

@@ -27,17 +27,17 @@ def advantages(
 
     The value after an answer's last token is 0: the episode is over, ended or cut.
     """
-    advantage_R = torch.zeros_like(reward_R)
-    for reward, value, advantage in zip(
-        *(x.split(lengths_B.tolist()) for x in (reward_R, value_R, advantage_R)), strict=True
-    ):
-        following = torch.zeros((), dtype=reward.dtype, device=reward.device)
-        next_value = torch.zeros_like(following)
-        for t in reversed(range(len(reward))):
-            delta = reward[t] + discount * next_value - value[t]
-            following = delta + discount * gae_lambda * following
-            advantage[t] = following
-            next_value = value[t]
+    longest = max(lengths_B.tolist(), default=0)
+    real_BL = torch.arange(longest, device=lengths_B.device) < lengths_B[:, None]
+    reward_BL, value_BL = (x.new_zeros(real_BL.shape).masked_scatter(real_BL, x) for x in (reward_R, value_R))
+    next_value_BL = torch.cat((value_BL[:, 1:], value_BL.new_zeros(len(value_BL), min(longest, 1))), dim=1)
+    delta_BL = reward_BL + discount * next_value_BL - value_BL
+    advantage_BL = torch.zeros_like(delta_BL)
+    following_B = delta_BL.new_zeros(len(lengths_B))
+    for t in reversed(range(longest)):  # behind an answer's end all is 0, and stays so
+        following_B = delta_BL[:, t] + discount * gae_lambda * following_B
+        advantage_BL[:, t] = following_B
+    advantage_R = advantage_BL[real_BL]
     return advantage_R, advantage_R + value_R
 
 

@@ -143,7 +143,8 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
             cell = _share(scorer)
             # The gold scorer is tested on labelled reviews; a judge and the reward model on held-out pairs.
             tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
-            yield title, f"right on {cell.text} of {tested} ({cell.note})"
+            on = f"trained on {words.whole(facts['pairs'])} pairs kept apart; " if facts.get("pairs") else ""
+            yield title, f"{on}right on {cell.text} of {tested} ({cell.note})"
     if took := words.whole_run(summary):
         yield "Whole run", took
 

@@ -86,7 +86,8 @@ def _measured(numbers: Mapping[str, Any], field: str, _: str, write: Callable[[f
     found = measured(numbers.get(field))
     if not found:
         return Text(words.NOTHING)
-    bounds = f"\n{words.interval(found, write)}" if found.ci95 else ""
+    # Where all values agree the interval has no width, and says nothing that n does not.
+    bounds = f"\n{words.interval(found, write)}" if found.ci95 and found.ci95[0] < found.ci95[1] else ""
     text = Text(write(found.mean)).append(f"{bounds}\nn = {words.whole(found.n)}", style="dim")
     standing = _standing(numbers, field) if field in _ACCURACIES else ""
     return text.append(f"\n{standing}") if standing else text

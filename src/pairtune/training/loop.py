@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pairtune.engine.cost import uncounted
-from pairtune.progress import significant, task
+from pairtune.engine.cost import mixtures, uncounted
+from pairtune.progress import say, significant, task
 from pairtune.settings import Optimisation
 from pairtune.training.checkpoint import Journal, interruptible
 from pairtune.training.step import Optimizer, learning_rate
@@ -86,6 +86,13 @@ def run_steps(
                     measure(step, seconds)
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
             journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
+
+
+def say_router(model: nn.Module) -> None:
+    """Say what is left out of a mixture of experts: the loss that keeps its router from favouring a few."""
+    experts = sum(1 for _ in mixtures(model))
+    if experts:
+        say(f"  a mixture of experts ({experts} layers): its router's auxiliary loss (router_aux_loss) is not added")
 
 
 def measuring_points(steps: int, measurements: int) -> set[int]:

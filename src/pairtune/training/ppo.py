@@ -29,9 +29,9 @@ from pairtune.objectives.policy_gradient import (
 from pairtune.progress import say
 from pairtune.sampling.answer import Sample
 from pairtune.sampling.sampler import sample, stream_seed
-from pairtune.settings import Ppo, Sampling
+from pairtune.settings import Drawing, Ppo
 from pairtune.training.checkpoint import Journal
-from pairtune.training.loop import Measure, run_steps
+from pairtune.training.loop import Measure, run_steps, say_router
 from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches
 
 # Adam's ε in PPO (detail 17 of docs/ppo.md).
@@ -60,7 +60,7 @@ def train_ppo(
     reference: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     settings: Ppo,
-    sampling: Sampling,
+    sampling: Drawing,
     *,
     end_ids: Sequence[int],
     seed: int,
@@ -71,6 +71,7 @@ def train_ppo(
     """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised."""
     for model in (policy, value, reward_model, reference):
         model.eval()  # no dropout: the policy that is updated is the one that was sampled
+    say_router(policy)
     actor = Optimizer(policy.parameters(), eps=ADAM_EPS)
     critic = Optimizer(value.parameters(), eps=ADAM_EPS)
     weight = torch.tensor(settings.kl_coefficient, dtype=torch.float64)  # of the KL reward; moves if there is a target

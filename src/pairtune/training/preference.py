@@ -14,8 +14,8 @@ from pairtune.objectives.quantities import quantities
 from pairtune.progress import say, significant
 from pairtune.settings import Tuning
 from pairtune.training.checkpoint import Journal
-from pairtune.training.loop import Measure, fit
-from pairtune.training.step import Optimizer, epoch_order, micro_batches, step_batches
+from pairtune.training.loop import Measure, fit, say_router
+from pairtune.training.step import epoch_order, micro_batches, optimizer_of, step_batches
 
 # Share of its old value that a moving average over steps keeps at each step.
 KEPT = 0.9
@@ -56,7 +56,8 @@ def train_preference(
         _update(averages, passed)
         return figures
 
-    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    say_router(model)
+    optimizer = optimizer_of(model, settings)
     fit(
         gradients,
         optimizer,

@@ -1,26 +1,14 @@
 """What a run checks before it spends a step. A fault stops it with one line; the rest is said and recorded."""
 
 import hashlib
-import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
-
-from pairtune.data.pack import Tokens, pack
-from pairtune.data.tokenize import Encoded
-from pairtune.engine.cost import uncounted
-from pairtune.engine.logprob import token_logprobs
+from pairtune.data.pack import Tokens
+from pairtune.data.tokenize import Remarks
 from pairtune.errors import InputError
-from pairtune.objectives.mixture import Loss
-from pairtune.progress import counted, say, significant
+from pairtune.progress import counted, say
 
-# Mean |difference| per response token, in nats, up to which two ways of computing the same number are the same.
-ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
-# Rows whose first loss is looked at.
-CHECKED_ROWS = 8
 # Row numbers named in a message.
 SHOWN_ROWS = 5
 
@@ -30,11 +18,11 @@ def check_rows(
     heldout: Sequence[Tokens],
     tokenizer: object,
     *,
-    end_id: int,
+    end_ids: Collection[int],
     bos_id: int | None,
     say_longer: bool = True,
 ) -> None:
-    """One BOS at most, an end of text on the responses, both responses different, no prompt on both sides.
+    """One BOS at most, an end on the responses, both responses different, no prompt on both sides.
 
     Raises InputError for a fault; says the boundary's tokens and, unless the check of the texts has said it already,
     the share of pairs in which the longer one wins.
@@ -47,7 +35,7 @@ def check_rows(
         if len(set(row.responses)) < len(row.responses):
             same.append(i)
         shared |= {_prompt_hash(row)} & held
-        unended += sum(response[-1] != end_id for response in row.responses)
+        unended += sum(response[-1] not in end_ids for response in row.responses)
         first, second = (len(row.responses[side]) for side in (0, -1))
         longer += 0.5 if first == second else float(first > second)
     if double:
@@ -82,62 +70,8 @@ def _prompt_hash(row: Tokens) -> bytes:
     return hashlib.blake2b(array("i", row.prompt).tobytes(), digest_size=16).digest()
 
 
-def say_truncation(encoded: Encoded) -> None:
-    """How many rows tokenising shortened, cut or left out, and which: nothing is truncated in silence."""
-    for rows, one, many in (
-        (
-            encoded.shortened,
-            "prompt lost its beginning to --max-tokens",
-            "prompts lost their beginning to --max-tokens",
-        ),
-        (
-            encoded.cut,
-            "row has a response that lost its end to --max-tokens",
-            "rows have a response that lost its end to --max-tokens",
-        ),
-        (
-            encoded.dropped,
-            "pair was left out: its responses are the same once tokenised",
-            "pairs were left out: their responses are the same once tokenised",
-        ),
-    ):
-        if rows:
-            shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
-            say(f"data: {counted(len(rows), one, many)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
-
-
-@uncounted()
-def check_first_loss(
-    model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], loss: Loss | None = None
-) -> float:
-    """Mean |log-ratio| per token of an untouched policy, in nats: 0 but for rounding, so DPO's first loss is ln 2.
-
-    The first value of `loss` is said where it follows. Raises InputError if the reference's log-probabilities are not
-    this model's.
-    """
-    some = _varied(range(len(rows)), CHECKED_ROWS)
-    with torch.no_grad():
-        own = token_logprobs(model, pack([rows[i] for i in some]).to(model.device)).cpu()
-    difference = float((own - torch.cat([reference[i] for i in some])).abs().mean())
-    if not difference <= ROUNDING[next(model.parameters()).dtype]:
-        raise InputError(
-            f"the reference's log-probabilities are not the policy's at the start ({difference:.2g} nats per token); "
-            "the policy must start from the reference"
-        )
-    first = first_loss(loss) if loss else ""
-    follows = f", so the first loss is {first}" if first else ""
-    say(f"reference: the untouched policy differs by {difference:.2g} nats per token{follows}")
-    return difference
-
-
-def first_loss(loss: Loss) -> str:
-    """What an objective on log-ratios alone is while they are all 0, in words; empty for a sum and for any other."""
-    if len(loss.terms) > 1 or not {"chosen_logratio_B", "rejected_logratio_B"}.issuperset(loss.arguments):
-        return ""
-    value = float(loss({name: torch.zeros(1, dtype=torch.float64) for name in loss.arguments}))
-    return "ln 2" if math.isclose(value, math.log(2)) else significant(value)
-
-
-def _varied(rows: Sequence[object], count: int) -> list:  # type: ignore[type-arg]
-    """`count` rows spread over the whole."""
-    return [rows[i * (len(rows) - 1) // max(1, count - 1)] for i in range(min(count, len(rows)))]
+def say_truncation(remarks: Remarks) -> None:
+    """What tokenising did to rows, and to which: nothing is shortened, cut or left out in silence."""
+    for what, rows in remarks.items():
+        shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
+        say(f"data: {counted(len(rows), *what)} ({'row' if len(rows) == 1 else 'rows'} {shown})")

@@ -11,8 +11,8 @@ from pairtune.models.heads import ScalarModel
 from pairtune.objectives.reward import bradley_terry
 from pairtune.settings import Reward
 from pairtune.training.checkpoint import Journal
-from pairtune.training.loop import fit
-from pairtune.training.step import Optimizer, micro_batches, step_batches
+from pairtune.training.loop import fit, say_router
+from pairtune.training.step import micro_batches, optimizer_of, step_batches
 
 
 def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *, seed: int, journal: Journal) -> None:
@@ -31,14 +31,14 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
             figures["accuracy"] += float(wins_B.sum()) / len(indices)
         return figures
 
-    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    say_router(model)
+    optimizer = optimizer_of(model, settings)
     batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)
     fit(gradients, optimizer, settings, batches=batches, journal=journal)
     optimizer.release()
 
 
 def normalise(model: ScalarModel, rows: Sequence[Tokens]) -> None:
-    """Set the model's mean and std so that these responses (the reference's) score 0 ± 1. Rankings do not change."""
-    model.mean, model.std = 0.0, 1.0
+    """Shift and scale the head so that these responses (the reference's) score 0 ± 1. Rankings do not change."""
     rewards = torch.tensor([reward for row in score_rewards(model, rows) for reward in row], dtype=torch.float64)
-    model.mean, model.std = float(rewards.mean()), max(float(rewards.std()), 1e-6)
+    model.normalise(mean=float(rewards.mean()), std=max(float(rewards.std()), 1e-6))

@@ -8,8 +8,8 @@ from pairtune.data.pack import Tokens, pack
 from pairtune.engine.logprob import token_logprobs
 from pairtune.settings import Sft
 from pairtune.training.checkpoint import Journal
-from pairtune.training.loop import fit
-from pairtune.training.step import Optimizer, micro_batches, step_batches
+from pairtune.training.loop import fit, say_router
+from pairtune.training.step import micro_batches, optimizer_of, step_batches
 
 
 def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, seed: int, journal: Journal) -> None:
@@ -25,7 +25,8 @@ def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, 
             total += float(loss.detach())
         return {"loss": total}
 
-    optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
+    say_router(model)
+    optimizer = optimizer_of(model, settings)
     batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)
     fit(gradients, optimizer, settings, batches=batches, journal=journal)
     optimizer.release()

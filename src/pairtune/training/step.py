@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pairtune.data.pack import Tokens, batches_by_tokens
 from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.kernels import adamw, square_sum
+from pairtune.settings import Optimisation
 
 # Adam's decay rates (Kingma & Ba 2014), and the names of what is kept for each parameter.
 BETAS = (0.9, 0.999)
@@ -20,16 +21,26 @@ class Optimizer:
 
     A bfloat16 parameter has a float32 master copy, and after a step the master is rounded back: small learning rates
     are not lost to bfloat16's 8 bits. A step's gradient is kept as the one pass made it, or added up in float32 where
-    there are several passes.
+    there are several passes. Weights decay if they have two dimensions or more (matrices and embeddings, those of a
+    head too) and are not `undecayed`: to pull a norm's scale or a bias to 0 regularises nothing.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0, eps: float = 1e-8) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        weight_decay: float = 0.0,
+        undecayed: Iterable[nn.Parameter] = (),
+        eps: float = 1e-8,
+    ) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        spared = {id(parameter) for parameter in undecayed}
+        self.decays = [0.0 if p.dim() < 2 or id(p) in spared else weight_decay for p in self.parameters]
         self.masters = [p.detach() if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         self.means = [torch.zeros_like(master) for master in self.masters]
         self.squares = [torch.zeros_like(master) for master in self.masters]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
-        self.steps, self.weight_decay, self.eps = 0, weight_decay, eps
+        self.steps, self.eps = 0, eps
         self.hooks = [p.register_post_accumulate_grad_hook(self._gather(i)) for i, p in enumerate(self.parameters)]
 
     def step(self, *, learning_rate: float, max_gradient_norm: float) -> float:
@@ -41,8 +52,8 @@ class Optimizer:
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm}")
         self.steps += 1
-        places = zip(self.parameters, self.masters, self.means, self.squares, self.gradients, strict=True)
-        for parameter, master, mean, square, gradient in places:
+        kept = (self.masters, self.means, self.squares, self.gradients)
+        for parameter, decay, master, mean, square, gradient in zip(self.parameters, self.decays, *kept, strict=True):
             if gradient is None:
                 continue
             adamw(
@@ -56,7 +67,7 @@ class Optimizer:
                 clip=min(1.0, max_gradient_norm / (norm + 1e-6)),
                 betas=BETAS,
                 eps=self.eps,
-                weight_decay=self.weight_decay,
+                weight_decay=decay,
             )
         self.gradients = [None] * len(self.parameters)
         return norm
@@ -93,6 +104,18 @@ class Optimizer:
             parameter.grad = None
 
         return gather
+
+
+def optimizer_of(model: nn.Module, settings: Optimisation) -> Optimizer:
+    """The optimiser of a model's weights. Norms and biases do not decay, nor do those of several heads, stacked."""
+    stacked = [parameter for name, parameter in model.named_parameters() if _is_norm_or_bias(name)]
+    return Optimizer(model.parameters(), weight_decay=settings.weight_decay, undecayed=stacked)
+
+
+def _is_norm_or_bias(name: str) -> bool:
+    """By the names that models give them: q_norm.weight, ln_1.weight, gate_up_proj_bias."""
+    own = name.removesuffix(".weight").rpartition(".")[2].lower()
+    return "norm" in own or own.endswith("bias") or own.split("_")[0] == "ln"
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float, decay: bool = True) -> float:

@@ -1,0 +1,107 @@
+"""Raw text to tokens: a prompt that goes on, and a response that begins where it stops, with no space invented.
+
+Both are tokenised apart, which is what a sampler sees, so the boundary never moves. Some tokenizers put a space before
+every text; a response there is tokenised behind an anchor that is then taken away.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+# Texts whose tokens hardly ever merge with what follows; "" is a response by itself.
+_ANCHORS = ("", "\n", ".", "0", "a")
+# Merges do not reach further than so many characters on either side of a boundary, and from there to white space.
+_REACH = 64
+
+
+class Continued(NamedTuple):
+    """A response's ids, and how they stand to its text."""
+
+    ids: list[int]
+    as_whole: bool  # the whole text, tokenised at once, has the same tokens there
+    lossless: bool  # prompt and response decode to the text that was given
+
+
+class Continuation:
+    """What a tokenizer makes of raw text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        plain, full = self.ids("a"), list(tokenizer("a")["input_ids"])
+        places = [at for at in range(len(full)) if full[at : at + len(plain)] == plain]
+        self.opening = full[: places[0]] if places else []  # what it puts before every text: BOS, or nothing
+        self.held = {anchor: self.ids(anchor) if anchor else [] for anchor in _ANCHORS}
+        works = [anchor for anchor in _ANCHORS if self._goes_on("(", self.ids("("), self._behind(anchor, "a"), "a")]
+        # A tokenizer that cannot write even this (it joins words by spaces, say) is taken as it is.
+        self.anchors = (works[0], *(anchor for anchor in _ANCHORS if anchor != works[0])) if works else ()
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids of a text that something will follow: one BOS at most, whoever wrote it, and no end that nobody wrote."""
+        if not text:  # there must be one token to predict the first token from
+            bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+            return list(self.tokenizer("")["input_ids"])[:1] or [int(eos if bos is None else bos)]
+        ids, opening = [*self.opening, *self.ids(text)], self.opening or [self.tokenizer.bos_token_id]
+        size = len(opening)
+        while ids[:size] == opening == ids[size : 2 * size]:  # the text had brought its own
+            ids = ids[size:]
+        return ids
+
+    def responses(self, prompt: str, texts: Sequence[str]) -> Iterator[Continued]:
+        """Responses as they go on after the prompt: decode(prompt + response) is decode(prompt) + the response.
+
+        Where the tokenizer cannot write the text so, its plain tokens.
+        """
+        before = self.ids(prompt)
+        written = self._decode(before)
+        for text in texts:
+            ways = self._candidates(prompt, text, before)
+            found = next((ids for ids in ways if self._goes_on(written, before, ids, text)), None)
+            ids = self.ids(text) if found is None else found
+            yield Continued(ids, self._as_whole(prompt, text, ids), found is not None and written == prompt)
+
+    def ids(self, text: str) -> list[int]:
+        """The text's tokens and nothing else."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _candidates(self, prompt: str, text: str, before: list[int]) -> Iterator[list[int]]:
+        """Ways of tokenising a response, the usual one first."""
+        for anchor in self.anchors:
+            behind = self._behind(anchor, text)
+            if behind is not None:
+                yield behind
+        whole = self.ids(prompt + text) if self.anchors else []
+        if whole[: len(before)] == before:
+            yield whole[len(before) :]
+
+    def _behind(self, anchor: str, text: str) -> list[int] | None:
+        """The text's tokens behind an anchor; None if it merges with the text."""
+        held, ids = self.held[anchor], self.ids(anchor + text)
+        return ids[len(held) :] if ids[: len(held)] == held else None
+
+    def _goes_on(self, written: str, before: list[int], ids: list[int] | None, text: str) -> bool:
+        return ids is not None and self._decode([*before, *ids]) == written + text
+
+    def _as_whole(self, prompt: str, text: str, ids: list[int]) -> bool:
+        """Whether the text around the boundary has the same tokens when it is tokenised at once."""
+        left, right = prompt[_word_before(prompt, len(prompt) - _REACH) :], text[: _word_after(text, _REACH)]
+        apart, whole = self.ids(left), self.ids(left + right)
+        rest = whole[len(apart) :]
+        return whole[: len(apart)] == apart and (ids[: len(rest)] == rest if right != text else ids == rest)
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _word_before(text: str, place: int) -> int:
+    """Where white space begins before a word, at `place` or earlier; 0 if nowhere."""
+    while place > 0 and not (text[place].isspace() and not text[place - 1].isspace()):
+        place -= 1
+    return max(place, 0)
+
+
+def _word_after(text: str, place: int) -> int:
+    """Where white space begins after a word, at `place` or later; the text's length if nowhere."""
+    while 0 < place < len(text) and not (text[place].isspace() and not text[place - 1].isspace()):
+        place += 1
+    return place

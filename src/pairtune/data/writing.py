@@ -1,0 +1,210 @@
+"""One prompt and its responses to token ids, as the model writes and reads them; see :mod:`pairtune.data.tokenize`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from pairtune.data.continuation import Continuation
+from pairtune.data.dialogue import RefusedError, as_turn, lost, render, transcribed, transcript
+from pairtune.data.ends import end_ids, special_ids, turn_end
+from pairtune.data.schema import Message, PromptText, ResponseText
+from pairtune.data.shorten import last_tokens, shortened
+
+
+class Remark(NamedTuple):
+    """What is to be said of a row, and of several, after their number."""
+
+    one: str
+    many: str
+
+    def of(self, what: str) -> "Remark":
+        """The same, of something that is named."""
+        return Remark(self.one.format(what), self.many.format(what))
+
+
+SHORTENED = Remark(
+    "prompt lost its beginning to --max-tokens; raise it to keep it whole",
+    "prompts lost their beginning to --max-tokens; raise it to keep them whole",
+)
+CUT = Remark(
+    "row has a response that lost its end to --max-tokens; raise it to keep it whole",
+    "rows have a response that lost its end to --max-tokens; raise it to keep them whole",
+)
+DROPPED = Remark(
+    "pair was left out: its responses are the same once tokenised",
+    "pairs were left out: their responses are the same once tokenised",
+)
+PARTED = Remark(
+    "row is written by the chat template in another way than it begins an answer; "
+    "its response begins where the two part",
+    "rows are written by the chat template in another way than it begins an answer; "
+    "their responses begin where the two part",
+)
+JOINED = Remark(
+    "row has other tokens where prompt and response are one text; they are tokenised apart",
+    "rows have other tokens where prompt and response are one text; they are tokenised apart",
+)
+LOSSY = Remark(
+    "row holds text that the tokenizer does not give back as it was",
+    "rows hold text that the tokenizer does not give back as it was",
+)
+UNENDED = Remark(
+    "row has no end after the answer in the chat template; the end-of-text token was added",
+    "rows have no end after the answer in the chat template; the end-of-text token was added",
+)
+NO_TEMPLATE = Remark(
+    "row loses {}: the model has no chat template to write them",
+    "rows lose {}: the model has no chat template to write them",
+)
+LOST = Remark(
+    "row loses {} to the chat template, which leaves that out",
+    "rows lose {} to the chat template, which leaves that out",
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """The ids of a prompt and of the responses to it, each with its end, and what is to be said of them.
+
+    `asked` is the prompt as answers are sampled after it: another one only where the two part (see PARTED).
+    """
+
+    asked: list[int]
+    prompt: list[int]
+    responses: list[list[int]]
+    remarks: frozenset[Remark]
+
+
+class Writer:
+    """What a tokenizer and its chat template make of prompts and responses."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.text = Continuation(tokenizer)
+        self.ends, self.turn_end = end_ids(tokenizer), turn_end(tokenizer)
+        self.special = special_ids(tokenizer)
+        marks = {end: str(tokenizer.decode([end])) for end in self.ends if end in self.special}
+        self.marks = {end: mark for end, mark in marks.items() if mark.strip()}
+
+    def prompt(self, prompt: PromptText, tools: str = "") -> list[int]:
+        """Ids of a prompt that is to be answered. Raises RefusedError if the chat template does not take it."""
+        if isinstance(prompt, str):
+            return self.text.prompt(prompt)
+        if not self.tokenizer.chat_template:
+            return self.text.prompt(transcript(prompt))
+        return self.text.ids(render(self.tokenizer, prompt, tools=tools, to_be_answered=True))
+
+    def fitted_prompt(self, prompt: PromptText, tools: str, room: int) -> Written:
+        """A prompt that is to be answered, made shorter if it has more than `room` ids."""
+        ids, remarks = self.prompt(prompt, tools), self._lost(prompt, tools)
+        if len(ids) > room:
+            remarks.add(SHORTENED)
+            shorter = self._shorter(prompt, tools, room)
+            ids = ids if shorter is None else self.prompt(shorter, tools)
+            ids = last_tokens(ids, room, self.tokenizer.bos_token_id)
+        return Written(ids, ids, [], frozenset(remarks))
+
+    def row(self, prompt: PromptText, responses: Sequence[ResponseText], tools: str = "") -> Written:
+        """A prompt with responses to it. Raises RefusedError if the chat template does not take them."""
+        if isinstance(prompt, str):
+            return self._text_row(prompt, [as_turn(response).content for response in responses])
+        if self.tokenizer.chat_template:
+            return self._dialogue_row(prompt, responses, tools)
+        row = self._text_row(transcript(prompt), [transcribed(response) for response in responses])
+        return replace(row, remarks=row.remarks | self._lost((*prompt, *map(as_turn, responses)), tools))
+
+    def fitted(self, prompt: PromptText, responses: Sequence[ResponseText], tools: str, most: int) -> Written:
+        """The same in at most `most` ids for the prompt and its longest response.
+
+        The prompt gives way first, down to half of the room; then responses lose their end.
+        """
+        row, remarks = self.row(prompt, responses, tools), set()
+        room = max(most // 2, most - max(map(len, row.responses)))
+        if len(row.prompt) > room:
+            remarks.add(SHORTENED)
+            shorter = self._shorter(prompt, tools, room)
+            row = row if shorter is None else self.row(shorter, responses, tools)
+        asked, ids = (last_tokens(ids, room, self.tokenizer.bos_token_id) for ids in (row.asked, row.prompt))
+        parts = row.responses
+        if any(len(ids) + len(response) > most for response in parts):
+            remarks.add(CUT)
+            parts = [response[: most - len(ids)] for response in parts]
+        return Written(asked, ids, parts, row.remarks | remarks)
+
+    def _text_row(self, prompt: str, responses: Sequence[str]) -> Written:
+        texts, ends = zip(*map(self._without_end, responses), strict=True)
+        found = list(self.text.responses(prompt, texts))
+        remarks = {JOINED} if not all(each.as_whole for each in found) else set()
+        remarks |= {LOSSY} if not all(each.lossless for each in found) else set()
+        ids, written = self.text.prompt(prompt), [[*each.ids, end] for each, end in zip(found, ends, strict=True)]
+        return Written(ids, ids, written, frozenset(remarks))
+
+    def _dialogue_row(self, prompt: tuple[Message, ...], responses: Sequence[ResponseText], tools: str) -> Written:
+        asked, remarks, wholes = self.prompt(prompt, tools), set(), []
+        for response in responses:
+            turns = (*prompt, as_turn(response))
+            text = render(self.tokenizer, turns, tools=tools)
+            remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, tools, text)}
+            wholes.append(self.text.ids(text))
+        shared = min(_shared(asked, whole) for whole in wholes)
+        if not 0 < shared < min(map(len, wholes)):
+            raise RefusedError("it writes no answer after its prompt")
+        if shared < len(asked):
+            remarks.add(PARTED)
+        written = [self._closed(whole[shared:]) for whole in wholes]
+        if self.turn_end is None:
+            remarks |= {UNENDED} if any(response[-1] not in self.ends for response in written) else set()
+            end = int(self.tokenizer.eos_token_id)
+            written = [each if each[-1] in self.ends else [*each, end] for each in written]
+        return Written(asked, asked[:shared], written, frozenset(remarks))
+
+    def _closed(self, response: list[int]) -> list[int]:
+        """The response up to its end, which is a part of it; all of it if it has none.
+
+        That is its first end that only white space and further ends follow, and then other special tokens, if any.
+        """
+        cut = len(response)
+        for place in range(len(response) - 1, -1, -1):
+            token = response[place]
+            if token in self.ends:
+                cut = place + 1
+            elif not (cut == len(response) and token in self.special) and str(self.tokenizer.decode([token])).strip():
+                break  # a word, or a mark that belongs to the answer
+        return response[:cut]
+
+    def _without_end(self, text: str) -> tuple[str, int]:
+        """A response's text without the ends that it brought along, and the one end it gets: its own or the default."""
+        end = int(self.tokenizer.eos_token_id)
+        while True:
+            bare = text.rstrip()
+            found = next((i for i, mark in self.marks.items() if bare.endswith(mark)), None)
+            if found is None:
+                return text, end
+            text, end = bare.removesuffix(self.marks[found]), found
+
+    def _lost(self, prompt: PromptText, tools: str) -> set[Remark]:
+        """What a prompt, or a dialogue without a chat template, has and its tokens have not."""
+        if isinstance(prompt, str):
+            return set()
+        if not self.tokenizer.chat_template:
+            calls = any("tool_calls" in turn.others() for turn in prompt)
+            return {NO_TEMPLATE.of(name) for name, there in (("tools", tools), ("tool calls", calls)) if there}
+        text = render(self.tokenizer, prompt, tools=tools, to_be_answered=True)
+        return {LOST.of(what) for what in lost(self.tokenizer, prompt, tools, text, to_be_answered=True)}
+
+    def _shorter(self, prompt: PromptText, tools: str, room: int) -> PromptText | None:
+        def fits(part: PromptText) -> bool:
+            try:
+                return len(self.prompt(part, tools)) <= room
+            except RefusedError:
+                return False
+
+        return shortened(prompt, fits)
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids two rows have in common from their beginning."""
+    least = min(len(first), len(second))
+    return next((i for i in range(least) if first[i] != second[i]), least)
