@@ -10,10 +10,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_oldest_versions_tried_are_the_oldest_allowed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
-    allowed = {
-        name: oldest
-        for name, oldest in (re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in wanted if ">=" in line)
-    }
+    allowed = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in wanted if ">=" in line)
     tried = dict(line.split("==") for line in (ROOT / ".ci" / "oldest.txt").read_text().splitlines() if "==" in line)
     assert {name: _padded(version) for name, version in tried.items()} == {
         name: _padded(version) for name, version in allowed.items()

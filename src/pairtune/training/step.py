@@ -20,9 +20,10 @@ class Optimizer:
     """AdamW (Loshchilov & Hutter 2019) whose weights and moments are float32 whatever the model's dtype.
 
     A bfloat16 parameter has a float32 master copy, and after a step the master is rounded back without bias
-    (`round_into`): small learning rates are not lost to bfloat16's 8 bits. A step's gradient is kept as the one pass made it, or added up in float32 where
-    there are several passes. Weights decay if they have two dimensions or more (matrices and embeddings, those of a
-    head too) and are not `undecayed`: to pull a norm's scale or a bias to 0 regularises nothing.
+    (`round_into`): small learning rates are not lost to bfloat16's 8 bits. A step's gradient is kept as the one pass
+    made it, or added up in float32 where there are several passes. Weights decay if they have two dimensions or more
+    (matrices and embeddings, those of a head too) and are not `undecayed`: to pull a norm's scale or a bias to 0
+    regularises nothing.
     """
 
     def __init__(
