@@ -18,7 +18,7 @@ WORTH_TELLING = 0.6
 
 
 def say_share(title: str, share: Estimate, noun: str) -> None:
-    """held-out accuracy: 57.1% (95% interval 39.4 to 73.7%, n = 35); cannot be told from chance (50%) with 35 pairs"""
+    """held-out accuracy: 57.1% (95% interval 39.4 to 73.7%, n = 35); cannot be told from chance (50%) with ..."""
     sureness = words.sureness(share, words.percent)
     say(f"{title}: {words.percent(share.mean)} ({sureness}){beside_chance(share, noun)}")
 
@@ -34,7 +34,7 @@ def _needed(share: Estimate) -> str:
     """How many it would take: for a share that is worth telling, or for this one where there are enough for that."""
     needed = enough_to_tell(WORTH_TELLING)
     if share.n < needed:
-        return f": {words.percent(WORTH_TELLING)} would be with {_about(needed)}"
+        return f": {WORTH_TELLING:.0%} would be with {_about(needed)}"
     if abs(share.mean - 0.5) < 0.01:
         return ""
     return f": {words.percent(share.mean)} would be with {_about(max(enough_to_tell(share.mean), share.n + 1))}"
@@ -56,19 +56,22 @@ def say_change(before: Estimate, difference: Estimate) -> None:
 
 
 def say_ppo(rows: Sequence[Mapping[str, Any]], *, answers: int, prompts: int) -> None:
-    """What the answers of the last step score, and their KL, beside those of the first, which the reference wrote.
+    """What the answers of the last step score, beside those of the first, which the reference wrote; and their KL.
 
     rows: PPO's records, of so many answers a step to so many prompts.
     """
-    if len(rows) < 2:
-        return
-    for name, key in (("reward", "reward_model_score"), ("kl", "kl_from_reference")):
-        first, last = (_of_step(row, name, answers=answers, prompts=prompts) for row in (rows[0], rows[-1]))
+
+    def told(row: Mapping[str, Any], name: str) -> str:
+        found = _of_step(row, name, answers=answers, prompts=prompts)
+        return f"{words.decimal(found.mean)} ({words.sureness(found)})"
+
+    if len(rows) > 1:
+        score, kl, (first, *_, last) = figure("reward_model_score"), figure("kl_from_reference"), rows
         say(
-            f"{figure(key).name}, of the answers sampled in training: {words.decimal(first.mean)} "
-            f"({words.sureness(first)}) in the first step, by the reference itself; {words.decimal(last.mean)} "
-            f"({words.sureness(last)}) in the last"
+            f"{score.name}, of the answers sampled: {told(first, 'reward')} in the first step, by the reference itself; "
+            f"{told(last, 'reward')} in the last"
         )
+        say(f"{kl.name}: {told(last, 'kl')} in the last step; 0 before training")
 
 
 def _of_step(row: Mapping[str, Any], name: str, *, answers: int, prompts: int) -> Estimate:
