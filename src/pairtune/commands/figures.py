@@ -68,8 +68,8 @@ def say_ppo(rows: Sequence[Mapping[str, Any]], *, answers: int, prompts: int) ->
     if len(rows) > 1:
         score, kl, (first, *_, last) = figure("reward_model_score"), figure("kl_from_reference"), rows
         say(
-            f"{score.name}, of the answers sampled: {told(first, 'reward')} in the first step, by the reference itself; "
-            f"{told(last, 'reward')} in the last"
+            f"{score.name}, of the answers sampled: {told(first, 'reward')} in the first step, by the reference "
+            f"itself; {told(last, 'reward')} in the last"
         )
         say(f"{kl.name}: {told(last, 'kl')} in the last step; 0 before training")
 
