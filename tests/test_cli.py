@@ -26,6 +26,7 @@ from pairtune.commands import compare, results, tune
 from pairtune.errors import InputError
 from pairtune.models.load import cache_folder, load_model
 from pairtune.quiet import quiet
+from pairtune.report.words import decimal
 from pairtune.sampling.sampler import sample
 from pairtune.settings import TuneRun, settings_of
 from pairtune.training import checkpoint
@@ -547,10 +548,8 @@ def test_every_step_end_to_end(
     assert main(["tune", "--model", "runs/sft", *data, "--learning-rate", "1e-3", "--epochs", "3"]) == 0
     said = capsys.readouterr().err
     assert "out: runs/tune\n" in said
-    assert (
-        "held-out accuracy: 100.0% (no interval, all alike, n = 2); cannot be told from chance (50%) with 2 pairs"
-        in said
-    )
+    at_chance = "cannot be told from chance (50%) with 2 pairs: 60% would be with about 110\n"
+    assert f"held-out accuracy: 100.0% (95% interval 15.8 to 100.0%, n = 2); {at_chance}" in said
     assert said.count("response wins") == 1
     assert "so the first loss is ln 2" in said
     last = "next: pairtune evaluate --model runs/tune --reference runs/sft --data OTHER_PAIRS"
@@ -567,8 +566,17 @@ def test_every_step_end_to_end(
     assert json.loads(Path("runs/reward/result.json").read_text())["heldout_accuracy"]["mean"] == 1
 
     limits = ["--steps", "2", "--batch-size", "4", "--sampling-max-new-tokens", "4"]
+    capsys.readouterr()
     assert main(["ppo", "--model", "runs/sft", "--reward-model", "runs/reward", *data, *limits]) == 0
     loads("runs/ppo")
+    said, rows = capsys.readouterr().err, json_lines("runs/ppo/records.jsonl")
+    for title, told in (
+        ("Reward-model score, sd", [rows[0]["reward"], rows[-1]["reward"]]),
+        ("KL from the reference, nats per response", [rows[-1]["kl"]]),
+    ):
+        (line,) = (line for line in said.splitlines() if line.startswith(title))
+        assert all(f"{decimal(mean)} (" in line for mean in told)
+        assert line.count("n = 4)") == len(told)
 
     capsys.readouterr()
     answer = ["generate", "--model", "runs/tune", "--prompt", "Film 1 was", "--max-new-tokens", "4"]
@@ -587,11 +595,11 @@ def test_every_step_end_to_end(
     assert figures["heldout_accuracy"]["mean"] == 1
     lines = said.out.splitlines()
     assert lines[0].strip() == "runs/tune beside runs/sft, 24 pairs"
-    assert re.fullmatch(r"held-out accuracy +100% +100% to 100% +24", lines[3].strip())
+    assert re.fullmatch(r"Held-out accuracy +100\.0% +85\.8 to 100\.0% +24", lines[3].strip())
     assert len(lines) == 3 + len(figures)
     numbers = re.findall(r"\d[\d.]*", said.out)
-    assert all(len(number.replace(".", "").lstrip("0")) <= 3 for number in numbers), "more digits say no more"
-    assert "next: pairtune compare --model runs/sft --data pairs.jsonl" in said.err
+    assert all(len(number.replace(".", "").lstrip("0")) <= 4 for number in numbers), "more digits say no more"
+    assert "next: pairtune compare --model runs/sft --data TRAINING_PAIRS" in said.err
     assert set(figures) == {
         "heldout_accuracy",
         "kl_from_reference",
@@ -606,7 +614,7 @@ def test_every_step_end_to_end(
     itself = json.loads(Path("itself.json").read_text())
     assert itself["heldout_accuracy"]["mean"] == 0.5
     assert itself["kl_from_reference"]["mean"] == 0
-    assert "held-out accuracy: 50.0%; cannot be told from chance (50%) with 24 pairs" in capsys.readouterr().err
+    assert "held-out accuracy: 50.0%; cannot be told from chance (50%) with 24 pairs: 60%" in capsys.readouterr().err
 
 
 def test_an_interrupted_step_command_goes_on_and_ends_as_if_never_stopped(
@@ -801,10 +809,13 @@ def test_kto_on_single_responses_with_labels(
     capsys.readouterr()
     assert main(["tune", *given, "--objective", "kto+0.5*bco", "--epochs", "3"]) == 0
     told = capsys.readouterr().err
-    assert re.search(r"^held-out loss: 0\.\d+ \((95% interval|no interval).* n = \d\)$", told, re.MULTILINE)
+    assert re.search(r"^held-out loss: 0\.\d+ \((95% interval|no interval|all alike).* n = \d\)$", told, re.MULTILINE)
     assert re.search(r"^a desirable held-out response moved up by more .*: 100\.0% ", told, re.MULTILINE)
     assert re.search(r"^loss: kto 0\.5 \(59%\), 0\.5\*bco 0\.347 \(41%\)$", told, re.MULTILINE)
     assert "first loss is" not in told
+    assert told.splitlines()[-1].startswith("next: pairtune generate --model runs/tune --prompt TEXT"), (
+        "there may be no pairs"
+    )
     result = json.loads(Path("runs/tune/result.json").read_text())
     assert result["responses"] + result["heldout_loss"]["n"] == 48
     assert result["heldout_loss"]["mean"] < 0.5 + 0.5 * math.log(2)  # where it began

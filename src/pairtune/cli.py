@@ -43,6 +43,7 @@ HELP = {
     "ppo": "train a model against a reward model with PPO",
     "generate": "answer prompts",
     "evaluate": "measure a tuned model on held-out pairs",
+    "report": "draw the page and the table of a finished comparison again, from its records",
     "cache": "list the converted models and reference log-probabilities that are kept, or clear them",
     "objectives": "list the preference objectives: what each needs, its parameters, its source",
     "derive": "walk through the derivation of DPO, each step checked in numbers",
@@ -153,6 +154,10 @@ def _parser(asked: str) -> argparse.ArgumentParser:
                 "--worlds", type=whole_number, default=20, metavar="N", help="random worlds (default 20)"
             )
             continue
+        if name == "report":
+            command.add_argument("folder", metavar="DIR", help="folder that `pairtune compare` left")
+            command.add_argument("--figure", default="", metavar="FILE", help="PNG file for a picture of the run")
+            continue
         if name == "cache":
             command.add_argument("--clear", action="store_true", help="remove them")
             continue
@@ -189,6 +194,13 @@ def whole_number(text: str) -> int:
     return int(number)
 
 
+def _report(*, folder: str, figure: str) -> int:
+    from pairtune.commands import report
+
+    report.run(folder, figure=figure)
+    return 0
+
+
 def _cache(*, clear: bool) -> int:
     from pairtune.cache import cache_folder, entries, megabytes, remove
 
@@ -219,8 +231,18 @@ def _as_json(steps: Sequence[Any]) -> str:
 
 
 # Commands without settings, and their flags.
-PLAIN: dict[str, Callable[..., int]] = {"cache": _cache, "objectives": _objectives, "derive": _derive}
-PLAIN_FLAGS = {"cache": ["--clear"], "objectives": ["--json"], "derive": ["--json", "--seed", "--worlds"]}
+PLAIN: dict[str, Callable[..., int]] = {
+    "report": _report,
+    "cache": _cache,
+    "objectives": _objectives,
+    "derive": _derive,
+}
+PLAIN_FLAGS = {
+    "report": ["--figure"],
+    "cache": ["--clear"],
+    "objectives": ["--json"],
+    "derive": ["--json", "--seed", "--worlds"],
+}
 
 
 def _commands() -> str:

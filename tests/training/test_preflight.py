@@ -38,7 +38,7 @@ def test_what_is_no_fault_is_told(capsys: pytest.CaptureFixture[str], tiny_token
     said = capsys.readouterr().err
     assert "1 response has no end-of-text token" in said
     assert "the longer response is the chosen one in 9.1% of 11 pairs" in said
-    assert "boundary of the first row" in said
+    assert "its prompt ends with" in said
     check_rows([*GOOD, cut], HELD, tiny_tokenizer(), end_ids=[EOS], bos_id=BOS, say_longer=False)
     assert "longer" not in capsys.readouterr().err  # the check of the texts has said it
 

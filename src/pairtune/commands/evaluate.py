@@ -15,13 +15,14 @@ from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
+from pairtune.evaluation.diagnostics import distinct_bigrams
 from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
 from pairtune.evaluation.statistics import estimate
-from pairtune.evaluation.watch import distinct_bigrams
 from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say, task
+from pairtune.report import words
 from pairtune.settings import EvaluateRun
 from pairtune.training.preflight import say_truncation
 
@@ -33,13 +34,13 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)
     rows = encoded.rows
-    judge = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
+    reward_model = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
     name, trust = given(settings.reference, "reference"), settings.trust_remote_code
     if load_tokenizer(name, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
         raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = load(settings)
     reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
-    for model in (policy, reference, *([judge.body] if judge else [])):
+    for model in (policy, reference, *([reward_model.body] if reward_model else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)
     distinct = list(dict.fromkeys(row.prompt for row in rows))[: settings.evaluation.prompts]
@@ -60,15 +61,15 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
         "repetition": estimate([repetition(answer.response) for answer in answers]),
         "distinct_bigrams": distinct_bigrams([answer.response for answer in answers]),
     }
-    if judge:
-        scores = score_rewards(judge, [answer.tokens for answer in answers])
+    if reward_model:
+        scores = score_rewards(reward_model, [answer.tokens for answer in answers])
         figures["reward_model_score"] = estimate([score[0] for score in scores])
     result = {name: figure.to_json() for name, figure in figures.items()}
     Console().print(table(f"{settings.model} beside {settings.reference}, {counted(len(rows), 'pair')}", figures))
     right = figures["heldout_accuracy"]
-    say(f"held-out accuracy: {right.mean:.1%}{beside_chance(right, 'pair')}")
+    say(f"held-out accuracy: {words.percent(right.mean)}{beside_chance(right, 'pair')}")
     if out:
         write(out, json.dumps(result, indent=2) + "\n")
         say(f"figures: {out}")
-    say_next("compare", "--model", settings.reference, "--data", settings.data, why="which method does it best?")
+    say_next("compare", "--model", settings.reference, "--data", "TRAINING_PAIRS", why="which method does it best?")
     return result

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pairtune.commands.figures import say_ppo
 from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
 from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
 from pairtune.data.ends import end_ids
@@ -30,6 +31,7 @@ def run(settings: PpoRun) -> Path:
         check_engine(reward_model.body, rows, others=[value.body], quiet=True)
         begin(out, settings, "ppo")
         with measured() as cost:
+            journal = Journal("ppo", out, cost=cost)
             train_ppo(
                 policy,
                 value,
@@ -40,10 +42,11 @@ def run(settings: PpoRun) -> Path:
                 settings.sampling,
                 end_ids=end_ids(tokenizer),
                 seed=settings.seed,
-                journal=Journal("ppo", out, cost=cost),
+                journal=journal,
             )
         save_model(policy, tokenizer, out)
         finish(out, {"prompts": len(prompts), "steps": settings.ppo.steps}, cost)
-        judge = ["--reward-model", settings.reward_model, "--data", "PAIRS"]
-        say_next("evaluate", "--model", str(out), "--reference", settings.model, *judge)
+        say_ppo(journal.rows, answers=settings.ppo.batch_size, prompts=len(prompts))
+        scored = ["--reward-model", settings.reward_model, "--data", "PAIRS"]
+        say_next("evaluate", "--model", str(out), "--reference", settings.model, *scored)
         return out

@@ -16,9 +16,10 @@ from pairtune.comparison.plan import data_hash, flat, model_hash
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
 from pairtune.errors import InputError
+from pairtune.estimate import Estimate
+from pairtune.evaluation.diagnostics import fell, per_token
 from pairtune.evaluation.heldout import accuracy, margins
-from pairtune.evaluation.statistics import Estimate, estimate
-from pairtune.evaluation.watch import fell, per_token
+from pairtune.evaluation.statistics import estimate
 from pairtune.progress import duration, say
 from pairtune.settings import to_mapping
 from pairtune.training.checkpoint import forget_checkpoint

@@ -21,7 +21,7 @@ from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.self_check import check_engine
 from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
-from pairtune.evaluation.statistics import above_chance, below_chance, estimate
+from pairtune.evaluation.statistics import share
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_model, load_tokenizer, save_model
 from pairtune.objectives.mixture import Loss
@@ -107,7 +107,7 @@ class Comparison:
         def work(folder: Path) -> dict[str, Any]:
             scorer, right = reviews.fit_gold_scorer(self.context.reviews, seed=self.settings.seed)
             scorer.save(folder)
-            return {"kind": "gold", "heldout_accuracy": estimate(right).to_json()}
+            return {"kind": "gold", "heldout_accuracy": share(right).to_json()}
 
         inputs = {"data": root["hashes"]["data"], "seed": root["seed"]}
         done = self.stages.run("gold", inputs, work, title="gold scorer: TF-IDF and logistic regression on the labels")
@@ -291,12 +291,6 @@ class Comparison:
         """A reward model's stage with its accuracy on the held-out pairs."""
         right = accuracy(done.facts["margins"], self.context.pairs.heldout)
         done.facts["heldout_accuracy"] = right.to_json()
-        standing = (
-            ""
-            if above_chance(right)
-            else ", below chance"
-            if below_chance(right)
-            else ", which cannot be told from chance"
-        )
-        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs{standing}")
+        said = {"above": "", "below": ", below chance", "level": ", which cannot be told from chance"}
+        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs{said[right.against_chance]}")
         return done

@@ -24,8 +24,8 @@ def check_rows(
 ) -> None:
     """One BOS at most, an end on the responses, both responses different, no prompt on both sides.
 
-    Raises InputError for a fault; says the boundary's tokens and, unless the check of the texts has said it already,
-    the share of pairs in which the longer one wins.
+    Raises InputError for a fault; says where the first prompt ends and its response begins and, unless the check of
+    the texts has said it already, the share of pairs in which the longer one wins.
     """
     held = {_prompt_hash(row) for row in heldout}
     double, same, shared, unended, longer = [], [], set(), 0, 0.0
@@ -61,8 +61,10 @@ def check_rows(
         say(f"data: the longer response is the chosen one in {share:.1%} of {counted(len(train), 'pair')}")
     decode = getattr(tokenizer, "decode", repr)
     row = train[0]
-    say(f"data: boundary of the first row: {decode(row.prompt[-4:])!r} | {decode(row.responses[0][:4])!r} ... "
-        f"{decode(row.responses[0][-2:])!r}")  # fmt: skip
+    say(
+        f"data: as the model reads the first row, its prompt ends with {decode(row.prompt[-4:])!r}, its response "
+        f"begins with {decode(row.responses[0][:4])!r} and ends with {decode(row.responses[0][-2:])!r}"
+    )
 
 
 def _prompt_hash(row: Tokens) -> bytes:
