@@ -11,7 +11,7 @@ from typing import Any
 from pairtune import clock, commands, disk
 from pairtune.configure import settings_from
 from pairtune.errors import InputError
-from pairtune.flags import Layout, Parser, add_flags, by_flag, flag, load_named
+from pairtune.flags import Layout, Parser, add_flags, by_flag, flag, load_named, word
 from pairtune.hints import suggestion
 from pairtune.progress import say
 from pairtune.settings import (
@@ -143,7 +143,7 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
-            usage=f"pairtune {name} [options]",
+            usage=f"pairtune {name}{word(SETTINGS[name])} [options]",
             description=text[0].upper() + text[1:] + ".",
             formatter_class=Layout,
             allow_abbrev=False,

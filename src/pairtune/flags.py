@@ -75,6 +75,11 @@ def flag(setting: Setting) -> str:
     return f"--{setting.name.replace('_', '-')}"
 
 
+def word(command: type) -> str:
+    """What stands without a flag behind the command's name: " DIR", or nothing."""
+    return f" {WORD}" if any(setting.value == WORD for setting in settings_of(command)) else ""
+
+
 def by_flag(command: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
     """What a parser found, by the flags that were typed."""
     return {flag(setting): parsed[setting.key] for setting in settings_of(command) if setting.key in parsed}
