@@ -61,18 +61,15 @@ def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequen
     heldout = heldout_size(settings.heldout)
     pairs, tokenizer = read(settings)
     train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
-    encoded = [encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens) for pairs in (train, held)]
-    for part in encoded:
-        say_truncation(part.remarks)
-    train_rows, held_rows = (part.rows for part in encoded)
-    check_rows(
-        train_rows,
-        held_rows,
-        tokenizer,
-        end_ids=end_ids(tokenizer),
-        bos_id=tokenizer.bos_token_id,
-        say_longer=False,
-    )
+    encoded = [
+        encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens, part=part)
+        for pairs, part in ((train, "training part"), (held, "held-out part"))
+    ]
+    for each in encoded:
+        say_truncation(each.remarks)
+    train_rows, held_rows = (each.rows for each in encoded)
+    places = encoded[0].place, encoded[1].place
+    check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), places=places, say_longer=False)
     say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
     return train_rows, held_rows, tokenizer
 

@@ -105,13 +105,14 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     if len({row.label for row in data.rows}) < 2:
         raise InputError("data: every row has the same label; there is nothing to tell apart")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    halves = []
+    halves, places = [], []
     for rows in split_by_prompt(data.rows, heldout=heldout_size(settings.heldout), seed=settings.seed):
         encoded = encode_demonstrations(rows, tokenizer, max_tokens=settings.max_tokens)
         say_truncation(encoded.remarks)
         halves.append(Examples(encoded.rows, [row.label for row in rows]))
+        places.append(encoded.place)
     train, held = halves
-    check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), bos_id=tokenizer.bos_token_id)
+    check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), places=(places[0], places[1]))
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
     return train, held, tokenizer
 

@@ -180,16 +180,9 @@ class Comparison:
                     validation=self.context.validation,
                 )
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
-            bos = self.tokenizer.bos_token_id
             others = [*pairs.heldout, *pairs.validation]
-            check_rows(
-                pairs.train,
-                others,
-                self.tokenizer,
-                end_ids=end_ids(self.tokenizer),
-                bos_id=bos,
-                say_longer=not self.context.own_data,
-            )
+            ends, own = end_ids(self.tokenizer), self.context.own_data
+            check_rows(pairs.train, others, self.tokenizer, end_ids=ends, places=pairs.places, say_longer=not own)
             return facts
 
         inputs = {
