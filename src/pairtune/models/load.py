@@ -31,7 +31,7 @@ from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.hints import near_path
 from pairtune.models.machine import Machine
-from pairtune.progress import say
+from pairtune.progress import counted, say
 
 EMBEDDED = "smollm2-135m"
 Tokenizer = PreTrainedTokenizerBase
@@ -68,13 +68,16 @@ def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code
     except Exception as error:  # whatever a configuration, a file or an architecture's own code says
         raise InputError(f'model "{name}" cannot be loaded: {reason(error)}') from error
     model, info = loaded
-    if getattr(model, "is_quantized", False):
+    if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None):
         raise InputError(
             f'model "{name}" has quantised weights, which cannot be trained; give the one that it was made from, in '
             "bfloat16 or float32"
         )
     if some := sorted(info["missing_keys"]):  # transformers would go on with random numbers
         raise InputError(f'model "{name}" lacks {len(some)} of its weights, among them {some[0]}; save it again whole')
+    if some := sorted(info["unexpected_keys"]):
+        left_out = f"{counted(len(some), 'tensor')} of its files (among them {some[0]})"
+        say(f'model "{name}": {left_out} has no place in a {type(model).__name__}; what it says is left out')
     model.eval()
     model.config.use_cache = False
     moved: PreTrainedModel = model.to(machine.device)
