@@ -13,7 +13,7 @@ from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_pairs, encode_prompts
 from pairtune.errors import InputError
-from pairtune.models.heads import ScalarModel, load_scalar_model
+from pairtune.models.heads import ScalarModel, load_reader
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
@@ -38,12 +38,8 @@ def load(settings: Any) -> PreTrainedModel:
 
 def load_reward_model(settings: Run, folder: str, tokenizer: Tokenizer) -> ScalarModel:
     """A reward model that reads what the policy writes."""
-    model, own_tokenizer = load_scalar_model(
-        folder, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code
-    )
-    if own_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise InputError("reward_model: its tokenizer is not the policy's; train one from the same model")
-    return model
+    machine, trust = choose_machine(settings.dtype), settings.trust_remote_code
+    return load_reader(folder, machine, tokenizer, setting="reward_model", trust_remote_code=trust)
 
 
 def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:

@@ -22,10 +22,9 @@ from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
-from pairtune.errors import InputError
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
-from pairtune.models.heads import ScalarModel, load_scalar_model
+from pairtune.models.heads import ScalarModel, load_reader, load_scalar_model
 from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import say
@@ -112,9 +111,7 @@ class Context:
         if not self.settings.judge:
             return self.load_scalar("judge")
         trust = self.settings.trust_remote_code
-        model, tokenizer = load_scalar_model(self.settings.judge, self.machine, trust_remote_code=trust)
-        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
-            raise InputError("judge: its tokenizer is not the policy's; give a reward model with the same one")
+        model = load_reader(self.settings.judge, self.machine, self.tokenizer, setting="judge", trust_remote_code=trust)
         self.on_its_path(model.body)
         return model
 
