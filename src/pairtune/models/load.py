@@ -44,7 +44,7 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
     model, if it would have to be unpickled, or if it is a language model by leaving something out only.
     """
     config = read_config(name, trust_remote_code=trust_remote_code)
-    kinds = config.architectures or ()
+    kinds: list[str] = config.architectures or []
     if any("SequenceClassification" in kind for kind in kinds):
         raise InputError(f'"{name}" is a model for sequence classification ({kinds[0]}), not a language model')
     if getattr(config, "is_encoder_decoder", False) and not any("CausalLM" in kind for kind in kinds):
