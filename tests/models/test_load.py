@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
+from pairtune.hashes import weights_hash
 from pairtune.models import load
 from pairtune.models.load import (
     EMBEDDED,
@@ -20,7 +21,6 @@ from pairtune.models.load import (
     reason,
     resolve,
     save_model,
-    weights_hash,
 )
 from pairtune.models.machine import Machine
 

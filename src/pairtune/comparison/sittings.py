@@ -91,6 +91,7 @@ class Sittings:
         finished = {"used": sorted(self.used), "whole": self.whole} if self.whole else {}
         sitting = {"seconds": self._seconds(), "stages": self._so_far(), **finished}
         with self._writing:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             disk.write(self.path, json.dumps([*self.earlier, sitting], indent=2) + "\n")
 
     def _so_far(self) -> dict[str, float]:

@@ -13,7 +13,6 @@ from pairtune.comparison.arms import Trial, Trials
 from pairtune.comparison.effort import effort
 from pairtune.comparison.notices import notices
 from pairtune.comparison.pairs import SharedPairs
-from pairtune.comparison.stages import Done
 from pairtune.comparison.verdict import verdict
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
@@ -24,6 +23,7 @@ from pairtune.evaluation.watch import distinct_bigrams, fell, margin_length_corr
 from pairtune.models.load import Tokenizer
 from pairtune.objectives.mixture import loss_of
 from pairtune.settings import CompareRun
+from pairtune.stages.stage import Done
 
 DIFFERENCES = ("gold_score", "reward_model_score", "heldout_accuracy", "response_tokens")
 # Figures with a value for each pair; the others have one for each answer.
@@ -207,8 +207,7 @@ def _stages_of(arm: str) -> list[str]:
     if arm in ("reference", "ppo"):
         return [] if arm == "reference" else ["reward", "ppo"]
     loss = loss_of(arm)
-    before = {"reference": loss.needs_reference, "unrelated": "kl_baseline" in loss.arguments}
-    return [*(name for name, needed in before.items() if needed), arm]
+    return [*(name for name in ("reference", "unrelated") if name in loss.needs), arm]
 
 
 def _step_rows(stages: Mapping[str, Done]) -> list[dict[str, Any]]:
