@@ -15,7 +15,7 @@ from pairtune.comparison.effort import Source, code_lines, effort, reached, sour
 from pairtune.data.pack import Tokens
 from pairtune.engine import reference, unrelated
 from pairtune.engine.examples import prepare
-from pairtune.engine.logprob import collisions, logprobs_and_collisions, token_logprobs
+from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives import pairwise, policy_gradient
 from pairtune.objectives.catalog import OBJECTIVES
@@ -73,7 +73,7 @@ def test_the_lines_are_those_of_what_is_reached_each_once() -> None:
 NEEDED = {
     "reference": {reference.reference_logprobs},
     "unrelated": {unrelated.unrelated_rows, unrelated.kl_baseline},
-    "collision": {inspect.unwrap(logprobs_and_collisions), inspect.unwrap(collisions)},
+    "collision": {inspect.unwrap(logprobs_and_collisions)},
 }
 
 
@@ -122,7 +122,8 @@ def test_all_that_runs_is_reached(tiny_model: Any, tiny_tokenizer: Any, tmp_path
     finally:
         sys.setprofile(None)
     own = {each.__module__ for each in sources("kto")} - {each.__module__ for each in reached(sft)}
-    called = {name for name in ran if name.rpartition(".")[0] in own}
+    named = {name for name in ran if name.rpartition(".")[2].isidentifier() and "__create_fn__" not in name}
+    called = {name for name in named if name.rpartition(".")[0] in own}
     assert {f"{preference.__name__}.train_preference", f"{reference.__name__}.reference_logprobs"} <= called
     assert called <= {f"{each.__module__}.{each.__qualname__}" for each in sources("kto")}
 
