@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pairtune.data.preflight import check_rows, say_truncation
+from pairtune.data.preflight import say_truncation
 from pairtune.data.schema import Demonstration, Message, Pair, Prompt
 from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt, encode_prompts
 from pairtune.data.writing import SHORTENED
@@ -73,15 +73,13 @@ class TestDialogues:
         tokenizer = tokenizer_of("bytes", SMOLLM)
         bos = tokenizer.bos_token_id
         least = len(encode_prompt((SYSTEM, Message("user", "")), tokenizer))
-        rows = []
         for room in range(2, 160, 3):
             (ids,), _ = encode_prompts([Prompt((SYSTEM, *TURNS), 7)], tokenizer, max_tokens=room)
             assert len(ids) <= room
             assert (bos, bos) not in pairwise(ids)
             assert ids[0] == bos or room < least
             pair = Pair((SYSTEM, *TURNS), "yes", "no", 1)
-            rows += encode_pairs([pair], tokenizer, max_tokens=2 * room).rows
-        check_rows(rows, [], tokenizer, end_ids=[tokenizer.eos_token_id], bos_id=bos)
+            encode_pairs([pair], tokenizer, max_tokens=2 * room)  # which would refuse two
 
 
 class TestText:

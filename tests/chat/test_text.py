@@ -120,6 +120,9 @@ class TestTranscripts:
         tokenizer = tokenizer_of("bytes", LLAMA2)
         tokenizer.chat_template = None
         answer = Message("assistant", "I think", '{"tool_calls": [{"function": {"name": "weather"}}]}')
-        rows = [Demonstration(self.TURNS, answer, 7), Demonstration(self.TURNS, "yes", 8, '[{"type": "function"}]')]
+        rows = [
+            Demonstration(self.TURNS, answer, 7),
+            Demonstration(self.TURNS, "yes", 8, '{"tools": [{"type": "function"}]}'),
+        ]
         remarks = encode_demonstrations(rows, tokenizer, max_tokens=999).remarks
         assert remarks == {NO_TEMPLATE.of("tool calls"): (7,), NO_TEMPLATE.of("tools"): (8,)}

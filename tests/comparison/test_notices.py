@@ -63,38 +63,36 @@ def test_nothing_is_told_of_a_quiet_arm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "kind", "words"),
+    ("changed", "figure", "words"),
     [
         (
             {"chosen_fell": 0.83, "chosen_nats_per_token": -0.31},
-            "chosen_falls",
+            "chosen_fell",
             ["83.0%", "−0.31 nats", "of the rejected −0.10"],
         ),
         (
             {"chosen_fell": 0.83, "chosen_nats_per_token": -0.31, "rejected_nats_per_token": 0.2},
-            "chosen_falls",
+            "chosen_fell",
             ["of the rejected 0.20", "not degeneration"],
         ),
-        ({"response_tokens": 18.0}, "length_drift", ["50% longer", "18.0 tokens against 12.0"]),
-        ({"response_tokens": 6.0}, "length_drift", ["50% shorter"]),
-        ({"correlation": 0.62}, "margin_follows_length", ["0.62", "preference for longer responses"]),
-        ({"correlation": -0.62}, "margin_follows_length", ["−0.62", "preference for shorter responses"]),
+        ({"response_tokens": 18.0}, "response_tokens", ["50% longer", "18.0 tokens against 12.0"]),
+        ({"response_tokens": 6.0}, "response_tokens", ["50% shorter"]),
+        ({"correlation": 0.62}, "margin_length_correlation", ["0.62", "preference for longer responses"]),
+        ({"correlation": -0.62}, "margin_length_correlation", ["−0.62", "preference for shorter responses"]),
         ({"repetition": 0.25}, "repetition", ["25%", "2%", "sign of degeneration"]),
-        ({"distinct_bigrams": 0.2}, "sameness", ["20%", "60%"]),
+        ({"distinct_bigrams": 0.2}, "distinct_bigrams", ["20%", "60%"]),
     ],
 )
-def test_each_threshold_is_told_in_words(changed: dict[str, float], kind: str, words: list[str]) -> None:
+def test_each_threshold_is_told_in_words(changed: dict[str, float], figure: str, words: list[str]) -> None:
     (notice,) = told(**changed)
-    assert (notice["arm"], notice["kind"]) == ("dpo", kind)
+    assert (notice["arm"], notice["figure"]) == ("dpo", figure)
     for each in [*words, "told"]:
         assert each in notice["text"]
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "said"), [(0.7, True), (0.46, False), (0.59, False), (0.6, False), (0.65, False), (0.3, False)]
-)
+@pytest.mark.parametrize(("accuracy", "said"), [(0.7, True), (0.46, False), (0.59, False), (0.6, False), (0.3, False)])
 def test_no_preference_explains_an_accuracy_that_is_none(accuracy: float, said: bool) -> None:
-    """Intervals reach 0.1 to either side: that of 0.6 holds chance; 26 of 40 may be chance by the binomial test."""
+    """Intervals reach 0.1 to either side: that of 0.6 holds chance."""
     (notice,) = told(-0.62, heldout_accuracy=accuracy)
     assert notice["text"].endswith("preference for shorter responses.") is said
     assert "their rank correlation is −0.62" in notice["text"]

@@ -315,9 +315,15 @@ def test_each_method_stands_at_its_best_value_by_validation_data(tiny_run: Tiny,
         assert summary["arms"][method]["parameters"] == chosen["parameters"]
         assert sum(summary["arms"][method]["seconds"].values()) >= chosen["seconds"] > 0
         for point in points:
-            for figure in ("accuracy", "gold_score", "kl_from_reference", "reward_model_score", "response_tokens"):
+            for figure in (
+                "heldout_accuracy",
+                "gold_score",
+                "kl_from_reference",
+                "reward_model_score",
+                "response_tokens",
+            ):
                 check_mean(point[figure])
-            assert point["accuracy"]["n"] == 6
+            assert point["heldout_accuracy"]["n"] == 6
     strong, weak = summary["grid"]["dpo"]
     assert strong["kl_from_reference"]["mean"] != weak["kl_from_reference"]["mean"]
     assert summary["arms"]["simpo"]["parameters"] == {"beta": 2.0, "gamma": 1.0}

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from pairtune.data.check import check_unread
-from pairtune.data.formats import quoted
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, Rows, Skipped
 from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
+from pairtune.data.wording import quoted
 from pairtune.errors import InputError
 
 TEXT = {"prompt": "The film", "chosen": " was good.", "rejected": " was bad.\u2028Very."}
@@ -171,10 +171,10 @@ def test_turns_keep_all_their_fields():
         turns[2],
     ]
     assert first.response.fields() == answer
-    assert json.loads(first.tools) == [TOOL]
+    assert json.loads(first.beside) == {"tools": [TOOL]}
     assert second.response.fields() == {"role": "assistant", "tool_calls": CALL["tool_calls"]}
-    assert second.tools == ""
-    assert read_prompts(source).rows[0] == Prompt(first.prompt, 1, first.tools)
+    assert second.beside == ""
+    assert read_prompts(source).rows[0] == Prompt(first.prompt, 1, first.beside)
 
 
 def test_pairs_whose_prompts_differ_in_a_call_only_are_not_of_one_prompt():
@@ -408,7 +408,7 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path):
         ),
         (
             {"chosen": [USER, GOOD | {"content": ["x"]}], "rejected": [USER, POOR]},
-            '"chosen" turn 2 content is a list where text belongs; make it a string',
+            '"chosen" turn 2 content part 1 is no part; one is {"type": "text", "text": ...}',
         ),
         (
             {"prompt": "Bye", "chosen": [USER, GOOD], "rejected": [USER, POOR]},

@@ -8,7 +8,6 @@ import os
 
 import pytest
 import torch
-import transformers
 
 from pairtune.cache import cache_folder, entries, remove
 from pairtune.data.pack import Tokens, pack
@@ -252,7 +251,7 @@ def as_if_it_were(module, name, value):
     "change",
     [
         as_if_it_were(torch, "__version__", "9.9"),
-        as_if_it_were(transformers, "__version__", "9.9"),
+        as_if_it_were(content.transformers, "__version__", "9.9"),
         as_if_it_were(content, "built", lambda: False),  # torch's products serve instead of ours
         as_if_it_were(content, "fingerprint", lambda: "another compiler, other flags, another processor"),
         as_if_it_were(content, "is_large", lambda model: True),  # blocks compiled

@@ -10,6 +10,7 @@ import torch
 from pairtune.cache import cache_folder
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine import hidden, isolation, self_check
+from pairtune.engine.attention import NotPackableError
 from pairtune.engine.examples import Examples
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import Paths, paths_of, rope_switch, use_paths
@@ -103,6 +104,41 @@ def test_experts_may_differ_by_their_order_and_no_more(tiny_model, monkeypatch):
     model.base_model.layers[0].post_attention_layernorm.register_forward_hook(nosy)
     with pytest.raises(InputError, match="it is not causal"):
         check_engine(model, rows)
+
+
+def test_places_that_are_handed_out_are_computed_row_by_row(tiny_model):
+    """Experts of a capacity: what a pass's first 24 tokens of a kind leave, the others go without."""
+
+    def capped(_, args, output):
+        chosen = (args[0][..., :1] > 0).flatten().cumsum(0) <= 24
+        return output * chosen.reshape(*output.shape[:-1], 1)
+
+    model, plain = tiny_model(spread=4.0), tiny_model(spread=4.0)
+    for each in (model, plain):
+        each.base_model.layers[0].mlp.register_forward_hook(capped)
+    verdict = check_engine(model, PAIRS)
+    assert verdict.path == "alone"
+    assert "not kept apart" in verdict.reason
+    assert_close(token_logprobs(model, pack(PAIRS)), one_by_one(plain, PAIRS))
+
+
+@torch.no_grad()
+def test_a_padded_row_that_reaches_another_is_noticed(tiny_model):
+    """Planted: the rows beside the first one move as soon as that one is another than it was."""
+
+    rows = random_rows([(9, 6, 4), (14, 5, 8)])
+    model = tiny_model()
+    isolation.check_own_forward(model, rows, alone=False)
+    seen = []
+
+    def counts(_, args, output):
+        seen.append(output[0].sum())
+        other = 0.0 if len(seen) == 1 else float((seen[-1] - seen[0]).abs() > 0)
+        return torch.cat((output[:1], output[1:] + other))
+
+    model.base_model.layers[0].register_forward_hook(counts)
+    with pytest.raises(NotPackableError, match="padded rows are not kept apart"):
+        isolation.check_own_forward(model, rows, alone=False)
 
 
 def test_a_single_bit_of_another_response_is_noticed(tiny_model):

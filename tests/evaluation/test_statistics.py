@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from pairtune.estimate import Estimate
 from pairtune.evaluation import statistics
-from pairtune.evaluation.statistics import (
-    Estimate,
-    above_chance,
-    below_chance,
-    changed,
-    detectable,
-    estimate,
-    paired_difference,
-    told_from_chance,
-)
+from pairtune.evaluation.statistics import enough_to_tell, estimate, of_moments, paired_difference, share
+
+
+def interval(found: Estimate) -> tuple[float, float]:
+    assert found.ci95
+    return found.ci95
 
 
 def test_a_constant_is_exact() -> None:
@@ -69,7 +66,7 @@ def test_repeated_prompts_widen_the_interval() -> None:
     values, prompts = _clustered(np.random.default_rng(1), prompts=40, each=8)
     naive, clustered = estimate(values), estimate(values, prompts)
     assert naive.mean == pytest.approx(clustered.mean)
-    ratio = np.diff(clustered.ci95)[0] / np.diff(naive.ci95)[0]
+    ratio = np.diff(interval(clustered))[0] / np.diff(interval(naive))[0]
     # The design effect of 8 answers with intraclass correlation 0.9 is 1 + 7 x 0.9 = 7.3; its root is 2.7.
     assert 2.2 < ratio < 3.2
 
@@ -79,9 +76,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     held = held_naively = 0
     for _ in range(400):
         values, prompts = _clustered(generator, prompts=40, each=4)
-        low, high = estimate(values, prompts, resamples=400).ci95
+        low, high = interval(estimate(values, prompts, resamples=400))
         held += low <= 0 <= high
-        low, high = estimate(values, resamples=400).ci95
+        low, high = interval(estimate(values, resamples=400))
         held_naively += low <= 0 <= high
     assert 0.91 <= held / 400 <= 0.97  # three standard errors around 0.94, what 40 prompts allow
     assert held_naively / 400 < 0.80  # treating answers as independent would have lied
@@ -94,8 +91,8 @@ def test_differences_are_paired() -> None:
     first = easy + 0.5
     difference = paired_difference(first, second)
     assert difference == estimate(first - second)
-    assert detectable(difference)
-    assert not detectable(paired_difference(second, second))
+    assert difference.is_detectable
+    assert not paired_difference(second, second).is_detectable
 
 
 @pytest.mark.parametrize(
@@ -109,13 +106,13 @@ def test_differences_are_paired() -> None:
     ],
 )
 def test_detectable_means_the_interval_excludes_zero(interval: tuple[float, float], answer: bool) -> None:
-    assert detectable(Estimate(mean=sum(interval) / 2, n=9, ci95=interval)) is answer
+    assert Estimate(mean=sum(interval) / 2, n=9, ci95=interval).is_detectable is answer
 
 
 def test_one_prompt_detects_nothing() -> None:
     alone = estimate([3.0, 4.0], ["same", "same"])
-    assert alone == Estimate(mean=3.5, n=2, ci95=(-math.inf, math.inf))
-    assert not detectable(alone)
+    assert alone == Estimate(mean=3.5, n=2, ci95=None)
+    assert not alone.is_detectable
     assert alone.to_json() == {"mean": 3.5, "n": 2, "ci95": None}
 
 
@@ -146,80 +143,106 @@ def test_pairs_must_pair_up() -> None:
         estimate([1.0, 2.0], resamples=0)
 
 
+def test_of_moments_it_is_students_interval() -> None:
+    values = np.random.default_rng(8).normal(size=12)
+    found = of_moments(values.mean(), values.std(ddof=1), 12)
+    theirs = scipy.stats.ttest_1samp(values, 0).confidence_interval()
+    assert interval(found) == pytest.approx((theirs.low, theirs.high))
+    assert of_moments(0.3, 0.0, 1) == Estimate(mean=0.3, n=1, ci95=None)
+
+
 # ---- better than guessing? ----------------------------------------------------------------------------------------
 
 
-def share(low: float, high: float, mean: float | None = None, n: int = 200) -> Estimate:
-    return Estimate(mean=(low + high) / 2 if mean is None else mean, n=n, ci95=(low, high))
-
-
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("bounds", "said"),
     [
-        (0.51, 0.65, "above"),
-        (0.465, 0.60, "level"),
-        (0.50, 0.65, "level"),  # a bound that is chance holds chance
-        (0.35, 0.50, "level"),
-        (0.35, 0.48, "below"),
-        (-math.inf, math.inf, "level"),  # one prompt
-        (0.5, 0.5, "level"),  # all ties
+        ((0.51, 0.65), "above"),
+        ((0.465, 0.60), "level"),
+        ((0.50, 0.65), "level"),  # a bound that is chance holds chance
+        ((0.35, 0.50), "level"),
+        ((0.35, 0.48), "below"),
+        (None, "level"),  # one prompt
+        ((0.5, 0.5), "level"),  # all ties
     ],
 )
-def test_an_accuracy_is_told_from_chance_by_its_whole_interval(low: float, high: float, said: str) -> None:
-    found = share(low, high, mean=0.9 if math.isinf(high) else None)
-    assert (above_chance(found), below_chance(found)) == (said == "above", said == "below")
+def test_an_accuracy_is_told_from_chance_by_its_whole_interval(bounds: tuple[float, float] | None, said: str) -> None:
+    assert Estimate(mean=sum(bounds) / 2 if bounds else 0.9, n=200, ci95=bounds).against_chance == said
 
 
-def test_accuracies_that_are_chance_are_rarely_called_better() -> None:
-    """Of 400 sets of 100 coin throws about one in forty lies above by its interval, and one in forty below."""
-    generator = np.random.default_rng(3)
-    found = [estimate(generator.integers(2, size=100).astype(float), resamples=400) for _ in range(400)]
-    for called in (above_chance, below_chance):
-        assert 0.002 < sum(map(called, found)) / 400 < 0.06
-    assert not any(above_chance(each) and below_chance(each) for each in found)
+def throws(right: int, wrong: int, ties: int = 0) -> list[float]:
+    return [1.0] * right + [0.0] * wrong + [0.5] * ties
 
 
-def test_another_share_may_be_chance() -> None:
-    assert above_chance(share(0.3, 0.4), chance=0.25)
-    assert not above_chance(share(0.3, 0.4))
-    assert not above_chance(share(1.0, 1.0, n=10), chance=0.75)  # 0.75^10 is one in 18
+@pytest.mark.parametrize(("right", "n"), [(0, 3), (1, 3), (6, 6), (9, 12), (114, 200), (200, 200), (430, 1000)])
+def test_a_share_of_independent_values_has_clopper_and_pearsons_interval(right: int, n: int) -> None:
+    theirs = scipy.stats.binomtest(right, n).proportion_ci(method="exact")
+    assert interval(share(throws(right, n - right))) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("right", "n", "told"),
-    [
-        (1, 1, False),
-        (2, 2, False),  # the bootstrap alone would be certain
-        (5, 5, False),  # 2·½⁵ = 6%
-        (6, 6, True),
-        (0, 6, True),  # worse than chance is not chance
-        (6, 7, False),  # the interval excludes ½, the binomial test does not
-        (9, 10, True),
-        (18, 35, False),
-        (26, 35, True),
-    ],
-)
-def test_what_chance_alone_would_hardly_do(right: int, n: int, told: bool) -> None:
-    assert told_from_chance(estimate([1.0] * right + [0.0] * (n - right))) is told
+def test_interval_and_test_agree_whatever_the_share() -> None:
+    """So no sentence is at odds with the interval beside it: 57% of 200 was "50.1 to 63.9" and like chance."""
+    for n in (2, 5, 6, 7, 20, 35, 200):
+        for right in range(n + 1):
+            told = bool(scipy.stats.binomtest(right, n).pvalue < 0.05)
+            assert (share(throws(right, n - right)).against_chance != "level") is told, (right, n)
 
 
-def test_ties_count_for_chance() -> None:
-    assert not told_from_chance(estimate([0.5] * 40))
-    assert not told_from_chance(estimate([1.0] * 6 + [0.5] * 34))
+def test_a_share_is_surer_by_no_tie_and_of_ties_alone_it_is_one_half() -> None:
+    for right, wrong, ties in ((6, 0, 34), (20, 8, 12), (3, 9, 4)):
+        as_coins = share(throws(right + ties // 2, wrong + ties // 2))
+        assert interval(share(throws(right, wrong, ties))) == pytest.approx(interval(as_coins))
+    alone = share([0.5] * 40)
+    assert (alone.mean, alone.ci95, alone.is_all_ties) == (0.5, (0.5, 0.5), True)
+    assert alone.against_chance == "level"
+
+
+def test_a_share_of_repeated_prompts_is_as_sure_as_its_prompts() -> None:
+    each, prompts = 6, 30
+    right = [float(i % 3 > 0) for i in range(prompts)]  # all pairs of a prompt agree: it is one throw
+    repeated = share(np.repeat(right, each), list(np.repeat(range(prompts), each)))
+    alone = interval(share(right))
+    assert interval(repeated) == pytest.approx(alone, abs=0.02)
+    assert np.diff(interval(repeated))[0] >= np.diff(alone)[0]
+    assert repeated.n == prompts * each
+    assert interval(share([1.0] * 12, list("aabbccddeeff"))) == interval(share([1.0] * 6))
+    # Of two prompts nothing is known of how prompts differ.
+    assert share([1.0, 1.0, 0.0, 1.0], list("aabb")).against_chance == "level"
 
 
 def test_of_one_prompt_nothing_is_told() -> None:
-    assert not told_from_chance(estimate([1.0] * 50, ["the same"] * 50))
+    assert share([1.0] * 50, ["the same"] * 50) == Estimate(mean=1.0, n=50, ci95=None)
 
 
 def test_under_chance_it_is_seldom_told() -> None:
     generator = np.random.default_rng(0)
-    for n in (4, 10, 40):
-        told = [told_from_chance(estimate(generator.integers(2, size=n), resamples=200)) for _ in range(300)]
-        assert np.mean(told) < 0.08, n
+    for n, each in ((4, 1), (10, 1), (40, 1), (12, 4)):
+        prompts = list(np.repeat(range(n), each))
+        found = [share(np.repeat(generator.integers(2, size=n), each), prompts).against_chance for _ in range(300)]
+        assert np.mean([standing != "level" for standing in found]) < 0.08, (n, each)
+
+
+def test_how_many_it_takes_to_tell_a_share() -> None:
+    for mean in (0.6, 0.4, 0.55):
+        needed = enough_to_tell(mean)
+        right = round(mean * needed)
+        near = [scipy.stats.binomtest(right + each, needed).pvalue for each in (-1, 1)]
+        assert min(near) < 0.05 < max(near) + 0.01, "about the least number"
+        few = needed * 9 // 10
+        assert scipy.stats.binomtest(round(mean * few), few).pvalue > 0.045
+    assert enough_to_tell(1.0) == 6
+    assert enough_to_tell(0.6) == pytest.approx(100, rel=0.08)
+    with pytest.raises(ValueError, match="that of a coin"):
+        enough_to_tell(0.5)
 
 
 def test_a_change_needs_more_than_a_few_values_that_agree() -> None:
-    assert not changed(paired_difference([1.0] * 3, [0.0] * 3))
-    assert changed(paired_difference([1.0] * 8, [0.0] * 8))
-    assert not changed(paired_difference([1.0, 0.0] * 8, [0.0, 1.0] * 8))
+    assert not paired_difference([1.0] * 3, [0.0] * 3).is_detectable
+    assert paired_difference([1.0] * 8, [0.0] * 8).is_detectable
+    assert not paired_difference([1.0, 0.0] * 8, [0.0, 1.0] * 8).is_detectable
+
+
+def test_the_other_way_round_a_difference_has_no_signed_zero() -> None:
+    turned = Estimate(mean=0.0, n=9, ci95=(0.0, 0.2)).negated()
+    assert (str(turned.mean), str(turned.ci95)) == ("0.0", "(-0.2, 0.0)")
+    assert Estimate(mean=0.5, n=1, ci95=None).negated() == Estimate(mean=-0.5, n=1, ci95=None)

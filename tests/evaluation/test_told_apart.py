@@ -1,6 +1,7 @@
 """Held-out single responses: are the desirable ones told from the others?"""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -32,11 +33,37 @@ def test_it_is_the_area_under_the_roc_curve_and_its_interval_holds_chance() -> N
         found = told_apart(ratios.tolist(), labels.tolist(), list(range(200)))
         assert found is not None
         assert found.mean == pytest.approx(roc_auc_score(labels, ratios))
-        assert (found.ci95[0] > 0.5) is told
+        assert (found.against_chance == "above") is told
 
 
 def test_what_cannot_be_measured() -> None:
     assert told_apart([1.0, 2.0], [True, True], ["a", "b"]) is None
     found = told_apart([1.0, 2.0], [True, False], ["a", "a"])
     assert found is not None
-    assert not np.isfinite(found.ci95).any()
+    assert found.ci95 is None
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "told"),
+    [(1, 30, False), (2, 20, False), (3, 3, False), (4, 4, True), (5, 5, True), (12, 3, True), (30, 30, True)],
+)
+def test_labels_in_perfect_order_are_told_where_chance_would_seldom_order_them_so(
+    above: int, below: int, told: bool
+) -> None:
+    ratios, labels = [float(i) for i in range(above + below)], [False] * below + [True] * above
+    found = told_apart(ratios, labels, ratios)
+    assert found is not None
+    assert found.mean == 1.0
+    assert (found.against_chance == "above") is told
+    if told:
+        assert 2 / math.comb(above + below, above) < 0.05, "of all orders, the two that are as extreme"
+
+
+def test_under_chance_labels_are_seldom_told_apart() -> None:
+    generator = np.random.default_rng(5)
+    told = []
+    for _ in range(60):
+        found = told_apart(list(generator.normal(size=24)), [i < 6 for i in range(24)], list(range(24)))
+        assert found is not None
+        told.append(found.against_chance != "level")
+    assert np.mean(told) < 0.1

@@ -7,12 +7,13 @@ import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, LlamaConfig
 
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.hashes import weights_hash
 from pairtune.models import load
+from pairtune.models.heads import ScalarModel
 from pairtune.models.load import (
     EMBEDDED,
     frozen_copy,
@@ -96,6 +97,24 @@ def test_tied_weights_stay_tied(tiny_folder, tmp_path, cpu):
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
+@pytest.mark.filterwarnings("ignore")  # transformers says that it makes floats of them
+def test_weights_of_8_bits_are_read_as_the_numbers_they_stand_for(tiny_folder, tmp_path, cpu):
+    folder = tiny_folder(tmp_path)
+    path, right, written = folder / "model.safetensors", {}, {}
+    for name, weight in load_file(path).items():
+        right[name] = written[name] = weight
+        if "proj" in name:
+            scale = weight.abs().max() / 448
+            written[name], written[f"{name}_scale_inv"] = (weight / scale).to(torch.float8_e4m3fn), scale.reshape(1, 1)
+            right[name] = written[name].float() * scale
+    save_file(written, path, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    given = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": given}))
+    model = load_model(str(folder), cpu)
+    assert all(torch.equal(value, right[name]) for name, value in model.state_dict().items())
+
+
 class TestRefusals:
     """One line each: where, what is wrong, what to do."""
 
@@ -171,6 +190,7 @@ class TestRefusals:
             asked.update(kwargs)
             raise OSError("no safetensors there")
 
+        monkeypatch.setattr(load.AutoConfig, "from_pretrained", lambda *_args, **_kwargs: LlamaConfig())
         monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", from_pretrained)
         refused(lambda: load_model("somebody/model", cpu), "no safetensors there")
         assert asked["use_safetensors"] is True
@@ -193,6 +213,50 @@ class TestRefusals:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 60}))
         refused(lambda: load_model(str(folder), cpu), "cannot be loaded: ")
+
+    @pytest.mark.parametrize("named", ["bart", "pegasus", "t5"])
+    def test_an_encoder_decoder_is_no_decoder(self, named, cpu, tmp_path):
+        """transformers would make a language model of one half of it, without a word."""
+        sizes = {"vocab_size": 300, "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2, "num_layers": 1}
+        sides = {
+            f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")
+        }
+        config = AutoConfig.for_model(named, **sizes, **sides)
+        AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+        said = refused(lambda: load_model(str(tmp_path), cpu), f'model "{tmp_path}" is an encoder-decoder ({named})')
+        assert "decoder-only" in said
+
+    def test_a_reward_model_is_no_language_model(self, cpu, tiny_model, tiny_tokenizer, tmp_path):
+        """Not even one whose head of words would be its embedding."""
+        ScalarModel(tiny_model("gpt2", tie_word_embeddings=True)).save(tmp_path, tiny_tokenizer())
+        refused(lambda: load_model(str(tmp_path), cpu), "for sequence classification (GPT2ForSequenceClassification)")
+
+    def test_weights_that_cannot_be_trained(self, folder, cpu, monkeypatch):
+        """Training would move what is left in floats, the norms, and leave the rest."""
+        read = AutoModelForCausalLM.from_pretrained
+
+        def quantised(*args, **kwargs):
+            model, info = read(*args, **kwargs)
+            model.is_quantized = True  # as transformers says it of every method that is not undone while loading
+            return model, info
+
+        monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", quantised)
+        refused(lambda: load_model(str(folder), cpu), "quantised weights, which cannot be trained")
+
+    @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "nonesuch"])
+    @pytest.mark.filterwarnings("ignore")
+    def test_weights_in_a_format_that_cannot_be_read(self, folder, cpu, method):
+        config = json.loads((folder / "config.json").read_text())
+        given = {"quant_method": method, "bits": 4, "load_in_4bit": True}
+        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": given}))
+        refused(lambda: load_model(str(folder), cpu), f'model "{folder}" ')
+
+    def test_tensors_that_the_model_has_no_place_for_are_told(self, folder, cpu, capsys):
+        path = folder / "model.safetensors"
+        save_file({**load_file(path), "v_head.summary.weight": torch.ones(2)}, path, metadata={"format": "pt"})
+        load_model(str(folder), cpu)
+        said = capsys.readouterr().err
+        assert "1 tensor of its files (among them v_head.summary.weight) has no place in a LlamaForCausalLM" in said
 
     def test_no_tokenizer(self, folder):
         for file in folder.glob("*token*"):

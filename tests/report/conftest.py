@@ -209,7 +209,7 @@ def candidate(method: str, name: str, value: float, ends: tuple[float, float] | 
     row = {"arm": f"{method}@{name}={value:g}", "parameters": {name: value}, "failed": None}
     if ends is None:
         figures = dict.fromkeys(
-            ("gold_score", "kl_from_reference", "accuracy", "reward_model_score", "response_tokens", "seconds")
+            ("gold_score", "kl_from_reference", "heldout_accuracy", "reward_model_score", "response_tokens", "seconds")
         )
         return row | figures | {"chosen": False, "failed": "RuntimeError: the loss is not a number at step 12"}
     gold, kl = ends
@@ -218,7 +218,7 @@ def candidate(method: str, name: str, value: float, ends: tuple[float, float] | 
         "seconds": 81.2,
         "gold_score": mean(gold, 0.15, 100),
         "kl_from_reference": mean(kl, 0.1 + 0.07 * kl, 100),
-        "accuracy": mean(0.64 + gold / 20, 0.07, 100),
+        "heldout_accuracy": mean(0.64 + gold / 20, 0.07, 100),
         "reward_model_score": mean(1.1 * gold, 0.2, 100),
         "response_tokens": mean(17 + kl / 3, 1.4, 100),
     }
@@ -250,18 +250,18 @@ def make_grid_summary() -> dict[str, Any]:
     notices = [
         {
             "arm": "dpo",
-            "kind": "chosen_falls",
+            "figure": "chosen_fell",
             "text": "Chosen responses became less probable on 61% of held-out pairs, by 0.03 nats per token. "
             "That alone is not degeneration: rejected ones fell further.",
         },
         {
             "arm": "ppo",
-            "kind": "length_drift",
+            "figure": "response_tokens",
             "text": "Answers are 4.1 tokens longer than the reference's, by more than a fifth.",
         },
         {
             "arm": "ppo",
-            "kind": "repetition",
+            "figure": "repetition",
             "text": "31% of an answer's 3-grams repeat an earlier one (reference 4%).",
         },
     ]

@@ -1,164 +1,129 @@
-"""The figures: the same string each time, nothing from outside, the numbers where they belong."""
+"""A figure is one entry: added in one place it is everywhere, and what an entry says of its code is so."""
 
-import itertools
-import re
+from dataclasses import replace
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from pairtune.errors import InputError
-from pairtune.report import drawing, figures
+from pairtune.commands.figures import table
+from pairtune.comparison.summary import differences, means
+from pairtune.data.pack import Tokens
+from pairtune.estimate import Estimate
+from pairtune.report import figures, page, terminal, words
+from pairtune.report.figures import FIGURES, Figure
+from pairtune.report.glossary import GENERAL, glossary
 from pairtune.report.records import read
 
-COLOURS = {"reference": 0, "dpo": 1, "ppo": 2}
+SURPRISE = Figure(
+    key="surprise",
+    title="Surprise",
+    unit="jumps",
+    meaning="How often a reader jumps.",
+    code="tests.report.test_figures:SURPRISE",
+    show=words.tenths,
+    per="pair",
+    better="lower",
+    heading="Surprise",
+    difference=words.tenths,
+    grid="Surprise",
+    curve=("step",),
+)
 
 
-def test_one_colour_for_each_arm_and_grey_for_the_reference() -> None:
-    assert drawing.palette(["reference", "dpo", "ppo"]) == COLOURS
-    many = drawing.palette(["reference", *(f"arm{index}" for index in range(12))])
-    assert 0 not in list(many.values())[1:]
+@pytest.fixture
+def one_more(monkeypatch: pytest.MonkeyPatch) -> Figure:
+    monkeypatch.setattr(figures, "FIGURES", (*FIGURES, SURPRISE))
+    return SURPRISE
 
 
-def test_a_figure_is_deterministic_and_self_contained(run_dir: Path) -> None:
-    rows = read(run_dir).evaluations
-    first, second = (figures.learning_curve(rows, "gold_score", "Gold reward", COLOURS, over="step") for _ in range(2))
-    assert first is not None
-    assert first == second
-    assert not re.search(r"https?:|<!|<\?|<metadata|<image", first)
-    assert "var(--arm-1, #0072b2)" in first
-    for name in (">DPO<", ">PPO<", ">Gold reward<"):
-        assert name in first
+def text_of(shown: Any) -> str:
+    out = StringIO()
+    Console(file=out, width=100).print(shown)
+    return out.getvalue()
 
 
-def test_nothing_to_draw_is_none() -> None:
-    null = [{"arm": "dpo", "step": 0, "seconds": 0.0, "gold_score": None, "kl_from_reference": None}]
-    for rows in ([], null):
-        assert figures.frontier(rows, "Gold", COLOURS) is None
-        assert figures.learning_curve(rows, "gold_score", "Gold", COLOURS, over="seconds") is None
-    steps: list[dict[str, Any]] = [{"stage": "dpo", "step": 1, "loss": float("nan"), "note": "text", "ok": True}]
-    for metric in ("loss", "note", "ok", "missing"):
-        assert figures.training_curve(steps, metric, 1) is None
+def test_an_entry_is_all_that_a_new_figure_needs(
+    one_more: Figure, grid_dir: Path, grid_summary: dict[str, Any]
+) -> None:
+    measured = {"mean": 3.25, "n": 40, "ci95": [3.0, 3.5]}
+    for numbers in grid_summary["arms"].values():
+        numbers["surprise"] = measured
+    for fields in grid_summary["differences"].values():
+        fields["surprise"] = {"mean": -0.75, "n": 40, "ci95": [-1.0, -0.5]}
+    for rows in grid_summary["grid"].values():
+        for row in rows:
+            row["surprise"] = None if row["failed"] else measured | {"mean": 4.5, "n": 20}
+    grid_summary["notices"].append({"arm": "dpo", "figure": "surprise", "text": "It jumps."})
+    run = read(grid_dir)
+    evaluations = [{**row, "surprise": measured} for row in run.evaluations]
+    text = page.render(replace(run, summary=grid_summary, evaluations=evaluations)).replace("\u00a0", " ")
+    assert '<a href="#surprise">Surprise, jumps</a>' in text, "the table of arms"
+    assert text.count("3.0 to 3.5, n 40</span>") == len(grid_summary["arms"])
+    assert '<th scope="col">Surprise, jumps</th>' in text, "differences"
+    assert '<span class="value strong">−0.8</span>' in text
+    assert '<th scope="col">Surprise</th>' in text, "the grid"
+    assert '<span class="value">4.5</span>' in text
+    assert ">Surprise (jumps)<" in text, "a curve"
+    assert 'It jumps. <a href="#surprise">' in text, "a notice"
+    assert '<dt id="surprise">Surprise, jumps</dt><dd>How often a reader jumps. Lower is better.</dd>' in text
+    out = StringIO()
+    terminal.show(grid_summary, Console(file=out, width=100))
+    assert "Surprise" in out.getvalue()
+    assert "3.0 to 3.5" in out.getvalue()
+    told = text_of(table("what evaluate prints", {"surprise": Estimate.from_json(measured)}))
+    assert "Surprise, jumps" in told
+    assert "3.2" in told
+    assert "| `surprise` | **Surprise.** How often a reader jumps. Lower is better. | jumps | pairs |" in (
+        figures.as_table()
+    )
 
 
-def test_a_point_without_an_interval_is_drawn_without_a_band() -> None:
-    bare = {"mean": 0.5, "n": 1, "ci95": None}
-    rows = [
-        {"arm": "dpo", "step": step, "seconds": 1.0, "gold_score": bare, "kl_from_reference": bare} for step in (0, 1)
-    ]
-    assert figures.frontier(rows, "Gold", COLOURS)
-    assert figures.learning_curve(rows, "gold_score", "Gold", COLOURS, over="step")
-
-
-def test_ppo_starts_after_its_reward_model(summary: dict[str, Any]) -> None:
-    assert figures.seconds_before(summary) == {"reference": 0.0, "dpo": 21.0, "ppo": 212.0}
-
-
-def texts(svg: str) -> dict[str, tuple[float, float]]:
-    """Each text of a figure and where it stands; texts that appear twice by their last place."""
-    found = re.findall(r'<text [^>]*?(?:translate\(([\d.]+) ([\d.]+)\)|x="([\d.]+)" y="([\d.]+)")[^>]*>([^<]*)<', svg)
-    return {text: (float(x1 or x2), float(y1 or y2)) for x1, y1, x2, y2, text in found}
-
-
-def test_the_grid_names_each_method_and_rings_what_was_chosen(grid_summary: dict[str, Any]) -> None:
-    candidates, colours = grid_summary["grid"], drawing.palette(list(grid_summary["arms"]))
-    drawn = figures.grid(candidates, "Gold reward (sd)", colours)
-    assert drawn
-    assert drawn == figures.grid(candidates, "Gold reward (sd)", colours)
-    assert {"Reference", "DPO", "IPO", "dpo+0.2*sft", "SimPO", "PPO", "Gold reward (sd) over KL, every candidate"} <= {
-        *texts(drawn)
+def test_the_summary_takes_its_mean_and_its_differences(one_more: Figure) -> None:
+    rows = [Tokens((prompt,), ((1,), (2,))) for prompt in (1, 1, 2, 3, 4, 5, 6, 7)]
+    values = {
+        arm: {"surprise": [float(i + shift) for i in range(8)], "heldout_accuracy": [1.0] * 8}
+        for arm, shift in (("reference", 0), ("dpo", 2))
     }
-    unchosen = {method: [row | {"chosen": False} for row in rows] for method, rows in candidates.items()}
-    without = figures.grid(unchosen, "Gold reward (sd)", colours)
-    assert without
-    rings = [svg.count("stroke: var(--ink") for svg in (drawn, without)]
-    assert rings[0] > rings[1] == 0
-    assert not re.search(r"https?:|<!|<\?|<metadata|<image", drawn)
+    found = means(values["dpo"], rows)
+    assert found["surprise"]["mean"] == 5.5
+    assert differences(values, rows)["dpo - reference"]["surprise"] == {"mean": 2.0, "n": 8, "ci95": [2.0, 2.0]}
+    assert found["heldout_accuracy"]["ci95"] == pytest.approx([0.5904, 1.0], abs=1e-4), "exact, of seven prompts"
 
 
-def test_a_method_of_the_grid_shows_its_values_before_the_others(grid_summary: dict[str, Any]) -> None:
-    candidates, colours = grid_summary["grid"], drawing.palette(list(grid_summary["arms"]))
-    drawn = figures.grid(candidates, "Gold reward (sd)", colours, method="simpo")
-    assert drawn
-    shown = texts(drawn)
-    assert {"1", "2", "4", "SimPO by beta: Gold reward (sd)"} <= set(shown)
-    assert "2.5" not in shown, "a candidate that failed has no point"
-    assert "1.2" in shown, "the scale of all methods: SimPO's own ends at 0.6"
-    assert "var(--arm-4" in drawn
-    assert "var(--arm-1" not in drawn
-    assert shown["1"][0] < shown["2"][0] < shown["4"][0], "more KL is further right"
-    assert figures.grid({"simpo": candidates["simpo"][2:3]}, "Gold", colours, method="simpo") is None
-    assert figures.grid({"simpo": candidates["simpo"][2:3]}, "Gold", colours) is None
-    assert figures.grid({}, "Gold", colours) is None
+def test_a_run_without_a_figure_says_nothing_of_it(one_more: Figure, summary: dict[str, Any]) -> None:
+    assert "surprise" not in {term.key for term in glossary(summary)}
+    assert {term.key for term in GENERAL} < {term.key for term in glossary(summary)}
 
 
-def test_a_grid_of_two_settings_names_what_varies() -> None:
-    ends = {"gold_score": {"mean": 0.5, "n": 9, "ci95": None}, "kl_from_reference": {"mean": 1.0, "n": 9, "ci95": None}}
-    rows = [{"arm": "x", "parameters": {"beta": 2.0, "gamma": g, "tau": 1.0 + g}} | ends for g in (0.5, 1.5)]
-    drawn = figures.grid({"simpo": rows}, "Gold", {"simpo": 1}, method="simpo")
-    assert drawn
-    assert {"0.5, 1.5", "1.5, 2.5", "SimPO by gamma, tau: Gold"} <= set(texts(drawn))
+def test_every_entry_is_whole() -> None:
+    assert len({each.key for each in FIGURES}) == len(FIGURES)
+    for each in FIGURES:
+        assert each.title[0].isupper(), each.key
+        assert each.meaning.endswith("."), each.key
+        module, _, name = each.code.partition(":")
+        assert callable(getattr(import_module(module), name)), each.code
+        if each.heading:
+            assert each.table == "quality", f"{each.key} stands in the terminal and not on the page"
+    assert sum(bool(each.heading) for each in FIGURES) == 4, "80 columns hold four"
+    with pytest.raises(KeyError):
+        figures.figure("nonsense")
 
 
-@pytest.mark.parametrize("field", ["chosen_nats_per_token", "response_tokens", "gold_score"])
-def test_five_names_at_one_place_stand_apart(field: str) -> None:
-    arms = ["dpo", "ipo", "kto", "simpo", "dpo+0.2*sft"]
-    value = {"mean": -0.02, "n": 9, "ci95": [-0.03, -0.01]}
-    rows = [{"arm": arm, "step": step, "seconds": 1.0, field: value} for arm in arms for step in (0, 8)]
-    drawn = figures.learning_curve(rows, field, "Title", drawing.palette(arms), over="step")
-    assert drawn
-    shown = texts(drawn)
-    heights = sorted(shown[name][1] for name in ("DPO", "IPO", "KTO", "SimPO", "dpo+0.2*sft"))
-    assert min(above - below for below, above in itertools.pairwise(heights)) > 9
+def test_a_judge_has_its_own_words_in_every_place(summary: dict[str, Any]) -> None:
+    gold = figures.score(summary)
+    judged = figures.score(summary | {"gold_scorer": {"kind": "judge"}})
+    assert (gold.title, judged.title, figures.score_name(summary)) == ("Gold reward", "Judge score", "gold reward")
+    for name in ("title", "heading", "grid", "meaning"):
+        assert "gold" not in getattr(judged, name).lower()
+    assert replace(judged, title="", heading="", grid="", meaning="") == replace(
+        gold, title="", heading="", grid="", meaning=""
+    )
 
 
-def test_values_at_one_place_do_not_hide_each_other() -> None:
-    near = {"gold_score": {"mean": 0.5, "n": 9, "ci95": None}}
-    rows = [
-        {"arm": "x", "parameters": {"beta": beta}, "kl_from_reference": {"mean": 5 + beta, "n": 9, "ci95": None}} | near
-        for beta in (0.1, 0.2, 0.3, 0.4)
-    ]
-    drawn = figures.grid({"dpo": rows}, "Gold", {"dpo": 1}, method="dpo")
-    assert drawn
-    shown = [texts(drawn)[value] for value in ("0.1", "0.2", "0.3", "0.4")]
-    for one, other in itertools.combinations(shown, 2):
-        assert abs(one[0] - other[0]) > 14 or abs(one[1] - other[1]) > 9
-
-
-@pytest.mark.parametrize(("draw", "folder"), [("learning_curves_png", "run_dir"), ("grid_png", "grid_dir")])
-def test_the_pictures_for_the_docs(draw: str, folder: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    paths = [tmp_path / "one.png", tmp_path / "two.png"]
-    for path in paths:
-        getattr(figures, draw)(request.getfixturevalue(folder), path)
-    one, two = (path.read_bytes() for path in paths)
-    assert one.startswith(b"\x89PNG")
-    assert one == two
-
-
-def test_a_run_without_a_grid_has_no_picture_of_it(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no grid: no method was trained at several values"):
-        figures.grid_png(run_dir, tmp_path / "grid.png")
-
-
-@pytest.mark.parametrize(("count", "span"), [(1, 1), (39, 1), (40, 2), (1000, 50)])
-def test_smoothing_is_one_in_twenty(count: int, span: int) -> None:
-    assert figures.smoothing(count) == span
-
-
-def test_a_curve_says_of_how_many_values_its_points_are_means() -> None:
-    def row(step: int, n: int, arm: str = "dpo") -> dict[str, Any]:
-        value = {"mean": 0.5, "n": n, "ci95": None}
-        return {"arm": arm, "step": step, "seconds": 1.0, "gold_score": value, "kl_from_reference": value}
-
-    def note(*rows: dict[str, Any]) -> set[str]:
-        drawn = [
-            figures.learning_curve(rows, "gold_score", "Gold", COLOURS, over="step"),
-            figures.frontier(rows, "Gold", COLOURS),
-        ]
-        return {text for svg in drawn if svg for text in re.findall(r">(n = [^<]*)<", svg)}
-
-    assert note(row(0, 200), row(4, 48), row(8, 48), row(12, 200)) == {"n = 200 at both ends, 48 between"}
-    assert note(row(0, 200), row(12, 200)) == {"n = 200"}
-    assert note(row(0, 200), row(6, 200), row(12, 200)) == {"n = 200"}
-    others = [row(0, 1200, "ppo"), row(6, 40, "ppo"), row(9, 1200, "ppo")]
-    assert note(row(0, 1200), row(4, 48), row(12, 1200), *others) == {"n = 1,200 at both ends, 40 to 48 between"}
+def test_the_document_of_metrics_is_the_entries() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert figures.as_table() in text, "python docs/make_metrics.py writes it anew"

@@ -13,7 +13,7 @@ import pytest
 
 from pairtune.errors import InputError
 from pairtune.report import page
-from pairtune.report.glossary import GLOSSARY
+from pairtune.report.glossary import glossary
 
 HOSTILE = "<script>alert(1)</script>\x1b[31mred\x07\u202eevil\u2066\ud800{{ 7*7 }}$x_1$&\"'"
 VOID = {"meta", "br", "path", "use", "rect"}
@@ -106,8 +106,8 @@ def test_with_a_grid_what_to_watch_comes_first(grid_dir: Path) -> None:
         "<h2>Paired differences",
         "<h2>The grid",
         "<h2>Learning curves",
-        ">Chosen response (nats per token)<",
         ">Response tokens<",
+        ">Chosen response (nats per token)<",
         "<h2>Training curves",
     )
     place = 0
@@ -173,7 +173,7 @@ def test_every_figure_stands_with_its_n_and_interval(run_dir: Path) -> None:
 
 def test_bold_means_detectable(run_dir: Path) -> None:
     text = read_page(run_dir)
-    assert '<span class="value strong">7.2 pt</span>' in text
+    assert '<span class="value strong">7.2 points</span>' in text
     assert '<span class="value">0.3</span>' in text
 
 
@@ -186,11 +186,11 @@ def test_opens_offline_and_runs_nothing(run_dir: Path) -> None:
     assert not re.search(r"https?:|//\w|@import|url\((?!#)", text)
 
 
-def test_links_land_and_ids_are_unique(run_dir: Path) -> None:
+def test_links_land_and_ids_are_unique(run_dir: Path, summary: dict[str, Any]) -> None:
     outline = Outline(read_page(run_dir))
     assert len(outline.ids) == len(set(outline.ids))
     assert {link[1:] for link in outline.links} <= set(outline.ids)
-    assert {term.key for term in GLOSSARY} <= set(outline.ids)
+    assert {term.key for term in glossary(summary)} <= set(outline.ids)
 
 
 def test_generations_follow_a_rule_and_say_so(run_dir: Path) -> None:
@@ -234,7 +234,7 @@ def test_hostile_text_is_shown_not_obeyed(run_dir: Path, summary: dict[str, Any]
 def test_hostile_text_in_a_grid_is_shown_not_obeyed(grid_dir: Path, grid_summary: dict[str, Any]) -> None:
     summary = grid_summary
     summary["arms"][HOSTILE] = summary["arms"].pop("ipo") | {"parameters": {HOSTILE: HOSTILE}}
-    summary["notices"] = [{"arm": HOSTILE, "kind": HOSTILE, "text": HOSTILE}, {"arm": None, "text": None}]
+    summary["notices"] = [{"arm": HOSTILE, "figure": HOSTILE, "text": HOSTILE}, {"arm": None, "text": None}]
     for place, row in enumerate(summary["grid"]["ipo"]):
         row["parameters"] = {HOSTILE: f"{place}{HOSTILE}"}
     summary["grid"]["ipo"][1]["failed"] = summary["grid"]["ipo"][1]["arm"] = HOSTILE
@@ -322,9 +322,9 @@ def test_no_directory_and_no_room_to_write(tmp_path: Path, run_dir: Path) -> Non
 
 def test_the_report_loads_no_model_code() -> None:
     code = (
-        "import sys, pairtune.report.page, pairtune.report.terminal;"
+        "import sys, pairtune.report.page, pairtune.report.terminal, pairtune.report.verdict;"
         "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('pairtune.')};"
-        "assert rooms == {'report', 'chance', 'errors', 'score', 'varied'}, rooms;"
+        "assert rooms == {'report', 'errors', 'estimate', 'varied'}, rooms;"
         "assert not {'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

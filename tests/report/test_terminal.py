@@ -73,7 +73,7 @@ def test_no_markup_and_no_escape_gets_through(summary: dict[str, Any]) -> None:
     summary["verdict"] = hostile
     summary["failed"] = {"ppo": hostile}
     summary["arms"][hostile] = summary["arms"]["dpo"] | {"parameters": {hostile: hostile}}
-    summary["notices"] = [{"arm": hostile, "kind": "x", "text": hostile}, {}]
+    summary["notices"] = [{"arm": hostile, "figure": "x", "text": hostile}, {}]
     text = shown(summary)
     assert "[red]x[/red] [/] ␛[2J‹U+202E›" in text
     assert "\x1b[2J" not in text
@@ -82,7 +82,8 @@ def test_no_markup_and_no_escape_gets_through(summary: dict[str, Any]) -> None:
 
 
 def test_missing_numbers_are_dashes(summary: dict[str, Any]) -> None:
-    text = shown({"arms": {"dpo": {}, "ppo": {"gold_score": None}}})
+    known = dict.fromkeys(("gold_score", "heldout_accuracy", "kl_from_reference"))
+    text = shown({"arms": {"dpo": {}, "ppo": known}})
     assert text.count("–") >= 12
     assert "No verdict yet." in text
 
@@ -112,7 +113,7 @@ def test_hidden_characters_become_visible(text: str, safe: str) -> None:
         (words.scientific, 0, "0"),
         (words.scientific, 3.14e-7, "3.1×10⁻⁷"),
         (words.seconds, 3.21, "3.2 s"),
-        (words.points, -0.072, "−7.2 pt"),
+        (words.points, -0.072, "−7.2 points"),
         (words.arm_name, "simpo", "SimPO"),
         (words.arm_name, "dpo", "DPO"),
         (words.arm_name, "my arm", "my arm"),

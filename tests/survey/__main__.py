@@ -123,11 +123,13 @@ def _path(case: Case, results: Path) -> Path:
 
 
 def _state() -> str:
-    """What the findings rest on: this code, and the libraries'."""
+    """What the findings rest on: the code that was imported to make them, its kernels, and the libraries."""
+    imported = (module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "pairtune")
+    kernels_too = (ROOT / "src" / "pairtune" / "engine").glob("*.[ch]*")
+    survey = (path for path in (ROOT / "tests" / "survey").glob("*.py") if path.name not in ("__main__.py", "page.py"))
     digest = hashlib.sha256(f"{transformers.__version__} {torch.__version__}".encode())
-    for path in sorted([*(ROOT / "src" / "pairtune").rglob("*.*"), *(ROOT / "tests" / "survey").glob("*.py")]):
-        if path.suffix in (".py", ".cpp", ".h"):
-            digest.update(path.read_bytes())
+    for path in sorted({*map(Path, filter(None, imported)), *kernels_too, *survey}):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 

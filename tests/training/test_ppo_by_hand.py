@@ -6,6 +6,7 @@ The formulas are in `objectives/policy_gradient.py` and have their own tests; he
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,22 +125,24 @@ def test_the_figures_of_a_step(four: Four, answers: list[Any]) -> None:
     lengths = [len(answer.response) for answer in answers]
     pairs = list(zip(PROMPTS, answers, strict=True))
     scores = [by_hand.scalar_at_the_end(four.reward_model, prompt, answer.response) for prompt, answer in pairs]
-    kl = sum(
+    kls = [
         sum(answer.logprobs)
         - float(by_hand.token_logprobs(four.reference, prompt, answer.response, temperature=0.8).sum())
         for prompt, answer in pairs
-    )
+    ]
     assert figures == pytest.approx(
         {
             "reward": sum(scores) / len(scores),
-            "kl": kl / len(answers),
+            "reward_sd": statistics.stdev(scores),
+            "kl": sum(kls) / len(answers),
+            "kl_sd": statistics.stdev(kls),
             "ended": sum(answer.ended for answer in answers) / len(answers),
             "response_tokens": sum(lengths) / len(lengths),
             "entropy": -sum(x for answer in answers for x in answer.logprobs) / sum(lengths),
         },
         abs=1e-3,
     )
-    assert kl > 1
+    assert sum(kls) > 1
 
 
 def plain_losses(

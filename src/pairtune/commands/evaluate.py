@@ -14,11 +14,12 @@ from pairtune.data.tokenize import encode_pairs
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
+from pairtune.evaluation.diagnostics import distinct_bigrams
 from pairtune.evaluation.statistics import estimate
-from pairtune.evaluation.watch import distinct_bigrams
 from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say, task
+from pairtune.report import words
 from pairtune.settings import EvaluateRun
 from pairtune.stages.measure import distinct_prompts, measure
 
@@ -30,13 +31,13 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)
     rows = encoded.rows
-    judge = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
+    reward_model = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
     name, trust = given(settings.reference, "reference"), settings.trust_remote_code
     if load_tokenizer(name, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
         raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = load(settings)
     reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
-    for model in (policy, reference, *([judge.body] if judge else [])):
+    for model in (policy, reference, *([reward_model.body] if reward_model else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, say=say)
     prompts = distinct_prompts(rows, encoded.asked)[: settings.evaluation.prompts]
@@ -50,7 +51,7 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
             sampling=settings.sampling,
             end_ids=end_ids(tokenizer),
             seed=settings.seed,
-            reward_model=judge,
+            reward_model=reward_model,
             progress=progress.advance,
         )
     figures = {
@@ -60,14 +61,14 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
         "repetition": estimate(facts["repetition"]),
         "distinct_bigrams": distinct_bigrams([answer["response"] for answer in facts["answers"]]),
     }
-    if judge:
+    if reward_model:
         figures["reward_model_score"] = estimate(facts["reward"])
     result = {name: figure.to_json() for name, figure in figures.items()}
     Console().print(table(f"{settings.model} beside {settings.reference}, {counted(len(rows), 'pair')}", figures))
     right = figures["heldout_accuracy"]
-    say(f"held-out accuracy: {right.mean:.1%}{beside_chance(right, 'pair')}")
+    say(f"held-out accuracy: {words.percent(right.mean)}{beside_chance(right, 'pair')}")
     if out:
         write(out, json.dumps(result, indent=2) + "\n")
         say(f"figures: {out}")
-    say_next("compare", "--model", settings.reference, "--data", settings.data, why="which method does it best?")
+    say_next("compare", "--model", settings.reference, "--data", "TRAINING_PAIRS", why="which method does it best?")
     return result

@@ -1,75 +1,97 @@
 """Figures in words and in a table: what was measured, how sure it is, and whether chance alone would have done it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pairtune.evaluation.statistics import Estimate, changed, is_bounded, told_from_chance
-from pairtune.progress import counted, printable, say, significant
+from pairtune.estimate import Estimate
+from pairtune.evaluation.statistics import enough_to_tell, of_moments
+from pairtune.progress import counted, printable, say
+from pairtune.report import words
+from pairtune.report.figures import figure
 
-# Each figure that a table may show: its title, and whether it is a share.
-TITLES = {
-    "heldout_accuracy": ("held-out accuracy", True),
-    "chosen_nats_per_token": ("chosen: nats per token from the reference", False),
-    "chosen_fell": ("chosen responses that became less probable", True),
-    "kl_from_reference": ("KL from the reference, nats per response", False),
-    "response_tokens": ("tokens per answer", False),
-    "repetition": ("repeated 3-grams within an answer", True),
-    "distinct_bigrams": ("distinct 2-grams of all answers", True),
-    "reward_model_score": ("reward model's score", False),
-}
+# A share that a data set should be large enough to tell from chance.
+WORTH_TELLING = 0.6
 
 
 def say_share(title: str, share: Estimate, noun: str) -> None:
-    """held-out accuracy: 57.1% (95% interval 40.0% to 71.4%, n = 35); cannot be told from chance (50%) with 35 pairs"""
-    say(f"{title}: {share.mean:.1%} ({sureness(share)}){beside_chance(share, noun)}")
-
-
-def sureness(figure: Estimate, *, share: bool = True) -> str:
-    """The interval and n in words. Values that all agree, or that have one prompt, have no interval to tell."""
-    if not is_bounded(figure):
-        return f"no interval, n = {figure.n}"
-    low, high = figure.ci95
-    if low == high:
-        return f"no interval, all alike, n = {figure.n}"
-    return f"95% interval {_shown(low, share=share)} to {_shown(high, share=share)}, n = {figure.n}"
+    """held-out accuracy: 57.1% (95% interval 39.4 to 73.7%, n = 35); cannot be told from chance (50%) with ..."""
+    sureness = words.sureness(share, words.percent)
+    say(f"{title}: {words.percent(share.mean)} ({sureness}){beside_chance(share, noun)}")
 
 
 def beside_chance(share: Estimate, noun: str) -> str:
     """What is to be said of a share of pairs (or of comparisons) that are right, where a coin would have 50%."""
-    if not told_from_chance(share):
-        return f"; cannot be told from chance (50%) with {counted(share.n, noun)}"
-    return "; worse than chance (50%)" if share.mean < 0.5 else ""
+    if share.against_chance == "level":
+        return f"; cannot be told from chance (50%) with {counted(share.n, noun)}{_needed(share)}"
+    return "; worse than chance (50%)" if share.against_chance == "below" else ""
+
+
+def _needed(share: Estimate) -> str:
+    """How many it would take: for a share that is worth telling, or for this one where there are enough for that."""
+    needed = enough_to_tell(WORTH_TELLING)
+    if share.n < needed:
+        return f": {WORTH_TELLING:.0%} would be with {_about(needed)}"
+    if abs(share.mean - 0.5) < 0.01:
+        return ""
+    return f": {words.percent(share.mean)} would be with {_about(max(enough_to_tell(share.mean), share.n + 1))}"
+
+
+def _about(count: int) -> str:
+    """Two digits: it is advice."""
+    return f"about {float(f'{count:.2g}'):,.0f}"
 
 
 def say_change(before: Estimate, difference: Estimate) -> None:
     """Whether a share has changed by training, where it did not begin at chance."""
-    said = f"  before: {before.mean:.1%}; "
-    if not changed(difference):
+    said = f"  before: {words.percent(before.mean)}; "
+    if not difference.is_detectable:
         say(f"{said}whether training changed it cannot be told with {counted(difference.n, 'pair')}")
         return
-    low, high = difference.ci95
-    way = "higher" if difference.mean > 0 else "lower"
-    say(f"{said}{way} by {abs(difference.mean):.1%} ({_shown(low)} to {_shown(high)})")
+    way, moved = ("higher", difference) if difference.mean > 0 else ("lower", difference.negated())
+    say(f"{said}{way} by {words.points(moved.mean)} ({words.interval(moved, words.points)})")
 
 
-def table(title: str, figures: Mapping[str, Estimate]) -> Table:
-    """The figures, three digits each, with their intervals and numbers of values."""
+def say_ppo(rows: Sequence[Mapping[str, Any]], *, answers: int, prompts: int) -> None:
+    """What the answers of the last step score, beside those of the first, which the reference wrote; and their KL.
+
+    rows: PPO's records, of so many answers a step to so many prompts.
+    """
+
+    def told(row: Mapping[str, Any], name: str) -> str:
+        found = _of_step(row, name, answers=answers, prompts=prompts)
+        return f"{words.decimal(found.mean)} ({words.sureness(found)})"
+
+    if len(rows) > 1:
+        score, kl, (first, *_, last) = figure("reward_model_score"), figure("kl_from_reference"), rows
+        say(
+            f"{score.name}, of the answers sampled: {told(first, 'reward')} in the first step, by the reference "
+            f"itself; {told(last, 'reward')} in the last"
+        )
+        say(f"{kl.name}: {told(last, 'kl')} in the last step; 0 before training")
+
+
+def _of_step(row: Mapping[str, Any], name: str, *, answers: int, prompts: int) -> Estimate:
+    """Without an interval where prompts repeat within the step: their answers are not independent."""
+    deviation = row.get(f"{name}_sd")
+    if deviation is None or prompts < answers:
+        return Estimate(mean=row[name], n=answers, ci95=None)
+    return of_moments(row[name], deviation, answers)
+
+
+def table(title: str, measured: Mapping[str, Estimate]) -> Table:
+    """The figures with their intervals and numbers of values."""
     made = Table(
         title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
     made.add_column("Figure")
     for name in ("Value", "95% interval", "n"):
         made.add_column(name, justify="right")
-    for name, figure in figures.items():
-        words, share = TITLES[name]
-        low, high = (_shown(bound, share=share) for bound in figure.ci95) if is_bounded(figure) else ("", "")
-        interval = f"{low} to {high}" if is_bounded(figure) else "none"
-        made.add_row(words, _shown(figure.mean, share=share), interval, f"{figure.n:,}")
+    for key, found in measured.items():
+        entry = figure(key)
+        interval = words.interval(found, entry.show) if found.ci95 else "none"
+        made.add_row(entry.name, entry.show(found.mean), interval, words.whole(found.n))
     return made
-
-
-def _shown(value: float, *, share: bool = True) -> str:
-    return f"{significant(100 * value)}%" if share else significant(value)

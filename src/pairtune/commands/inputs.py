@@ -14,7 +14,7 @@ from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_pairs, encode_prompts
 from pairtune.errors import InputError
-from pairtune.models.heads import ScalarModel, load_scalar_model
+from pairtune.models.heads import ScalarModel, load_reader
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
@@ -38,12 +38,8 @@ def load(settings: Any) -> PreTrainedModel:
 
 def load_reward_model(settings: Run, folder: str, tokenizer: Tokenizer) -> ScalarModel:
     """A reward model that reads what the policy writes."""
-    model, own_tokenizer = load_scalar_model(
-        folder, choose_machine(settings.dtype), trust_remote_code=settings.trust_remote_code
-    )
-    if own_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise InputError("reward_model: its tokenizer is not the policy's; train one from the same model")
-    return model
+    machine, trust = choose_machine(settings.dtype), settings.trust_remote_code
+    return load_reader(folder, machine, tokenizer, setting="reward_model", trust_remote_code=trust)
 
 
 def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:
@@ -61,18 +57,15 @@ def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequen
     heldout = heldout_size(settings.heldout)
     pairs, tokenizer = read(settings)
     train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
-    encoded = [encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens) for pairs in (train, held)]
-    for part in encoded:
-        say_truncation(part.remarks)
-    train_rows, held_rows = (part.rows for part in encoded)
-    check_rows(
-        train_rows,
-        held_rows,
-        tokenizer,
-        end_ids=end_ids(tokenizer),
-        bos_id=tokenizer.bos_token_id,
-        say_longer=False,
-    )
+    encoded = [
+        encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens, part=part)
+        for pairs, part in ((train, "training part"), (held, "held-out part"))
+    ]
+    for each in encoded:
+        say_truncation(each.remarks)
+    train_rows, held_rows = (each.rows for each in encoded)
+    places = encoded[0].place, encoded[1].place
+    check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), places=places, say_longer=False)
     say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
     return train_rows, held_rows, tokenizer
 

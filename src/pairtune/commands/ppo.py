@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pairtune.commands.figures import say_ppo
 from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
 from pairtune.commands.results import check_out, say_done, say_next, stage_of
 from pairtune.engine.self_check import check_engine, rows_of_prompts
@@ -9,6 +10,7 @@ from pairtune.models.load import load_tokenizer
 from pairtune.settings import PpoRun
 from pairtune.stages.ppo import ppo
 from pairtune.stages.stage import Facts
+from pairtune.training.checkpoint import read_records
 
 
 def run(settings: PpoRun) -> Path:
@@ -40,6 +42,7 @@ def run(settings: PpoRun) -> Path:
             return {"prompts": len(prompts), "steps": settings.ppo.steps}
 
         say_done(stage.run(work))
-        judge = ["--reward-model", settings.reward_model, "--data", "PAIRS"]
-        say_next("evaluate", "--model", str(stage.folder), "--reference", settings.model, *judge)
+        say_ppo(read_records(stage.folder), answers=settings.ppo.batch_size, prompts=len(prompts))
+        scored = ["--reward-model", settings.reward_model, "--data", "PAIRS"]
+        say_next("evaluate", "--model", str(stage.folder), "--reference", settings.model, *scored)
         return stage.folder

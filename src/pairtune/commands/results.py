@@ -10,12 +10,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pairtune import disk, manifest
+from pairtune import disk, manifest, own
 from pairtune.data.pack import Tokens
 from pairtune.errors import InputError
+from pairtune.estimate import Estimate
+from pairtune.evaluation.diagnostics import fell, per_token
 from pairtune.evaluation.heldout import accuracy, margins
-from pairtune.evaluation.statistics import Estimate, estimate
-from pairtune.evaluation.watch import fell, per_token
+from pairtune.evaluation.statistics import estimate
 from pairtune.hashes import data_hash, model_hash
 from pairtune.models.load import resolve
 from pairtune.progress import duration, say
@@ -126,9 +127,9 @@ def _refuse_another(stage: Stage) -> None:
 def _rests_on(settings: Any, command: str) -> dict[str, Any]:
     """What the result rests on; where it lies is no part of it."""
     sources = {name: getattr(settings, name) for name in ("model", "reward_model") if hasattr(settings, name)}
-    hashes = {name: model_hash(resolve(source)) for name, source in sources.items()}
-    hashes["data"] = data_hash(settings.data)
     asked = {name: value for name, value in to_mapping(settings).items() if name != "out"}
+    hashes = {name: model_hash(resolve(source)) for name, source in sources.items()}
+    hashes |= {"data": data_hash(settings.data), **own.hashes(asked)}
     return {"command": command, **asked, "hashes": hashes}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from pairtune.commands.figures import say_change, say_share, sureness
+from pairtune.commands.figures import say_change, say_share
 from pairtune.commands.inputs import given, heldout_size, load, say_reading, split_pairs
 from pairtune.commands.results import check_out, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
@@ -17,13 +17,15 @@ from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.examples import Examples, prepare
 from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
+from pairtune.estimate import Estimate
 from pairtune.evaluation.heldout import told_apart
 from pairtune.evaluation.objective import Judged, judge
-from pairtune.evaluation.statistics import Estimate, estimate, paired_difference
+from pairtune.evaluation.statistics import estimate, paired_difference, share
 from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import Loss
-from pairtune.progress import counted, say, significant, task
+from pairtune.progress import counted, say, task
+from pairtune.report import words
 from pairtune.settings import TuneRun
 from pairtune.stages.preference import tune
 from pairtune.stages.stage import Facts
@@ -59,7 +61,10 @@ def run(settings: TuneRun) -> Path:
             return {"pairs" if train.labels is None else "responses": len(train.rows), **facts}
 
         say_done(stage.run(work, spent=spent))
-        say_next("evaluate", "--model", str(stage.folder), "--reference", settings.model, "--data", "OTHER_PAIRS")
+        if train.labels is None:
+            say_next("evaluate", "--model", str(stage.folder), "--reference", settings.model, "--data", "OTHER_PAIRS")
+        else:  # `evaluate` measures pairs, which there may be none of
+            say_next("generate", "--model", str(stage.folder), "--prompt", "TEXT", why="read what it answers")
         return stage.folder
 
 
@@ -77,15 +82,15 @@ def _measured(judged: Judged, begun: Judged | None, held: Examples) -> dict[str,
     prompts = [row.prompt for row in held.rows]
     figures = {"heldout_loss": estimate(judged.losses, prompts)}
     if held.labels is not None and judged.log_ratios is not None:
-        say(f"held-out loss: {significant(figures['heldout_loss'].mean)} "
-            f"({sureness(figures['heldout_loss'], share=False)})")  # fmt: skip
+        loss = figures["heldout_loss"]
+        say(f"held-out loss: {words.decimal(loss.mean)} ({words.sureness(loss)})")
         apart = told_apart([ratio for (ratio,) in judged.log_ratios], held.labels, prompts)
         if apart is None:
             say("held-out responses: all have the same label; whether the two are told apart cannot be measured")
             return figures
         say_share("a desirable held-out response moved up by more than an undesirable one", apart, "comparison")
         return figures | {"heldout_told_apart": apart}
-    own = judged.own_wins and estimate(judged.own_wins, prompts)
+    own = judged.own_wins and share(judged.own_wins, prompts)
     if judged.log_ratios is not None:
         figures |= of_pairs(judged.log_ratios, held.rows)
         say_share("held-out accuracy", figures["heldout_accuracy"], "pair")
@@ -94,7 +99,7 @@ def _measured(judged: Judged, begun: Judged | None, held: Examples) -> dict[str,
         if own != figures.get("heldout_accuracy"):
             say_share("held-out accuracy by the objective's own criterion", own, "pair")
         if begun and begun.own_wins and judged.own_wins:
-            figures["heldout_own_accuracy_before"] = estimate(begun.own_wins, prompts)
+            figures["heldout_own_accuracy_before"] = share(begun.own_wins, prompts)
             difference = paired_difference(judged.own_wins, begun.own_wins, prompts)
             say_change(figures["heldout_own_accuracy_before"], difference)
     return figures
@@ -116,12 +121,13 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     if len({row.label for row in data.rows}) < 2:
         raise InputError("data: every row has the same label; there is nothing to tell apart")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    halves = []
+    halves, places = [], []
     for rows in split_by_prompt(data.rows, heldout=heldout_size(settings.heldout), seed=settings.seed):
         encoded = encode_demonstrations(rows, tokenizer, max_tokens=settings.max_tokens)
         say_truncation(encoded.remarks)
         halves.append(Examples(encoded.rows, [row.label for row in rows]))
+        places.append(encoded.place)
     train, held = halves
-    check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), bos_id=tokenizer.bos_token_id)
+    check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), places=(places[0], places[1]))
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
     return train, held, tokenizer

@@ -24,12 +24,11 @@ from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
-from pairtune.errors import InputError
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
 from pairtune.hashes import data_hash
 from pairtune.manifest import RESULT
-from pairtune.models.heads import ScalarModel, load_scalar_model
+from pairtune.models.heads import ScalarModel, load_reader
 from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import duration, say
@@ -121,20 +120,10 @@ class Context:
         return self.on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
 
     def load_scalar(self, name: str) -> ScalarModel:
-        """One of the run's reward models, likewise."""
+        """One of the run's reward models, likewise; "judge", which no arm is trained on, may be somebody else's."""
+        source = (self.settings.judge if name == "judge" else "") or str(self.model_folder(name))
         trust = self.settings.trust_remote_code
-        model, _ = load_scalar_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust)
-        self.on_its_path(model.body)
-        return model
-
-    def load_judge(self) -> ScalarModel:
-        """The reward model that no arm is trained on: the run's own, or somebody else's."""
-        if not self.settings.judge:
-            return self.load_scalar("judge")
-        trust = self.settings.trust_remote_code
-        model, tokenizer = load_scalar_model(self.settings.judge, self.machine, trust_remote_code=trust)
-        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
-            raise InputError("judge: its tokenizer is not the policy's; give a reward model with the same one")
+        model = load_reader(source, self.machine, self.tokenizer, setting=name, trust_remote_code=trust)
         self.on_its_path(model.body)
         return model
 
@@ -163,7 +152,7 @@ class Context:
                 return [float(score) for score in scorer(texts)]
 
             return by_gold
-        model = self.load_judge()
+        model = self.load_scalar("judge")
 
         def by_judge(answers: Sequence[Answer]) -> list[float]:
             return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]

@@ -7,7 +7,9 @@ its paired difference from the reference's, must exclude zero. Distinct 2-grams 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pairtune.evaluation.statistics import Estimate, above_chance, detectable, paired_difference
+from pairtune.estimate import Estimate
+from pairtune.evaluation.statistics import paired_difference
+from pairtune.report import words
 
 # Chosen responses: the share of pairs whose chosen response fell, and the mean fall in nats per token.
 FELL_SHARE, FELL_NATS = 0.5, 0.1
@@ -22,7 +24,7 @@ DISTINCT = 0.5
 
 
 def notices(summary: Mapping[str, Any], values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, str]]:
-    """One {"arm", "kind", "text"} for each threshold that an arm has crossed.
+    """One {"arm", "figure", "text"} for each threshold that an arm has crossed.
 
     summary: with its "arms" and, where there are any, its "differences". values: of every arm, its response tokens and
     repetition, answer by answer.
@@ -32,7 +34,7 @@ def notices(summary: Mapping[str, Any], values: Mapping[str, Mapping[str, Sequen
         if arm != "reference":
             gained = (summary.get("differences") or {}).get(f"{arm} - reference", {}).get("gold_score")
             every = _of_arm(figures, summary["arms"]["reference"], values[arm], values["reference"], gained)
-            found += [{"arm": arm, "kind": kind, "text": text} for kind, text in every]
+            found += [{"arm": arm, "figure": figure, "text": text} for figure, text in every]
     return found
 
 
@@ -47,17 +49,17 @@ def _of_arm(
     if share > FELL_SHARE and nats < -FELL_NATS and _excludes_zero(figures["chosen_nats_per_token"]):
         rejected = figures["rejected_nats_per_token"]["mean"]
         yield (
-            "chosen_falls",
+            "chosen_fell",
             f"The chosen response became less probable than under the reference on {share:.1%} of the held-out pairs "
-            f"(told above {FELL_SHARE:.0%}); over all pairs the mean change is {_signed(nats)} nats a token (told "
-            f"below {_signed(-FELL_NATS)}), of the rejected {_signed(rejected)}. Alone this is not degeneration: many "
-            "losses look at the margin only. The generations show what became more probable.",
+            f"(told above {FELL_SHARE:.0%}); over all pairs the mean change is {words.decimal(nats)} nats a token "
+            f"(told below {words.decimal(-FELL_NATS)}), of the rejected {words.decimal(rejected)}. Alone this is not "
+            "degeneration: many losses look at the margin only. The generations show what became more probable.",
         )
     length, before = figures["response_tokens"]["mean"], reference["response_tokens"]["mean"]
     drift = length / before - 1 if before > 0 else 0.0
     if abs(drift) > LENGTH_DRIFT and _differs("response_tokens", values, reference_values):
         yield (
-            "length_drift",
+            "response_tokens",
             f"Answers are {abs(drift):.0%} {'longer' if drift > 0 else 'shorter'} than the reference's, {length:.1f} "
             f"tokens against {before:.1f} (told above {LENGTH_DRIFT:.0%})."
             + _said_of(gained is None or _is_gain(gained), " Length alone may have gained some score."),
@@ -67,11 +69,11 @@ def _of_arm(
         word = "longer" if correlation["mean"] > 0 else "shorter"
         right = figures.get("heldout_accuracy")
         yield (
-            "margin_follows_length",
+            "margin_length_correlation",
             f"The margin grows the {word} the chosen response is beside the rejected one: their rank correlation is "
-            f"{_signed(correlation['mean'])} (told beyond ±{CORRELATION})."
+            f"{words.decimal(correlation['mean'])} (told beyond ±{CORRELATION})."
             + _said_of(
-                right is None or above_chance(Estimate.from_json(right)),
+                right is None or Estimate.from_json(right).against_chance == "above",
                 f" Part of the held-out accuracy may be a preference for {word} responses.",
             ),
         )
@@ -86,7 +88,7 @@ def _of_arm(
     distinct, usually = figures["distinct_bigrams"]["mean"], reference["distinct_bigrams"]["mean"]
     if 0 < distinct < DISTINCT * usually:
         yield (
-            "sameness",
+            "distinct_bigrams",
             f"The same pairs of neighbouring tokens come again and again, within an answer or from one to the next: "
             f"{distinct:.0%} of all 2-grams are distinct, against {usually:.0%} in the reference's (told below "
             f"{DISTINCT:.0%} of that). Longer answers lower it too.",
@@ -94,11 +96,11 @@ def _of_arm(
 
 
 def _differs(name: str, values: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> bool:
-    return detectable(paired_difference(values[name], reference[name]))
+    return paired_difference(values[name], reference[name]).is_detectable
 
 
 def _excludes_zero(figure: Mapping[str, Any]) -> bool:
-    return figure["ci95"] is not None and detectable(Estimate.from_json(figure))
+    return Estimate.from_json(figure).is_detectable
 
 
 def _is_gain(difference: Mapping[str, Any]) -> bool:
@@ -108,7 +110,3 @@ def _is_gain(difference: Mapping[str, Any]) -> bool:
 def _said_of(holds: bool, explanation: str) -> str:
     """What may explain a gain is said only where there is one."""
     return explanation if holds else ""
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")

@@ -20,12 +20,12 @@ from pairtune.data import reviews
 from pairtune.data.check import check_pairs, check_skipped, check_unread
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
-from pairtune.data.preflight import say_truncation
+from pairtune.data.preflight import Place, say_truncation
 from pairtune.data.schema import Pair, Rows
 from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
 from pairtune.data.token_rows import store_tokens
-from pairtune.data.tokenize import Asked, encode_pairs
+from pairtune.data.tokenize import Asked, Encoded, encode_pairs
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
@@ -52,6 +52,7 @@ class SharedPairs:
     validation: Sequence[Tokens] = ()
     judge: Sequence[Tokens] = ()
     asked: Asked = field(default_factory=dict)  # prompts as answers are sampled after them, where that differs
+    places: tuple[Place, Place] | None = None  # of somebody's own pairs: to train on; held out and to choose by
 
     def asked_prompts(self, rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
         """The prompt of each row as answers are sampled after it."""
@@ -106,15 +107,22 @@ def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokeniz
         say(f"data: {finding.message}")
     train, heldout, chooser, judge = _apart(source.rows, settings)
 
-    def rows(pairs: Sequence[Pair]) -> Sequence[Tokens]:
-        encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
+    def encode(pairs: Sequence[Pair], part: str) -> Encoded:
+        encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens, part=part)
         say_truncation(encoded.remarks)
-        asked.update(encoded.asked)
-        return encoded.rows
+        return encoded
 
-    asked: Asked = {}
-    parts = rows(train), rows(heldout), rows(chooser) if chooser else (), rows(judge)
-    pairs = SharedPairs(*parts, asked=asked)
+    parts = [encode(train, "training part"), encode(heldout, "held-out part")]
+    parts += [encode(chooser, "validation part")] if chooser else []
+    judges = encode(judge, "judge's part")
+    pairs = SharedPairs(
+        parts[0].rows,
+        parts[1].rows,
+        parts[2].rows if chooser else (),
+        judges.rows,
+        asked={prompt: asked for part in (*parts, judges) for prompt, asked in part.asked.items()},
+        places=(parts[0].place, [part.place(i) for part in parts[1:] for i in range(len(part.rows))].__getitem__),
+    )
     _say_sizes(len(source.rows), pairs, settings)
     lengths = [len(row.responses[0]) for row in pairs.train]
     longer = sum(length > settings.sampling.max_new_tokens for length in lengths) / len(lengths)

@@ -21,7 +21,7 @@ from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.self_check import check_engine
 from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
-from pairtune.evaluation.statistics import above_chance, below_chance, estimate
+from pairtune.evaluation.statistics import share
 from pairtune.hashes import model_hash
 from pairtune.models.load import load_model, load_tokenizer, resolve
 from pairtune.objectives.mixture import Loss
@@ -82,7 +82,7 @@ class Comparison:
         rewards = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
-        trials: dict[str, Trials] = {method: arms.train(method) for method in settings.methods}
+        trials: dict[str, Trials] = {method: arms.train(method) for method in context.candidates}
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
@@ -106,7 +106,7 @@ class Comparison:
         def work(folder: Path) -> dict[str, Any]:
             scorer, right = reviews.fit_gold_scorer(self.context.reviews, seed=self.settings.seed)
             scorer.save(folder)
-            return {"kind": "gold", "heldout_accuracy": estimate(right).to_json()}
+            return {"kind": "gold", "heldout_accuracy": share(right).to_json()}
 
         stage = self.context.stage("gold", {"data": root["hashes"]["data"], "seed": root["seed"]})
         done = self.context.done(stage, work, title="gold scorer: TF-IDF and logistic regression on the labels")
@@ -177,16 +177,9 @@ class Comparison:
                     validation=self.context.validation,
                 )
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
-            bos = self.tokenizer.bos_token_id
             others = [*pairs.heldout, *pairs.validation]
-            check_rows(
-                pairs.train,
-                others,
-                self.tokenizer,
-                end_ids=end_ids(self.tokenizer),
-                bos_id=bos,
-                say_longer=not self.context.own_data,
-            )
+            ends, own = end_ids(self.tokenizer), self.context.own_data
+            check_rows(pairs.train, others, self.tokenizer, end_ids=ends, places=pairs.places, say_longer=not own)
             return facts
 
         rests_on = {
@@ -261,10 +254,8 @@ class Comparison:
     def _given_judge(self, pairs: Done) -> Done:
         def work(folder: Path) -> dict[str, Any]:
             with uncounted():
-                return {
-                    "kind": "judge",
-                    "margins": reward_margins(self.context.load_judge(), self.context.pairs.heldout),
-                }
+                margins = reward_margins(self.context.load_scalar("judge"), self.context.pairs.heldout)
+            return {"kind": "judge", "margins": margins}
 
         stage = self.context.stage("judge", {"pairs": pairs.key, "judge": model_hash(resolve(self.settings.judge))})
         return self._told(self.context.done(stage, work, title=f"judge: {printable(self.settings.judge)}"))
@@ -292,12 +283,6 @@ class Comparison:
         """A reward model's stage with its accuracy on the held-out pairs."""
         right = accuracy(done.facts["margins"], self.context.pairs.heldout)
         done.facts["heldout_accuracy"] = right.to_json()
-        standing = (
-            ""
-            if above_chance(right)
-            else ", below chance"
-            if below_chance(right)
-            else ", which cannot be told from chance"
-        )
-        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs{standing}")
+        said = {"above": "", "below": ", below chance", "level": ", which cannot be told from chance"}
+        say(f"  right on {right.mean:.1%} of {right.n} held-out pairs{said[right.against_chance]}")
         return done

@@ -89,7 +89,8 @@ class Sittings:
         if self.path is None or not (self.stages or self.whole):
             return
         finished = {"used": sorted(self.used), "whole": self.whole} if self.whole else {}
-        sitting = {"seconds": self._seconds(), "stages": self._so_far(), **finished}
+        stages = self._so_far()  # before the sitting's own seconds: no stage took longer than the sitting so far
+        sitting = {"seconds": self._seconds(), "stages": stages, **finished}
         with self._writing:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             disk.write(self.path, json.dumps([*self.earlier, sitting], indent=2) + "\n")
@@ -102,7 +103,7 @@ class Sittings:
         return self.stages | {key: self.stages[key] + time.monotonic() - began}
 
     def _seconds(self) -> float:
-        return round(time.monotonic() - self.began, 3)
+        return time.monotonic() - self.began
 
     def _split(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Earlier runs' sittings, and the unfinished ones that this one goes on with."""

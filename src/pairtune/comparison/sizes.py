@@ -27,8 +27,8 @@ LEAST = 2
 FEW_FOR_A_JUDGE = 100
 # Answers may be as long as this share of the chosen responses, within bounds: every token more is time.
 COVERED, SHORTEST, LONGEST = 0.95, 8, 256
-# Responses looked at for their lengths.
-LOOKED_AT = 2000
+# Responses looked at for their lengths, as they are in the data: not as --max-tokens leaves them.
+LOOKED_AT, UNCUT = 2000, 2**31
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _answers(settings: CompareRun, pairs: Sequence[Pair], tokenizer: Tokenizer) 
     if "sampling.max_new_tokens" not in settings.not_given:
         return settings
     looked_at = take(pairs, np.arange(0, len(pairs), math.ceil(len(pairs) / LOOKED_AT)))
-    rows = encode_pairs(looked_at, tokenizer, max_tokens=settings.max_tokens).rows
+    rows = encode_pairs(looked_at, tokenizer, max_tokens=UNCUT).rows
     lengths = [len(row.responses[0]) for row in rows]
     covering = int(np.quantile(lengths, COVERED, method="inverted_cdf"))
     tokens = min(max(covering, SHORTEST), LONGEST, settings.max_tokens // 2)

@@ -1,7 +1,7 @@
 """From the stages' facts to what a run leaves behind: records, samples, summary.json, with intervals and a verdict."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,21 @@ from pairtune.comparison.arms import Trial, Trials
 from pairtune.comparison.effort import effort
 from pairtune.comparison.notices import notices
 from pairtune.comparison.pairs import SharedPairs
-from pairtune.comparison.verdict import verdict
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
+from pairtune.estimate import Estimate
+from pairtune.evaluation.diagnostics import distinct_bigrams, fell, margin_length_correlation, per_token
 from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
-from pairtune.evaluation.statistics import estimate, paired_difference
-from pairtune.evaluation.watch import distinct_bigrams, fell, margin_length_correlation, per_token
+from pairtune.evaluation.statistics import estimate, paired_difference, share
 from pairtune.models.load import Tokenizer
 from pairtune.objectives.mixture import loss_of
+from pairtune.report import figures
+from pairtune.report.figures import Figure
+from pairtune.report.verdict import verdict
 from pairtune.settings import CompareRun
 from pairtune.stages.stage import Done
-
-DIFFERENCES = ("gold_score", "reward_model_score", "heldout_accuracy", "response_tokens")
-# Figures with a value for each pair; the others have one for each answer.
-OF_PAIRS = ("heldout_accuracy", "chosen_nats_per_token", "rejected_nats_per_token", "chosen_fell")
-# Figures of a candidate besides its accuracy.
-OF_GRID = ("gold_score", "kl_from_reference", "reward_model_score", "response_tokens")
+from pairtune.training.checkpoint import read_records
 
 
 def summarise(
@@ -65,14 +63,14 @@ def summarise(
         if "reward" in stages
         else None,
         "arms": {
-            arm: _means(values[arm], pairs.heldout)
+            arm: means(values[arm], pairs.heldout)
             | _of_all(done.facts, pairs.heldout)
             | _costs(arm, spent)
             | {"parameters": chosen[arm].candidate.parameters if arm in chosen else {}}
             for arm, done in measured.items()
         },
         "grid": _grid(trials, _gold_scale(validated) if validated else scale, pairs.validation),
-        "differences": _differences(values, pairs.heldout),
+        "differences": differences(values, pairs.heldout),
         "failed": _failed(trials),
     }
     summary["notices"] = notices(summary, values)
@@ -119,21 +117,28 @@ def _values(facts: Mapping[str, Any], scale: tuple[float, float], rows: Sequence
     }
 
 
-def _means(values: Mapping[str, Sequence[float]], rows: Sequence[Tokens]) -> dict[str, Any]:
+def means(values: Mapping[str, Sequence[float]], rows: Sequence[Tokens]) -> dict[str, Any]:
+    """Every figure's mean with its n and interval, as it is saved."""
     prompts = [row.prompt for row in rows]
-    return {name: estimate(each, prompts if name in OF_PAIRS else None).to_json() for name, each in values.items()}
+    return {name: _mean(figures.figure(name), each, prompts).to_json() for name, each in values.items()}
 
 
-def _differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Sequence[Tokens]) -> dict[str, Any]:
+def _mean(figure: Figure, values: Sequence[float], prompts: Sequence[Hashable]) -> Estimate:
+    """With the interval that belongs to the figure. Answers are one to a prompt."""
+    of = prompts if figure.per == "pair" else None
+    return share(values, of) if figure.accuracy else estimate(values, of)
+
+
+def differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Sequence[Tokens]) -> dict[str, Any]:
     """Every arm against every one before it."""
     prompts = [row.prompt for row in rows]
     return {
         f"{first} - {second}": {
-            name: paired_difference(
-                values[first][name], values[second][name], prompts if name in OF_PAIRS else None
+            each.key: paired_difference(
+                values[first][each.key], values[second][each.key], prompts if each.per == "pair" else None
             ).to_json()
-            for name in DIFFERENCES
-            if name in values[first]
+            for each in figures.FIGURES
+            if each.difference and each.key in values[first]
         }
         for second, first in combinations(values, 2)
     }
@@ -144,7 +149,7 @@ def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:
     own = facts["own_wins"]
     correlation = margin_length_correlation(facts["log_ratios"], rows)
     return {
-        "heldout_own_accuracy": estimate(own, [row.prompt for row in rows]).to_json() if own else None,
+        "heldout_own_accuracy": share(own, [row.prompt for row in rows]).to_json() if own else None,
         "margin_length_correlation": correlation.to_json() if correlation else None,
         "distinct_bigrams": distinct_bigrams(_responses(facts)).to_json(),
     }
@@ -172,10 +177,11 @@ def _grid_point(trial: Trial, found: Trials, scale: tuple[float, float], rows: S
         "failed": trial.failed,
         "seconds": trial.trained.cost.seconds if trial.trained else None,
     }
+    names = [each.key for each in figures.FIGURES if each.grid]
     if not trial.validated:
-        return point | dict.fromkeys(("accuracy", *OF_GRID))
-    means = _means(_values(trial.validated.facts, scale, rows), rows)
-    return point | {"accuracy": means["heldout_accuracy"]} | {name: means[name] for name in OF_GRID if name in means}
+        return point | dict.fromkeys(names)
+    known = means(_values(trial.validated.facts, scale, rows), rows)
+    return point | {name: known[name] for name in names if name in known}
 
 
 def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
@@ -211,12 +217,7 @@ def _stages_of(arm: str) -> list[str]:
 
 
 def _step_rows(stages: Mapping[str, Done]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for done in stages.values():
-        path = done.folder / "records.jsonl"
-        if path.is_file():
-            rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return rows
+    return [row for done in stages.values() for row in read_records(done.folder)]
 
 
 Curves = dict[str, list[Mapping[str, Any]]]
@@ -267,7 +268,7 @@ def _evaluation_rows(curves: Curves, scale: tuple[float, float], heldout: Sequen
                     "arm": arm,
                     "step": point["step"],
                     "seconds": point["seconds"],
-                    **_means(_values(point, scale, some), some),
+                    **means(_values(point, scale, some), some),
                     "margin_length_correlation": correlation.to_json() if correlation else None,
                     "distinct_bigrams": distinct_bigrams(_responses(point)).to_json(),
                 }

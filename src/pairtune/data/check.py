@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairtune.data.formats import listed, quoted
 from pairtune.data.schema import Pair, Skipped, said
+from pairtune.data.wording import listed, quoted
 from pairtune.progress import counted
 
 SHOWN_ROWS = 10
@@ -127,7 +127,7 @@ class _Seen:
         self.longer = self.ties = 0
 
     def add(self, pair: Pair) -> None:
-        prompt = _hashed((pair.prompt, pair.tools) if pair.tools else pair.prompt)
+        prompt = _hashed((pair.prompt, pair.beside) if pair.beside else pair.prompt)
         chosen, rejected = _hashed(pair.chosen), _hashed(pair.rejected)
         self.rows.append(pair.row)
         self.prompts.append(prompt)

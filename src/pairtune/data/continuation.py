@@ -32,7 +32,7 @@ class Continuation:
         places = [at for at in range(len(full)) if full[at : at + len(plain)] == plain]
         self.opening = full[: places[0]] if places else []  # what it puts before every text: BOS, or nothing
         self.held = {anchor: self.ids(anchor) if anchor else [] for anchor in _ANCHORS}
-        works = [anchor for anchor in _ANCHORS if self._goes_on("(", self.ids("("), self._behind(anchor, "a"), "a")]
+        works = [anchor for anchor in _ANCHORS if self._works(anchor)]
         # A tokenizer that cannot write even this (it joins words by spaces, say) is taken as it is.
         self.anchors = (works[0], *(anchor for anchor in _ANCHORS if anchor != works[0])) if works else ()
 
@@ -50,37 +50,49 @@ class Continuation:
     def responses(self, prompt: str, texts: Sequence[str]) -> Iterator[Continued]:
         """Responses as they go on after the prompt: decode(prompt + response) is decode(prompt) + the response.
 
-        Where the tokenizer cannot write the text so, its plain tokens.
+        Where the tokenizer cannot write the text so (it changes letters, say), its tokens in the usual way.
         """
         before = self.ids(prompt)
         written = self._decode(before)
         for text in texts:
-            ways = self._candidates(prompt, text, before)
-            found = next((ids for ids in ways if self._goes_on(written, before, ids, text)), None)
-            ids = self.ids(text) if found is None else found
-            yield Continued(ids, self._as_whole(prompt, text, ids), found is not None and written == prompt)
+            ways = self._ways(prompt, text, before)
+            first = next(ways)
+            ids: list[int] | None = first
+            while ids is not None and not self._goes_on(written, before, ids, text):
+                ids = next(ways, None)
+            lossless = ids is not None and written == prompt
+            ids = first if ids is None else ids
+            yield Continued(ids, self._as_whole(prompt, text, ids), lossless)
 
     def ids(self, text: str) -> list[int]:
         """The text's tokens and nothing else."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _candidates(self, prompt: str, text: str, before: list[int]) -> Iterator[list[int]]:
-        """Ways of tokenising a response, the usual one first."""
+    def _ways(self, prompt: str, text: str, before: list[int]) -> Iterator[list[int]]:
+        """Ways of tokenising a response, the usual one first; one at least."""
+        if not prompt:
+            yield self.ids(text)
         for anchor in self.anchors:
             behind = self._behind(anchor, text)
             if behind is not None:
                 yield behind
-        whole = self.ids(prompt + text) if self.anchors else []
-        if whole[: len(before)] == before:
-            yield whole[len(before) :]
+        if self.anchors:
+            whole = self.ids(prompt + text)
+            if whole[: len(before)] == before:
+                yield whole[len(before) :]
+        yield self.ids(text)
 
     def _behind(self, anchor: str, text: str) -> list[int] | None:
         """The text's tokens behind an anchor; None if it merges with the text."""
         held, ids = self.held[anchor], self.ids(anchor + text)
         return ids[len(held) :] if ids[: len(held)] == held else None
 
-    def _goes_on(self, written: str, before: list[int], ids: list[int] | None, text: str) -> bool:
-        return ids is not None and self._decode([*before, *ids]) == written + text
+    def _works(self, anchor: str) -> bool:
+        behind = self._behind(anchor, "a")
+        return behind is not None and self._goes_on("(", self.ids("("), behind, "a")
+
+    def _goes_on(self, written: str, before: list[int], ids: list[int], text: str) -> bool:
+        return self._decode([*before, *ids]) == written + text
 
     def _as_whole(self, prompt: str, text: str, ids: list[int]) -> bool:
         """Whether the text around the boundary has the same tokens when it is tokenised at once."""

@@ -3,8 +3,11 @@
 Without a chat template a dialogue is a plain transcript, which the answer continues like any other text.
 """
 
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,6 +19,9 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 PROBE = (Message("user", "Marmalade or quince?"), Message("assistant", "Quince, definitely."))
 # Content of so many characters does not stand in a text by chance.
 LONG = 20
+# Today, to every template that asks: ids, and all that is kept or compared by them, must not change from day to day. It
+# is the day that Llama 3's templates fall back on where nothing tells it.
+TODAY, ANOTHER_DAY = date(2024, 7, 26), date(2023, 2, 4)
 _NAMES = {"user": "Human", "assistant": "Assistant"}
 
 
@@ -24,22 +30,83 @@ class RefusedError(Exception):
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, tools: str = "", to_be_answered: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Message],
+    *,
+    beside: str = "",
+    to_be_answered: bool = False,
+    today: date = TODAY,
 ) -> str:
     """The dialogue as the chat template writes it, up to where an answer begins if it is to be answered.
 
-    Raises RefusedError if the template does not take such a dialogue.
+    `beside` is what the template is given beside the turns, as a JSON object. The arguments of calls are given as
+    objects, as most templates want them, or else as the text that some want. Raises RefusedError if the template does
+    not take such a dialogue.
     """
+    given: dict[str, Any] = json.loads(beside) if beside else {}
+    messages = [turn.fields() for turn in turns]
+    called = any("tool_calls" in message for message in messages)
+    refusal: Exception | None = None
+    for convert in (_as_object, _as_text) if called else (None,):
+        try:
+            text = tokenizer.apply_chat_template(
+                [_with_arguments(message, convert) for message in messages] if convert else messages,
+                chat_template=_on(today, template_of(tokenizer, given)),
+                tokenize=False,
+                add_generation_prompt=to_be_answered,
+                **given,
+            )
+        except Exception as error:  # a template is a program, and can go wrong in every way that one can
+            refusal = refusal or error
+        else:
+            return str(text)
+    raise RefusedError(" ".join(str(refusal).split()) or type(refusal).__name__) from refusal
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase, given: Mapping[str, Any]) -> str:
+    """The chat template for what is given beside the turns: some models have another one for tools."""
+    return str(tokenizer.get_chat_template(tools=given.get("tools")))
+
+
+def dated(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], beside: str, text: str) -> bool:
+    """Whether the text of a dialogue that is to be answered holds a day that the template asked for."""
+    if "strftime_now" not in template_of(tokenizer, json.loads(beside) if beside else {}):
+        return False
+    return render(tokenizer, turns, beside=beside, to_be_answered=True, today=ANOTHER_DAY) != text
+
+
+@functools.cache
+def _on(day: date, template: str) -> str:
+    """The template on that day: a macro of the name takes the place of the function that transformers gives it."""
+    if "strftime_now" not in template:
+        return template
+    letters = "aAbBcdDeFhHIjklmMnpPrRSTuUVwWxXyYZ"
+    codes = [*(f"%-{letter}" for letter in "dmHIMSjyeklUWV"), *(f"%{letter}" for letter in letters), "%%"]
+    replaced = "".join(f" | replace({code!r}, {day.strftime(code)!r})" for code in codes)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
+
+
+def _with_arguments(value: Any, convert: Callable[[Any], Any]) -> Any:
+    """A message, or a part of one, with the arguments of its calls converted."""
+    if isinstance(value, list):
+        return [_with_arguments(item, convert) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: convert(item) if name == "arguments" else _with_arguments(item, convert) for name, item in value.items()
+    }
+
+
+def _as_object(arguments: Any) -> Any:
     try:
-        text = tokenizer.apply_chat_template(
-            [turn.fields() for turn in turns],
-            tools=json.loads(tools) if tools else None,
-            tokenize=False,
-            add_generation_prompt=to_be_answered,
-        )
-    except Exception as error:  # a template is a program, and can go wrong in every way that one can
-        raise RefusedError(" ".join(str(error).split()) or type(error).__name__) from error
-    return str(text)
+        found = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        return arguments
+    return found if isinstance(found, dict) else arguments
+
+
+def _as_text(arguments: Any) -> Any:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def transcript(turns: Sequence[Message]) -> str:
@@ -54,24 +121,53 @@ def transcribed(answer: ResponseText) -> str:
     return text if text[:1].isspace() else f" {text}"
 
 
+def unwritten(turns: Sequence[Message], beside: str) -> Iterator[str]:
+    """What a transcript has no place for."""
+    given = json.loads(beside) if beside else {}
+    if given.pop("tools", None):
+        yield "tools"
+    if given:
+        yield "chat_template_kwargs"
+    fields = {name for turn in turns if turn.more for name, value in turn.others().items() if value}
+    if "tool_calls" in fields:
+        yield "tool calls"
+    if fields & {*REASONING}:
+        yield "reasoning"
+
+
 def as_turn(answer: ResponseText) -> Message:
     """A response as the assistant's turn."""
     return answer if isinstance(answer, Message) else Message("assistant", answer)
 
 
+def alike(rows: Sequence[str] | Sequence[list[int]]) -> int:
+    """How long the beginning is that all rows have in common."""
+    first, last = min(rows), max(rows)
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
 def lost(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], tools: str, text: str, *, to_be_answered: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Message],
+    beside: str,
+    text: str,
+    *,
+    to_be_answered: bool = False,
 ) -> Iterator[str]:
     """What of the dialogue is not in its `text`: found by writing it without that. Its last turn may be the answer."""
 
-    def same(other: Sequence[Message], with_tools: str = tools) -> bool:
+    def same(other: Sequence[Message], beside: str = beside) -> bool:
         try:
-            return render(tokenizer, other, tools=with_tools, to_be_answered=to_be_answered) == text
+            return render(tokenizer, other, beside=beside, to_be_answered=to_be_answered) == text
         except RefusedError:
             return False
 
-    if tools and same(turns, ""):
+    given: dict[str, Any] = json.loads(beside) if beside else {}
+    tools = given.pop("tools", None)
+    if tools and same(turns, json.dumps(given)):
         yield "tools"
+    if given and any(name not in template_of(tokenizer, {"tools": tools}) for name in given):
+        yield "something of chat_template_kwargs"
     answer = -1 if to_be_answered else len(turns) - 1
     for place, turn in enumerate(turns):
         names = turn.others() if turn.more else {}

@@ -13,53 +13,39 @@ one message, with ``prompt``          the answer to it (TRL); a text ``prompt`` 
 more messages, with ``prompt``        a whole dialogue that already contains the prompt (UltraFeedback)
 ====================================  ==================================================================
 
-Messages are lists of ``{"role": ..., "content": ...}``; their other keys (``tool_calls``, ``reasoning_content``,
-...) are kept for the chat template. A whole dialogue ends with the assistant's answer, which is the response; all
-turns before it are the prompt. A column ``system`` is the dialogue's first turn, a column ``tools`` what the model
-may call (a list, or JSON text of one); both are for dialogues, so a text ``prompt`` beside them is a user turn.
+Messages are lists of turns (:mod:`pairtune.data.turns`). A whole dialogue ends with the assistant's answer, which is
+the response; all turns before it are the prompt. Where prompts alone are read, a dialogue may end before an answer. A
+column ``system`` is the dialogue's first turn; it and what the chat template is given beside the turns (``tools``, ...)
+are for dialogues, so a text ``prompt`` beside them is a user turn.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import cast
 
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText
+from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, given_beside, to_text, to_turns
+from pairtune.data.wording import kind, listed, quoted
 from pairtune.hints import nearest
-
-Columns: TypeAlias = Mapping[str, object]
 
 _TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _DEMONSTRATION_SIDES = ("response", "completion", "messages", "chosen")
-_READ = {*_DEMONSTRATION_SIDES, "prompt", "rejected", "label", "system", "tools"}
-
-
-class MalformedError(Exception):
-    """The row has none of the formats: a column is missing, or no text is where text belongs."""
-
-
-class UnusableError(Exception):
-    """The row has a known format but holds nothing to learn from."""
-
-    def __init__(self, reason: str, need: str) -> None:
-        super().__init__(reason, need)
-        self.reason = reason
-        self.need = need
+_READ = {*_DEMONSTRATION_SIDES, *BESIDE, "prompt", "rejected", "label", "system"}
 
 
 def to_pair(columns: Columns, row: int) -> Pair:
     """The pair in ``chosen`` and ``rejected``. Raises MalformedError or UnusableError."""
     _require(columns, "chosen")
     _require(columns, "rejected")
-    forms = _kind(columns["chosen"]), _kind(columns["rejected"])
+    forms = kind(columns["chosen"]), kind(columns["rejected"])
     if set(forms) == {"text", "a list"}:
         raise MalformedError(f'"chosen" is {forms[0]} but "rejected" is {forms[1]}; give both the same form')
     prompt, chosen = _side(columns, "chosen")
     other, rejected = _side(columns, "rejected")
     if prompt != other:
         raise UnusableError('"chosen" and "rejected" have different prompts', "a pair needs one prompt")
-    return Pair(prompt, chosen, rejected, row, _tools(columns))
+    return Pair(prompt, chosen, rejected, row, given_beside(columns))
 
 
 def to_demonstration(columns: Columns, row: int) -> Demonstration:
@@ -69,7 +55,7 @@ def to_demonstration(columns: Columns, row: int) -> Demonstration:
         _require(columns, *_DEMONSTRATION_SIDES)
         raise AssertionError("unreachable: _require raised")
     prompt, response = _side(columns, side)
-    return Demonstration(prompt, response, row, _tools(columns))
+    return Demonstration(prompt, response, row, given_beside(columns))
 
 
 def to_labelled(columns: Columns, row: int) -> Labelled:
@@ -78,7 +64,7 @@ def to_labelled(columns: Columns, row: int) -> Labelled:
     _require(columns, "response", "completion")
     _require(columns, "label")
     prompt, response = _side(columns, side)
-    return Labelled(prompt, response, _label(columns["label"]), row, _tools(columns))
+    return Labelled(prompt, response, _label(columns["label"]), row, given_beside(columns))
 
 
 def to_prompt(columns: Columns, row: int) -> Prompt:
@@ -87,34 +73,16 @@ def to_prompt(columns: Columns, row: int) -> Prompt:
     if dialogue == "chosen" or ("chosen" in columns and "prompt" not in columns):
         prompt = to_pair(columns, row).prompt
     elif dialogue:
-        prompt = _side(columns, dialogue)[0]
+        prompt = _asked(columns, dialogue)
     else:
         _require(columns, "prompt")
         prompt = _opened(columns, _prompt(columns))
-    return Prompt(prompt, row, _tools(columns))
+    return Prompt(prompt, row, given_beside(columns))
 
 
 def unread(columns: Columns) -> list[str]:
     """Columns that nobody reads and that look like content: text of several words, or a list of texts or objects."""
     return [name for name, value in columns.items() if name not in _READ and _like_content(value)]
-
-
-def quoted(text: str, limit: int = 40) -> str:
-    """``text`` between double quotes, shortened, with everything unprintable escaped: safe in a terminal."""
-    shown = text if len(text) <= limit else text[: limit - 3] + "..."
-    return f'"{escaped(shown.replace(chr(92), chr(92) * 2)).replace(chr(34), chr(92) + chr(34))}"'
-
-
-def escaped(text: str) -> str:
-    """``text`` with every unprintable character written as an escape; printable text is unchanged."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def listed(names: Iterable[str], limit: int = 8) -> str:
-    """Names for a message: quoted, separated by commas, the rest counted."""
-    all_names = list(names)
-    text = ", ".join(quoted(name) for name in all_names[:limit])
-    return text + (f" and {len(all_names) - limit} more" if len(all_names) > limit else "")
 
 
 def _like_content(value: object) -> bool:
@@ -129,54 +97,33 @@ def _side(columns: Columns, side: str) -> tuple[PromptText, ResponseText]:
     prompt: PromptText
     response: ResponseText
     if isinstance(value, list):
-        prompt, response = _answered(_whole_dialogue(columns, side, _messages(value, side)), side)
+        prompt, response = _answered(_whole_dialogue(columns, side, to_turns(value, side)), side)
     elif "prompt" in columns:
-        prompt, response = _prompt(columns), _response(_text(value, f'"{side}"'), f'"{side}"')
+        prompt, response = _prompt(columns), _response(to_text(value, f'"{side}"'), f'"{side}"')
     else:
-        prompt, response = _answered(_parse_dialogue(columns, side, _text(value, f'"{side}"')), side)
+        prompt, response = _answered(_parse_dialogue(columns, side, to_text(value, f'"{side}"')), side)
     return _opened(columns, prompt), response
 
 
+def _asked(columns: Columns, side: str) -> PromptText:
+    """The prompt of a dialogue that may end before the answer, as it does in a file of prompts."""
+    turns = to_turns(cast(list[object], columns[side]), side)
+    if turns[-1].role == "assistant" or "prompt" in columns:
+        return _side(columns, side)[0]
+    return _opened(columns, _with_text(turns, side))
+
+
 def _opened(columns: Columns, prompt: PromptText) -> PromptText:
-    """The prompt with what the columns ``system`` and ``tools`` make of it."""
-    if "system" not in columns and "tools" not in columns:
+    """The prompt with what the column ``system``, and those that are for dialogues only, make of it."""
+    if not any(name in columns for name in ("system", *BESIDE)):
         return prompt
     turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     system = columns.get("system")
-    if system is None or not (text := _text(system, '"system"')).strip():
+    if system is None or not (text := to_text(system, '"system"')).strip():
         return turns
     if turns[0].role == "system" and turns[0].content != text:
         raise MalformedError('there is a "system" column and a system turn, and they differ; keep one of them')
     return turns if turns[0].role == "system" else (Message("system", text), *turns)
-
-
-def _tools(columns: Columns) -> str:
-    """The column ``tools`` as a JSON array, or "" if there are none."""
-    value = columns.get("tools")
-    if isinstance(value, str) and value.strip():
-        value = _from_json(value)
-    tools = [_from_json(tool) if isinstance(tool, str) else tool for tool in value] if isinstance(value, list) else None
-    if value is None or value == "" or tools == []:
-        return ""
-    if tools is None or not all(isinstance(tool, Mapping) for tool in tools):
-        raise MalformedError('"tools" is no list of tools; a tool is an object, as a chat template takes it')
-    return _as_json(tools, '"tools"')
-
-
-def _from_json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise MalformedError('"tools" is text that is not JSON; give a list of tools') from None
-
-
-def _as_json(value: object, where: str) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-        text.encode("utf-8")
-    except (TypeError, ValueError, RecursionError):
-        raise MalformedError(f"{where} holds something that JSON cannot; make it text, numbers and lists") from None
-    return text
 
 
 def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -215,17 +162,20 @@ def _answered(turns: tuple[Message, ...], side: str) -> tuple[tuple[Message, ...
         raise UnusableError(f'"{side}" does not end with an assistant turn', "the last turn is the response")
     if not any(turn.content.strip() for turn in turns[:-1]):
         raise UnusableError(f'"{side}" has no prompt before the answer', "every response needs a prompt")
-    if "tool_calls" not in answer.others():
+    if not answer.others().get("tool_calls"):
         _response(answer.content, f'the last answer in "{side}"')
     return turns[:-1], answer if answer.more else answer.content
 
 
 def _prompt(columns: Columns) -> PromptText:
     value = columns["prompt"]
-    prompt = _messages(value, "prompt") if isinstance(value, list) else _text(value, '"prompt"')
+    return _with_text(to_turns(value, "prompt") if isinstance(value, list) else to_text(value, '"prompt"'), "prompt")
+
+
+def _with_text(prompt: PromptText, column: str) -> PromptText:
     texts = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
     if not any(text.strip() for text in texts):
-        raise UnusableError('"prompt" is empty', "every row needs a prompt")
+        raise UnusableError(f'"{column}" is empty', "every row needs a prompt")
     return prompt
 
 
@@ -235,7 +185,7 @@ def _label(value: object) -> bool:
     name = str(value).strip().lower()
     if not isinstance(value, bool | int | float | str) or name not in known:
         shown = (
-            quoted(value) if isinstance(value, str) else str(value) if isinstance(value, int | float) else _kind(value)
+            quoted(value) if isinstance(value, str) else str(value) if isinstance(value, int | float) else kind(value)
         )
         raise MalformedError(f'"label" is {shown}; it must be true (desirable) or false')
     return known[name]
@@ -247,38 +197,6 @@ def _response(text: str, where: str) -> str:
     return text
 
 
-def _messages(value: list[object], column: str) -> tuple[Message, ...]:
-    if not value:
-        raise UnusableError(f'"{column}" is an empty list', "a dialogue needs turns")
-    return tuple(_message(turn, f'"{column}" turn {n}') for n, turn in enumerate(value, 1))
-
-
-def _message(turn: object, where: str) -> Message:
-    if not isinstance(turn, Mapping):
-        raise MalformedError(f'{where} is {_kind(turn)}; a turn is {{"role": ..., "content": ...}}')
-    more = {str(key): value for key, value in turn.items() if key not in ("role", "content") and value is not None}
-    if turn.get("content") is None and more.get("tool_calls"):  # a call may stand for the answer's text
-        more, turn = more | {"content": None}, {**turn, "content": ""}
-    for key in ("role", "content"):
-        if key not in turn:
-            raise MalformedError(f'{where} has no "{key}"; its keys are {listed(map(str, turn))}')
-    role, content = _text(turn["role"], f"{where} role"), _text(turn["content"], f"{where} content")
-    return Message(role, content, _as_json(more, where) if more else "")
-
-
-def _text(value: object, where: str) -> str:
-    if value is None:
-        raise UnusableError(f"{where} is null", "every row needs text there")
-    if not isinstance(value, str):
-        raise MalformedError(f"{where} is {_kind(value)} where text belongs; make it a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = escaped(value[error.start])
-        raise MalformedError(f"{where} has half a surrogate pair ({half}), which no tokenizer can read") from None
-    return value
-
-
 def _require(columns: Columns, *names: str) -> None:
     """Raise MalformedError unless one of the columns is there; say what is, and which of those is nearest."""
     if any(name in columns for name in names):
@@ -287,15 +205,3 @@ def _require(columns: Columns, *names: str) -> None:
     hint = f" - is {quoted(near)} the one to rename?" if near else ""
     wanted = " or ".join(f'"{name}"' for name in names)
     raise MalformedError(f"no column {wanted}; the columns are {listed(map(str, columns)) or 'none'}{hint}")
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, list):
-        return "a list"
-    return "null" if value is None else "an object" if isinstance(value, Mapping) else type(value).__name__

@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from pairtune.data.pack import Tokens
 from pairtune.data.tokenize import Remarks
@@ -11,6 +11,8 @@ from pairtune.progress import counted, say
 
 # Row numbers named in a message.
 SHOWN_ROWS = 5
+# Where the row of an index came from: "pairs.jsonl line 7".
+Place = Callable[[int], str]
 
 
 def check_rows(
@@ -19,39 +21,30 @@ def check_rows(
     tokenizer: object,
     *,
     end_ids: Collection[int],
-    bos_id: int | None,
+    places: tuple[Place, Place] | None = None,
     say_longer: bool = True,
 ) -> None:
-    """One BOS at most, an end on the responses, both responses different, no prompt on both sides.
+    """No prompt on both sides, and an end on the responses.
 
-    Raises InputError for a fault; says the boundary's tokens and, unless the check of the texts has said it already,
-    the share of pairs in which the longer one wins.
+    `places` say where a training and a held-out row came from. Raises InputError for a shared prompt; says where the
+    first prompt ends and its response begins and, unless the check of the texts has said it already, the share of pairs
+    in which the longer one wins.
     """
-    held = {_prompt_hash(row) for row in heldout}
-    double, same, shared, unended, longer = [], [], set(), 0, 0.0
+    held = {_prompt_hash(row): i for i, row in enumerate(heldout)}
+    shared, unended, longer = dict[bytes, int](), 0, 0.0
     for i, row in enumerate(train):
-        if bos_id is not None and row.prompt[:2] == (bos_id, bos_id):
-            double.append(i)
-        if len(set(row.responses)) < len(row.responses):
-            same.append(i)
-        shared |= {_prompt_hash(row)} & held
+        if (prompt := _prompt_hash(row)) in held:
+            shared.setdefault(prompt, i)
         unended += sum(response[-1] not in end_ids for response in row.responses)
         first, second = (len(row.responses[side]) for side in (0, -1))
         longer += 0.5 if first == second else float(first > second)
-    if double:
-        raise InputError(
-            f"{counted(len(double), 'prompt')} {'begins' if len(double) == 1 else 'begin'} with two beginning-of-text "
-            f"tokens (first: training pair {double[0] + 1})"
-        )
-    if same:
-        have = "has" if len(same) == 1 else "have"
-        raise InputError(
-            f"{counted(len(same), 'pair')} {have} two equal responses (the first is training pair {same[0] + 1})"
-        )
     if shared:
-        are = "is" if len(shared) == 1 else "are"
+        of_train, of_held = places or ("training pair {}".format, "held-out pair {}".format)
+        prompt, i = next(iter(shared.items()))
         raise InputError(
-            f"{counted(len(shared), 'prompt')} {are} in the training and in the held-out pairs; split by prompt"
+            f"{counted(len(shared), 'prompt')} {'is' if len(shared) == 1 else 'are'} in the training and in the "
+            f"held-out part once tokenised (the first in {of_train(i)} and {of_held(held[prompt])}); if --max-tokens "
+            "has made them equal, raise it, or else write them alike, and they stay together"
         )
     if unended:
         have = "has" if unended == 1 else "have"
@@ -61,8 +54,10 @@ def check_rows(
         say(f"data: the longer response is the chosen one in {share:.1%} of {counted(len(train), 'pair')}")
     decode = getattr(tokenizer, "decode", repr)
     row = train[0]
-    say(f"data: boundary of the first row: {decode(row.prompt[-4:])!r} | {decode(row.responses[0][:4])!r} ... "
-        f"{decode(row.responses[0][-2:])!r}")  # fmt: skip
+    say(
+        f"data: as the model reads the first row, its prompt ends with {decode(row.prompt[-4:])!r}, its response "
+        f"begins with {decode(row.responses[0][:4])!r} and ends with {decode(row.responses[0][-2:])!r}"
+    )
 
 
 def _prompt_hash(row: Tokens) -> bytes:

@@ -44,7 +44,7 @@ class Pair:
     chosen: ResponseText
     rejected: ResponseText
     row: int  #: 1-based line or row in the source, as its error messages would name it
-    tools: str = ""  #: what the model may call, as a JSON array: a part of the prompt; "" for none
+    beside: str = ""  #: what the chat template is given beside the turns (tools, ...), as a JSON object, or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Labelled:
     response: ResponseText
     label: bool
     row: int
-    tools: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Demonstration:
     prompt: PromptText
     response: ResponseText
     row: int
-    tools: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Prompt:
 
     prompt: PromptText
     row: int
-    tools: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

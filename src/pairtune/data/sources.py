@@ -22,21 +22,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
 from pairtune import hub
-from pairtune.data.formats import (
-    Columns,
-    MalformedError,
-    UnusableError,
-    escaped,
-    listed,
-    quoted,
-    to_demonstration,
-    to_labelled,
-    to_pair,
-    to_prompt,
-    unread,
-)
+from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
 from pairtune.data.store import store_texts
+from pairtune.data.turns import Columns, MalformedError, UnusableError
+from pairtune.data.wording import escaped, listed, quoted
 from pairtune.errors import InputError
 from pairtune.hints import near_path
 from pairtune.progress import counted
@@ -101,7 +91,7 @@ def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
     """The prompts of a file, a folder that holds one file, or a hub dataset.
 
     A ``prompt`` column (text or messages) is enough; otherwise the prompt of the row's pair or of its
-    ``messages``. Formats and errors are those of :func:`read_pairs`.
+    ``messages``, which may end before the answer. Formats and errors are those of :func:`read_pairs`.
     """
     return _read(source, split, Prompt, to_prompt)
 

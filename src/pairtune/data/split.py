@@ -27,7 +27,7 @@ def split_by_prompt(
     Raises InputError when either side would be empty.
     """
     count = _count(len(pairs), heldout)
-    digests = np.frombuffer(b"".join(_digest(pair.prompt, pair.tools, seed) for pair in pairs), dtype="S32")
+    digests = np.frombuffer(b"".join(_digest(pair.prompt, pair.beside, seed) for pair in pairs), dtype="S32")
     _, prompt_N, sizes = np.unique(digests, return_inverse=True, return_counts=True)  # in the digests' order
     taken = np.zeros(len(sizes), dtype=bool)
     room = count
@@ -58,8 +58,8 @@ def _count(total: int, heldout: int | float) -> int:
     return count
 
 
-def _digest(prompt: PromptText, tools: str, seed: int) -> bytes:
+def _digest(prompt: PromptText, beside: str, seed: int) -> bytes:
     turns = [] if isinstance(prompt, str) else [[turn.role, turn.content, turn.more] for turn in prompt]
     asked = prompt if isinstance(prompt, str) else [turn if turn[2] else turn[:2] for turn in turns]
-    content = [seed, asked, tools] if tools else [seed, asked]
+    content = [seed, asked, beside] if beside else [seed, asked]
     return hashlib.sha256(json.dumps(content).encode("ascii")).digest()

@@ -112,9 +112,9 @@ class Texts(OnDisk[Row]):
         return made
 
 
-def origin(rows: object, number: int) -> str:
-    """Where a row stands in its source, for messages: "pairs.jsonl line 7"."""
-    return f"{rows.origin if isinstance(rows, Texts) else 'row'} {number}"
+def origin(rows: object) -> str:
+    """What the rows' numbers count, for messages: "pairs.jsonl line"."""
+    return rows.origin if isinstance(rows, Texts) else "row"
 
 
 def store_texts(kind: type[Row], rows: Iterable[Row]) -> Texts[Row]:

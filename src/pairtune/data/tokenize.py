@@ -17,7 +17,7 @@ from pairtune.data.pack import Tokens
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, PromptText, ResponseText
 from pairtune.data.store import origin
 from pairtune.data.token_rows import TokenRows, store_tokens
-from pairtune.data.writing import CUT, DROPPED, SHORTENED, Remark, Writer
+from pairtune.data.writing import CUT, DROPPED, SHORTENED, Remark, Writer, Written
 from pairtune.errors import InputError
 
 # What is to be said of rows, with the rows' numbers in the source.
@@ -35,6 +35,11 @@ class Encoded:
     origins: tuple[int, ...]  # the source's row number of each token row
     remarks: Remarks
     asked: Asked
+    origin: str = "row"  # what those numbers count, and where: "pairs.jsonl line"
+
+    def place(self, index: int) -> str:
+        """Where a token row's source stands."""
+        return f"{self.origin} {self.origins[index]}"
 
     @property
     def shortened(self) -> tuple[int, ...]:
@@ -52,13 +57,13 @@ class Encoded:
         return self.remarks.get(DROPPED, ())
 
 
-def encode_prompt(prompt: PromptText, tokenizer: PreTrainedTokenizerBase, *, tools: str = "") -> list[int]:
+def encode_prompt(prompt: PromptText, tokenizer: PreTrainedTokenizerBase, *, beside: str = "") -> list[int]:
     """Ids of a prompt: raw text as it is (with the one BOS its tokenizer adds), a dialogue by the chat template.
 
     A dialogue whose tokenizer has no chat template is written as a plain transcript of its turns. Raises RefusedError
     if the template does not take the dialogue.
     """
-    return Writer(tokenizer).prompt(prompt, tools)
+    return Writer(tokenizer).prompt(prompt, beside)
 
 
 def encode_response(response: str, tokenizer: PreTrainedTokenizerBase, *, prompt: str = "") -> list[int]:
@@ -66,17 +71,20 @@ def encode_response(response: str, tokenizer: PreTrainedTokenizerBase, *, prompt
     return Writer(tokenizer).row(prompt, [response]).responses[0]
 
 
-def encode_pairs(pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> Encoded:
-    """(chosen, rejected) token rows. Raises InputError if no pair is left, or if the chat template refuses one."""
-    sources = ((pair.row, pair.prompt, (pair.chosen, pair.rejected), pair.tools) for pair in pairs)
-    return _encode(sources, pairs, tokenizer, max_tokens=max_tokens)
+def encode_pairs(
+    pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, part: str = ""
+) -> Encoded:
+    """(chosen, rejected) token rows. Raises InputError if no pair of this `part` of the data is left, or if the chat
+    template refuses one, or makes a prompt begin with two BOS."""
+    sources = ((pair.row, pair.prompt, (pair.chosen, pair.rejected), pair.beside) for pair in pairs)
+    return _encode(sources, pairs, tokenizer, max_tokens=max_tokens, part=part)
 
 
 def encode_demonstrations(
     demonstrations: Iterable[Demonstration] | Iterable[Labelled], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
     """One-response token rows, one for each demonstration or labelled response. Raises InputError as for pairs."""
-    sources = ((each.row, each.prompt, (each.response,), each.tools) for each in demonstrations)
+    sources = ((each.row, each.prompt, (each.response,), each.beside) for each in demonstrations)
     return _encode(sources, demonstrations, tokenizer, max_tokens=max_tokens)
 
 
@@ -86,8 +94,9 @@ def encode_prompts(
     """Ids of prompts that are to be answered, at most `max_tokens` of each. Raises InputError as for pairs."""
     writer, remarks, found = Writer(tokenizer), _Remarks(), []
     for each in prompts:
-        with _in_row(prompts, each.row):
-            row = writer.fitted_prompt(each.prompt, each.tools, max_tokens)
+        with _in_row(f"{origin(prompts)} {each.row}"):
+            row = writer.fitted_prompt(each.prompt, each.beside, max_tokens)
+        _check_beginning(row, tokenizer, f"{origin(prompts)} {each.row}")
         remarks.add(each.row, row.remarks)
         found.append(row.prompt)
     return found, remarks.found()
@@ -99,16 +108,19 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int,
+    part: str = "",
 ) -> Encoded:
     if max_tokens < 2:
         raise ValueError("max_tokens must leave room for one token of the prompt and one of the response")
     writer, remarks, origins = Writer(tokenizer), _Remarks(), array("q")
     asked: Asked = {}
+    where = origin(rows_of)
 
     def encoded() -> Iterator[Tokens]:
-        for number, prompt, responses, tools in sources:
-            with _in_row(rows_of, number):
-                row = writer.fitted(prompt, responses, tools, max_tokens)
+        for number, prompt, responses, beside in sources:
+            with _in_row(f"{where} {number}"):
+                row = writer.fitted(prompt, responses, beside, max_tokens)
+            _check_beginning(row, tokenizer, f"{where} {number}")
             remarks.add(number, row.remarks)
             if len(row.responses) == 2 and row.responses[0] == row.responses[1]:
                 remarks.add(number, [DROPPED])
@@ -120,19 +132,37 @@ def _encode(
 
     rows, found = store_tokens(encoded()), remarks.found()
     if not rows:
-        reason = "every pair's two responses are the same" if DROPPED in found else "there was none before"
-        raise InputError(f"no row is left after tokenising; {reason}")
-    return Encoded(rows, tuple(origins), found, asked)
+        raise InputError(f"{part}{': ' * bool(part)}no row is left after tokenising; {_why(found, max_tokens)}")
+    return Encoded(rows, tuple(origins), found, asked, where)
+
+
+def _why(found: Remarks, max_tokens: int) -> str:
+    """Why no row is left."""
+    if DROPPED not in found:
+        return "there was none before"
+    if {*found.get(CUT, ())}.issuperset(found[DROPPED]):
+        return f"both responses of every pair are the same as far as --max-tokens {max_tokens} leaves them; raise it"
+    return "every pair's two responses are the same"
+
+
+def _check_beginning(row: Written, tokenizer: PreTrainedTokenizerBase, place: str) -> None:
+    """Raises InputError for two beginnings of text, which no model was trained on."""
+    bos = tokenizer.bos_token_id
+    if bos is not None and [bos, bos] in (row.prompt[:2], row.asked[:2]):
+        raise InputError(
+            f'{place}: the prompt begins with two beginning-of-text tokens ("{tokenizer.bos_token}"); '
+            "take one out of the row, or out of the chat template"
+        )
 
 
 @contextmanager
-def _in_row(rows: object, number: int) -> Iterator[None]:
+def _in_row(place: str) -> Iterator[None]:
     """Turns a template's refusal into one line that names the row."""
     try:
         yield
     except RefusedError as error:
         raise InputError(
-            f'{origin(rows, number)}: the chat template refuses this dialogue: "{error}"; change the row or remove it'
+            f'{place}: the chat template refuses this dialogue: "{error}"; change the row or remove it'
         ) from error
 
 

@@ -7,8 +7,19 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.continuation import Continuation
-from pairtune.data.dialogue import RefusedError, as_turn, lost, render, transcribed, transcript
-from pairtune.data.ends import end_ids, special_ids, turn_end
+from pairtune.data.dialogue import (
+    TODAY,
+    RefusedError,
+    alike,
+    as_turn,
+    dated,
+    lost,
+    render,
+    transcribed,
+    transcript,
+    unwritten,
+)
+from pairtune.data.ends import end_ids, special_ids, turn_ends
 from pairtune.data.schema import Message, PromptText, ResponseText
 from pairtune.data.shorten import last_tokens, shortened
 
@@ -37,10 +48,10 @@ DROPPED = Remark(
     "pairs were left out: their responses are the same once tokenised",
 )
 PARTED = Remark(
-    "row is written by the chat template in another way than it begins an answer; "
-    "its response begins where the two part",
+    "row is written by the chat template in another way than the template begins an answer; "
+    "its response begins where the two part, or later, where the answer does",
     "rows are written by the chat template in another way than it begins an answer; "
-    "their responses begin where the two part",
+    "their responses begin where the two part, or later, where the answer does",
 )
 JOINED = Remark(
     "row has other tokens where prompt and response are one text; they are tokenised apart",
@@ -53,6 +64,10 @@ LOSSY = Remark(
 UNENDED = Remark(
     "row has no end after the answer in the chat template; the end-of-text token was added",
     "rows have no end after the answer in the chat template; the end-of-text token was added",
+)
+DATED = Remark(
+    f"row holds the day, for which the chat template asks: it is told {TODAY:%-d %B %Y}, always",
+    f"rows hold the day, for which the chat template asks: it is told {TODAY:%-d %B %Y}, always",
 )
 NO_TEMPLATE = Remark(
     "row loses {}: the model has no chat template to write them",
@@ -83,49 +98,49 @@ class Writer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.text = Continuation(tokenizer)
-        self.ends, self.turn_end = end_ids(tokenizer), turn_end(tokenizer)
+        self.ends, self.beyond = end_ids(tokenizer), [list(end.beyond) for end in turn_ends(tokenizer) if end.beyond]
         self.special = special_ids(tokenizer)
         marks = {end: str(tokenizer.decode([end])) for end in self.ends if end in self.special}
         self.marks = {end: mark for end, mark in marks.items() if mark.strip()}
 
-    def prompt(self, prompt: PromptText, tools: str = "") -> list[int]:
+    def prompt(self, prompt: PromptText, beside: str = "") -> list[int]:
         """Ids of a prompt that is to be answered. Raises RefusedError if the chat template does not take it."""
         if isinstance(prompt, str):
             return self.text.prompt(prompt)
         if not self.tokenizer.chat_template:
             return self.text.prompt(transcript(prompt))
-        return self.text.ids(render(self.tokenizer, prompt, tools=tools, to_be_answered=True))
+        return self.text.ids(render(self.tokenizer, prompt, beside=beside, to_be_answered=True))
 
-    def fitted_prompt(self, prompt: PromptText, tools: str, room: int) -> Written:
+    def fitted_prompt(self, prompt: PromptText, beside: str, room: int) -> Written:
         """A prompt that is to be answered, made shorter if it has more than `room` ids."""
-        ids, remarks = self.prompt(prompt, tools), self._lost(prompt, tools)
+        ids, remarks = self.prompt(prompt, beside), self._said_of(prompt, beside)
         if len(ids) > room:
             remarks.add(SHORTENED)
-            shorter = self._shorter(prompt, tools, room)
-            ids = ids if shorter is None else self.prompt(shorter, tools)
+            shorter = self._shorter(prompt, beside, room)
+            ids = ids if shorter is None else self.prompt(shorter, beside)
             ids = last_tokens(ids, room, self.tokenizer.bos_token_id)
         return Written(ids, ids, [], frozenset(remarks))
 
-    def row(self, prompt: PromptText, responses: Sequence[ResponseText], tools: str = "") -> Written:
+    def row(self, prompt: PromptText, responses: Sequence[ResponseText], beside: str = "") -> Written:
         """A prompt with responses to it. Raises RefusedError if the chat template does not take them."""
         if isinstance(prompt, str):
             return self._text_row(prompt, [as_turn(response).content for response in responses])
         if self.tokenizer.chat_template:
-            return self._dialogue_row(prompt, responses, tools)
+            return self._dialogue_row(prompt, responses, beside)
         row = self._text_row(transcript(prompt), [transcribed(response) for response in responses])
-        return replace(row, remarks=row.remarks | self._lost((*prompt, *map(as_turn, responses)), tools))
+        return replace(row, remarks=row.remarks | self._said_of((*prompt, *map(as_turn, responses)), beside))
 
-    def fitted(self, prompt: PromptText, responses: Sequence[ResponseText], tools: str, most: int) -> Written:
+    def fitted(self, prompt: PromptText, responses: Sequence[ResponseText], beside: str, most: int) -> Written:
         """The same in at most `most` ids for the prompt and its longest response.
 
         The prompt gives way first, down to half of the room; then responses lose their end.
         """
-        row, remarks = self.row(prompt, responses, tools), set()
+        row, remarks = self.row(prompt, responses, beside), set()
         room = max(most // 2, most - max(map(len, row.responses)))
-        if len(row.prompt) > room:
+        if max(len(row.asked), len(row.prompt)) > room:
             remarks.add(SHORTENED)
-            shorter = self._shorter(prompt, tools, room)
-            row = row if shorter is None else self.row(shorter, responses, tools)
+            shorter = self._shorter(prompt, beside, room)
+            row = row if shorter is None else self.row(shorter, responses, beside)
         asked, ids = (last_tokens(ids, room, self.tokenizer.bos_token_id) for ids in (row.asked, row.prompt))
         parts = row.responses
         if any(len(ids) + len(response) > most for response in parts):
@@ -141,30 +156,47 @@ class Writer:
         ids, written = self.text.prompt(prompt), [[*each.ids, end] for each, end in zip(found, ends, strict=True)]
         return Written(ids, ids, written, frozenset(remarks))
 
-    def _dialogue_row(self, prompt: tuple[Message, ...], responses: Sequence[ResponseText], tools: str) -> Written:
-        asked, remarks, wholes = self.prompt(prompt, tools), set(), []
+    def _dialogue_row(self, prompt: tuple[Message, ...], responses: Sequence[ResponseText], beside: str) -> Written:
+        text, wholes = render(self.tokenizer, prompt, beside=beside, to_be_answered=True), []
+        remarks = {DATED} if dated(self.tokenizer, prompt, beside, text) else set()
+        asked = self.text.ids(text)
         for response in responses:
             turns = (*prompt, as_turn(response))
-            text = render(self.tokenizer, turns, tools=tools)
-            remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, tools, text)}
+            text = render(self.tokenizer, turns, beside=beside)
+            remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, beside, text)}
             wholes.append(self.text.ids(text))
-        shared = min(_shared(asked, whole) for whole in wholes)
-        if not 0 < shared < min(map(len, wholes)):
-            raise RefusedError("it writes no answer after its prompt")
+        shared = alike([asked, *wholes])
         if shared < len(asked):
             remarks.add(PARTED)
+            shared = max(shared, self._begins(prompt, beside, wholes))
+        if not 0 < shared < min(map(len, wholes)):
+            raise RefusedError("it writes no answer after its prompt")
         written = [self._closed(whole[shared:]) for whole in wholes]
-        if self.turn_end is None:
-            remarks |= {UNENDED} if any(response[-1] not in self.ends for response in written) else set()
+        if any(response[-1] not in self.ends for response in written):
+            remarks.add(UNENDED)
             end = int(self.tokenizer.eos_token_id)
             written = [each if each[-1] in self.ends else [*each, end] for each in written]
-        return Written(asked, asked[:shared], written, frozenset(remarks))
+        return Written(asked, wholes[0][:shared], written, frozenset(remarks))
+
+    def _begins(self, prompt: tuple[Message, ...], beside: str, wholes: Sequence[list[int]]) -> int:
+        """Where whole dialogues begin to depend on what their answers say; 0 if that cannot be seen."""
+        try:
+            others = [
+                self.text.ids(render(self.tokenizer, (*prompt, Message("assistant", answer)), beside=beside))
+                for answer in ("0", "Z")
+            ]
+        except RefusedError:
+            return 0
+        return alike([*wholes, *others]) if others[0] != others[1] else 0
 
     def _closed(self, response: list[int]) -> list[int]:
         """The response up to its end, which is a part of it; all of it if it has none.
 
-        That is its first end that only white space and further ends follow, and then other special tokens, if any.
+        That is its first end that only white space and further ends follow, and then other special tokens, if any, or
+        the words that the template has behind every dialogue.
         """
+        beyond = next((ids for ids in self.beyond if response[-len(ids) :] == ids), [])
+        response = response[: len(response) - len(beyond)]
         cut = len(response)
         for place in range(len(response) - 1, -1, -1):
             token = response[place]
@@ -184,27 +216,25 @@ class Writer:
                 return text, end
             text, end = bare.removesuffix(self.marks[found]), found
 
-    def _lost(self, prompt: PromptText, tools: str) -> set[Remark]:
-        """What a prompt, or a dialogue without a chat template, has and its tokens have not."""
+    def _said_of(self, prompt: PromptText, beside: str) -> set[Remark]:
+        """What is to be said of a prompt that is to be answered, or of a dialogue without a chat template."""
         if isinstance(prompt, str):
             return set()
         if not self.tokenizer.chat_template:
-            calls = any("tool_calls" in turn.others() for turn in prompt)
-            return {NO_TEMPLATE.of(name) for name, there in (("tools", tools), ("tool calls", calls)) if there}
-        text = render(self.tokenizer, prompt, tools=tools, to_be_answered=True)
-        return {LOST.of(what) for what in lost(self.tokenizer, prompt, tools, text, to_be_answered=True)}
+            return {NO_TEMPLATE.of(what) for what in unwritten(prompt, beside)}
+        text = render(self.tokenizer, prompt, beside=beside, to_be_answered=True)
+        found = {LOST.of(what) for what in lost(self.tokenizer, prompt, beside, text, to_be_answered=True)}
+        return found | {DATED} if dated(self.tokenizer, prompt, beside, text) else found
 
-    def _shorter(self, prompt: PromptText, tools: str, room: int) -> PromptText | None:
+    def _shorter(self, prompt: PromptText, beside: str, room: int) -> PromptText | None:
+        mark = str(self.tokenizer.bos_token or "")  # what a text has brought itself is not lost with its beginning
+        brought = mark if mark and isinstance(prompt, str) and prompt.startswith(mark) else ""
+
         def fits(part: PromptText) -> bool:
             try:
-                return len(self.prompt(part, tools)) <= room
+                return len(self.prompt(f"{brought}{part}" if isinstance(part, str) else part, beside)) <= room
             except RefusedError:
                 return False
 
-        return shortened(prompt, fits)
-
-
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many ids two rows have in common from their beginning."""
-    least = min(len(first), len(second))
-    return next((i for i in range(least) if first[i] != second[i]), least)
+        part = shortened(prompt, fits)
+        return f"{brought}{part}" if isinstance(part, str) else part

@@ -1,7 +1,9 @@
 """What a model's numbers depend on, as a key: what is computed with it is found again by its content, not its name."""
 
 import hashlib
+import inspect
 import json
+from pathlib import Path
 
 import torch
 import transformers
@@ -25,6 +27,7 @@ def model_key(model: PreTrainedModel) -> str:
     digest = hashlib.sha256(json.dumps(_facts(model), sort_keys=True).encode())
     digest.update(weights_hash(model).encode())
     digest.update(structure(model).encode())
+    digest.update(_foreign_code(model).encode())
     return digest.hexdigest()
 
 
@@ -32,6 +35,19 @@ def structure(model: PreTrainedModel) -> str:
     """The model's configuration, as far as its numbers depend on it: what it is but for its weights."""
     config = {k: v for k, v in model.config.to_dict().items() if k not in INDIFFERENT}
     return json.dumps(config, sort_keys=True, default=str)
+
+
+def _foreign_code(model: PreTrainedModel) -> str:
+    """A hash of the sources beside a model's classes where those are not transformers' own; else empty.
+
+    A version says what a library's class computes, and of code that came with a model only its text does.
+    """
+    known = ("transformers", "torch", "pairtune")
+    kinds = {type(module) for module in model.modules() if type(module).__module__.partition(".")[0] not in known}
+    digest = hashlib.sha256()
+    for path in sorted({source for kind in kinds for source in Path(inspect.getfile(kind)).parent.glob("*.py")}):
+        digest.update(f"{path.name} ".encode() + path.read_bytes())
+    return digest.hexdigest() if kinds else ""
 
 
 def _facts(model: PreTrainedModel) -> dict[str, str | bool]:

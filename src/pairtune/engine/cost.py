@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from pairtune.models.body import layer_configs
 
 # How often the resident memory is looked at, in seconds.
 MEMORY_EVERY = 0.05
 _BODY, _ACTIVE = "_pairtune_body_parameters", "_pairtune_active_parameters"
-# Fields of a configuration; one that a model does not have (a state space has no heads) counts nothing.
-SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size")
 # What routers and configurations call the number of experts that a token goes through, and the number of experts.
 TAKEN = ("top_k", "num_experts_per_tok", "moe_top_k", "moe_topk", "moe_k", "top_k_experts", "num_experts_per_token")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -118,12 +118,16 @@ def count_pass(model: PreTrainedModel, *, tokens: int, attended: int, predicted:
         return
     config = model.config.get_text_config()
     passes = 3 if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()) else 1
-    layers, heads, size = (getattr(config, name, None) or 0 for name in SIZES)
-    width = heads * (getattr(config, "head_dim", None) or size // heads) if heads else 0
-    attention = 4 * attended * layers * width
-    head = 2 * predicted * size * config.vocab_size
+    attention = 4 * attended * sum(map(_width, layer_configs(model)))
+    head = 2 * predicted * (getattr(config, "hidden_size", None) or 0) * config.vocab_size
     cost.tokens += tokens
     cost.flops += passes * (2 * tokens * active_parameters(model) + attention + head)
+
+
+def _width(layer: PreTrainedConfig) -> int:
+    """Of all heads of attention side by side; 0 where a layer has none (a state space)."""
+    heads, size = (getattr(layer, name, None) or 0 for name in ("num_attention_heads", "hidden_size"))
+    return heads * (getattr(layer, "head_dim", None) or size // heads) if heads else 0
 
 
 def active_parameters(model: PreTrainedModel) -> float:

@@ -72,20 +72,23 @@ def check_masks(model: PreTrainedModel, row: Tokens) -> None:
         raise NotPackableError("the model tells its attention of a window that is not in its mask")
 
 
-def check_causal(model: PreTrainedModel, row: Tokens, *, alone: bool) -> None:
-    """Raises NotPackableError if the model's own forward predicts a token from a later one."""
+def check_own_forward(model: PreTrainedModel, rows: Sequence[Tokens], *, alone: bool) -> None:
+    """Raises NotPackableError if the model's own forward predicts a token from a later one, or from a padded row's."""
+    row, response = rows[0], rows[0].responses[0]
+    half = len(response) // 2
+    others = [] if alone else [Tokens(other.prompt, other.responses[:1]) for other in rows[1:2]]
+    late = _another(torch.tensor(row.prompt + response))[len(row.prompt) + half :].tolist()
     results = []
-    half = len(row.responses[0]) // 2
-    for changed in (False, True):
-        response = list(row.responses[0])
-        if changed:
-            response[half:] = _another(torch.tensor(row.prompt + row.responses[0]))[-len(response[half:]) :].tolist()
-        batch = pack([Tokens(row.prompt, (tuple(response),))]).to(model.device)
-        logits_RV = own_response_logits(model, batch, alone=alone)[: half + 1]
-        results.append(torch.log_softmax(logits_RV.float(), -1))
-    before, after = results
-    if not float((after - before).abs().max()) <= CAUSAL * max(1.0, float(before.abs().max())):
+    for tokens in (response, (*response[:half], *late)):
+        batch = pack([Tokens(row.prompt, (tokens,)), *others]).to(model.device)
+        results.append(torch.log_softmax(own_response_logits(model, batch, alone=alone).float(), -1))
+    before_RV, after_RV = results
+    moved_R = (after_RV - before_RV).abs().amax(-1)
+    most = CAUSAL * max(1.0, float(before_RV.abs().max()))
+    if not float(moved_R[: half + 1].max()) <= most:
         raise NotPackableError("it is not causal: a later token changes what an earlier one predicts")
+    if others and not float(moved_R[len(response) :].max()) <= most:
+        raise NotPackableError("padded rows are not kept apart: another row changes what a token predicts")
 
 
 def has_experts(model: PreTrainedModel) -> bool:

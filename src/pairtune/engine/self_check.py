@@ -24,7 +24,7 @@ from pairtune.engine.cost import uncounted
 from pairtune.engine.exact import exact_copy
 from pairtune.engine.fusion import describe
 from pairtune.engine.head import head_logprobs
-from pairtune.engine.isolation import check_causal, check_isolation, check_masks, has_experts
+from pairtune.engine.isolation import check_isolation, check_masks, check_own_forward, has_experts
 from pairtune.engine.limits import check_ids, check_length
 from pairtune.engine.own import logits_logprobs, own_response_logits, response_rows
 from pairtune.engine.packed import packed_hidden_states
@@ -159,7 +159,7 @@ def _find(model: PreTrainedModel, rows: Sequence[Tokens]) -> Verdict:
                 check_masks(exact, rows[0])
                 check_isolation(model if exact is not model and not has_experts(model) else exact, rows)
             else:
-                check_causal(exact, rows[0], alone=path == "alone")
+                check_own_forward(exact, rows, alone=path == "alone")
             together = _hold(exact, path, rows, own, noise)
             return _verdict(model, exact, path, rows, own, together, "; ".join(troubles[:1]))
         except Exception as error:  # whatever an architecture's code says: this path is not for it

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Segments, Tokens, pack
+from pairtune.models.body import layer_configs
 
 # (query_THD, key_XKD, value_XKD, segments, scale, window) -> [T, H, D]
 Kernel = Callable[[Tensor, Tensor, Tensor, Segments, float, int | None], Tensor]
@@ -148,9 +149,9 @@ def kernel_name(model: PreTrainedModel) -> str | None:
 
 
 def _chosen(model: PreTrainedModel) -> tuple[Kernel | None, str]:
-    config = model.config.get_text_config()
+    config = next(iter(layer_configs(model)), None)
     heads = getattr(config, "num_attention_heads", None)
-    if not heads:
+    if config is None or not heads:
         return None, "no attention"
     groups = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads

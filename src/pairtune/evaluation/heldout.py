@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Tokens
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.scalars import score_rewards
-from pairtune.evaluation.statistics import Estimate, estimate, resamples
+from pairtune.estimate import Estimate
+from pairtune.evaluation.statistics import exact_interval, resamples, share
 from pairtune.models.heads import ScalarModel
 
 
@@ -36,19 +37,26 @@ def reward_margins(model: ScalarModel, rows: Sequence[Tokens]) -> list[float]:
 def told_apart(log_ratio_N: Sequence[float], label_N: Sequence[bool], prompts: Sequence[Hashable]) -> Estimate | None:
     """How often a desirable response has a higher log-ratio than an undesirable one, over all two of them; ties ½.
 
-    The area under the ROC curve: 50% is chance, whatever the share of the labels. The interval draws prompts. n is
-    twice the rarer label's responses: no more comparisons than those are independent. None with one label only.
+    The area under the ROC curve: 50% is chance, whatever the share of the labels. Its interval is the exact one of as
+    many coins as have its variance, prompts drawn as wholes, and of no more than have the variance that chance alone
+    gives it by Mann and Whitney: 3mw / (m + w + 1), with m prompts of desirable responses and w of others.
+    n is twice the rarer label's responses. None with one label only.
     """
     ratio_N, desirable_N = np.asarray(log_ratio_N), np.asarray(label_N)
     whole = _area(ratio_N, desirable_N)
     if whole is None:
         return None
     rarer = int(min(desirable_N.sum(), (~desirable_N).sum()))
-    bounds = (-np.inf, np.inf)
+    bounds = None
     if len(set(prompts)) > 1:
+        above, below = (
+            len({prompt for prompt, label in zip(prompts, label_N, strict=True) if bool(label) is side})
+            for side in (True, False)
+        )
         areas = [_area(ratio_N[drawn_N], desirable_N[drawn_N]) for drawn_N in resamples(prompts)]
-        low, high = np.quantile([area for area in areas if area is not None], (0.025, 0.975))
-        bounds = (float(low), float(high))
+        variance = float(np.var([area for area in areas if area is not None]))
+        most = 3 * above * below / (above + below + 1)
+        bounds = exact_interval(whole, min(most, whole * (1 - whole) / variance) if variance > 0 else most)
     return Estimate(mean=whole, n=2 * rarer, ci95=bounds)
 
 
@@ -68,5 +76,5 @@ def wins(margin_N: Sequence[float]) -> list[float]:
 
 
 def accuracy(margin_N: Sequence[float], rows: Sequence[Tokens]) -> Estimate:
-    """The held-out accuracy of pairs with these margins; its interval is drawn over their prompts."""
-    return estimate(wins(margin_N), [row.prompt for row in rows])
+    """The held-out accuracy of pairs with these margins, wider in its interval where prompts repeat."""
+    return share(wins(margin_N), [row.prompt for row in rows])

@@ -2,50 +2,24 @@
 
 Answers to one prompt resemble each other, so the bootstrap draws prompts, not values: all the values of a
 drawn prompt come along. The mean stays example-weighted: a resample's mean is its summed values over their
-count.
+count. A share of right ones has an exact interval in its place: of few values the bootstrap is too sure, and
+of values that all agree it knows nothing.
 Shapes: N values, K prompts, R resamples.
 """
 
-import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-from pairtune.chance import against_chance
+from pairtune.estimate import Estimate
 
 # Resamples of an interval of ranks: each one ranks anew.
 RESAMPLES = 400
-# Values that all agree, from which on that is not chance: 2·½⁶ is below 5%.
-ENOUGH = 6
 
 _DRAWS_AT_ONCE = 1 << 20
 """Prompt draws held in memory together: about 24 MB, whatever N and R are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean, the number of values it is over, and the 95% percentile-bootstrap interval around it.
-
-    One prompt says nothing of how prompts differ: the interval is then (-inf, inf), in JSON null.
-    """
-
-    mean: float
-    n: int
-    ci95: tuple[float, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """``{"mean": m, "n": n, "ci95": [low, high]}``, plain numbers; ci95 is null where it is unbounded."""
-        bounded = all(math.isfinite(bound) for bound in self.ci95)
-        return {"mean": self.mean, "n": self.n, "ci95": list(self.ci95) if bounded else None}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """The inverse of to_json. KeyError names a missing field."""
-        low, high = fields["ci95"] or (-math.inf, math.inf)
-        return cls(mean=float(fields["mean"]), n=int(fields["n"]), ci95=(float(low), float(high)))
 
 
 def estimate(
@@ -72,7 +46,7 @@ def estimate(
     sums_K, counts_K = _by_prompt(values_N - origin, prompts_N)
     mean = origin + float(sums_K.sum() / counts_K.sum())
     if len(sums_K) == 1:
-        return Estimate(mean=mean, n=len(values_N), ci95=(-math.inf, math.inf))
+        return Estimate(mean=mean, n=len(values_N), ci95=None)
     means_R = np.concatenate(list(_resampled_means(sums_K, counts_K, seed=seed, resamples=resamples)))
     low, high = np.quantile(means_R, (0.025, 0.975))
     return Estimate(mean=mean, n=len(values_N), ci95=(origin + float(low), origin + float(high)))
@@ -97,35 +71,58 @@ def paired_difference(
     return estimate(first_N - second_N, prompts_N, seed=seed, resamples=resamples)
 
 
-def detectable(difference: Estimate) -> bool:
-    """Whether the interval excludes zero; a bound that is exactly zero does not exclude it."""
-    low, high = difference.ci95
-    return low > 0 or high < 0
+def share(right_N: ArrayLike, prompts_N: Sequence[Hashable] | None = None) -> Estimate:
+    """The share of right ones (1 right, 0 wrong, ½ a tie) and its exact 95% interval, wider where prompts repeat.
+
+    Clopper and Pearson's interval of as many independent values as have the variance of these, prompts drawn as wholes:
+    at most N, and K where all agree. So the interval excludes ½ where a binomial test at 5% would reject it: that of
+    five right of five holds it, that of six of six does not. A tie counts as a coin that is thrown. Of ties alone,
+    which no sample decides, the interval is ½ itself; of one prompt there is none. ValueError: as for estimate.
+    Source: Korn and Graubard, Confidence Intervals for Proportions with Small Expected Number of Positive Counts
+    Estimated from Survey Data (1998).
+    """
+    right_N = _checked(right_N)
+    sums_K, counts_K = _by_prompt(right_N, prompts_N)
+    size, prompts, mean = len(right_N), len(sums_K), float(right_N.mean())
+    if prompts == 1:
+        return Estimate(mean=mean, n=size, ci95=None)
+    if (right_N == 0.5).all():
+        return Estimate(mean=0.5, n=size, ci95=(0.5, 0.5))
+    if mean in (0.0, 1.0):
+        return Estimate(mean=mean, n=size, ci95=exact_interval(mean, prompts))
+    variance = float(((sums_K - mean * counts_K) ** 2).sum()) * prompts / (prompts - 1) / size**2
+    wider = max(1.0, variance * (size - 1) / (mean * (1 - mean)))  # the design effect; ties would make it narrower
+    few = (stats.t.ppf(0.975, size - 1) / stats.t.ppf(0.975, prompts - 1)) ** 2  # prompts, by which it is estimated
+    return Estimate(mean=mean, n=size, ci95=exact_interval(mean, size / wider * float(few)))
 
 
-def above_chance(share: Estimate, chance: float = 0.5) -> bool:
-    """Whether an accuracy is better than guessing, by `pairtune.chance`: its whole interval lies above chance."""
-    return against_chance(share.mean, share.n, share.ci95, chance) == "above"
+def of_moments(mean: float, deviation: float, size: int) -> Estimate:
+    """A mean of independent values of which the standard deviation (with n − 1) is all that was kept: Student's t."""
+    if size < 2:
+        return Estimate(mean=mean, n=size, ci95=None)
+    reach = float(stats.t.ppf(0.975, size - 1)) * deviation / size**0.5
+    return Estimate(mean=mean, n=size, ci95=(mean - reach, mean + reach))
 
 
-def below_chance(share: Estimate, chance: float = 0.5) -> bool:
-    """Whether an accuracy is worse than guessing."""
-    return against_chance(share.mean, share.n, share.ci95, chance) == "below"
+def exact_interval(mean: float, size: float) -> tuple[float, float]:
+    """Clopper and Pearson's 95% interval of a share of so many independent values, which may be no whole number."""
+    right, wrong = mean * size, (1 - mean) * size
+    low = float(stats.beta.ppf(0.025, right, wrong + 1)) if right > 0 else 0.0
+    high = float(stats.beta.ppf(0.975, right + 1, wrong)) if wrong > 0 else 1.0
+    return low, high
 
 
-def is_bounded(figure: Estimate) -> bool:
-    """Whether it has an interval: not of one prompt, nor where none can be taken."""
-    return all(math.isfinite(bound) for bound in figure.ci95)
+def enough_to_tell(mean: float) -> int:
+    """How many independent values it takes until a share like this one is told from the 50% of a coin.
 
-
-def told_from_chance(share: Estimate, chance: float = 0.5) -> bool:
-    """Whether it is better or worse than guessing."""
-    return above_chance(share, chance) or below_chance(share, chance)
-
-
-def changed(difference: Estimate) -> bool:
-    """Whether the interval excludes zero, and there are enough values for an interval to mean something."""
-    return is_bounded(difference) and detectable(difference) and difference.n >= ENOUGH
+    ValueError: it is 50%, or so near that no data set would do.
+    """
+    if abs(mean - 0.5) < 0.001:
+        raise ValueError(f"a share of {mean} is that of a coin")
+    size = 1
+    while Estimate(mean=mean, n=size, ci95=exact_interval(mean, size)).against_chance == "level":
+        size += max(1, size // 50)  # to 2%, which is near enough for advice
+    return size
 
 
 def resamples(prompts: Sequence[Hashable]) -> list[np.ndarray]:

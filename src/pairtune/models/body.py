@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def own_logits(model: PreTrainedModel, input_BL: Tensor, mask_BL: Tensor | None = None) -> Tensor:
@@ -45,6 +45,14 @@ def body_of(model: PreTrainedModel) -> PreTrainedModel | None:
         return model.base_model  # type: ignore[return-value]  # transformers says nn.Module
     parts = [child for child in model.children() if isinstance(child, PreTrainedModel)]
     return parts[0] if len(parts) == 1 else None
+
+
+def layer_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Each layer's configuration: one and the same, unless the model's says that layers differ (`per_layer_config`)."""
+    config = model.config.get_text_config()
+    if getattr(config, "is_heterogeneous", False):
+        return list(config.per_layer_config)
+    return [config] * (getattr(config, "num_hidden_layers", None) or 0)
 
 
 @torch.no_grad()

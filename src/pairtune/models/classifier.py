@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -22,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from pairtune.errors import InputError
 from pairtune.models.body import final_states
-from pairtune.models.load import Tokenizer, load_pretrained, reason, resolve, save_model
+from pairtune.models.load import Tokenizer, load_pretrained, read_config, reason, resolve, save_model
 from pairtune.models.machine import Machine
 
 # What is added to `score`'s number: pairtune's own field of a reward model's configuration.
@@ -81,10 +80,7 @@ def load_classifier(
     InputError if `name` is no sequence-classification model with one label whose head is `score`.
     """
     source = resolve(name)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f'reward model "{name}" cannot be loaded: {reason(error)}') from error
+    config = read_config(name, trust_remote_code=trust_remote_code)
     if not any("SequenceClassification" in kind for kind in config.architectures or ()):
         raise InputError(
             f'"{name}" is not a reward model; give a folder made by `pairtune reward`, or a model for sequence '

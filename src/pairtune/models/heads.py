@@ -78,6 +78,21 @@ def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = 
     return model.eval(), load_tokenizer(name, trust_remote_code=trust_remote_code)
 
 
+def load_reader(
+    name: str, machine: Machine, writer: Tokenizer, *, setting: str, trust_remote_code: bool = False
+) -> ScalarModel:
+    """A reward model that reads what a policy with the tokenizer `writer` writes: each token by the same id.
+
+    A tokenizer with more tokens than the policy's will do (many reward models were given one to pad with). Raises
+    InputError, which names the `setting`, if it has another token for an id.
+    """
+    model, tokenizer = load_scalar_model(name, machine, trust_remote_code=trust_remote_code)
+    known = tokenizer.get_vocab()
+    if any(known.get(token) != number for token, number in writer.get_vocab().items()):
+        raise InputError(f"{setting}: its tokenizer is not the policy's; give a reward model with the same one")
+    return model
+
+
 def _with_the_head_beside(folder: Path, machine: Machine, *, trust_remote_code: bool) -> ScalarModel:
     """From the body's folder with two files more; those of before wrote the normalisation into the second one."""
     model = ScalarModel(load_model(str(folder), machine, trust_remote_code=trust_remote_code))

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     modeling_gguf_pytorch_utils,
@@ -31,7 +31,7 @@ from pairtune.errors import InputError
 from pairtune.hashes import file_hash
 from pairtune.hints import near_path
 from pairtune.models.machine import Machine
-from pairtune.progress import say
+from pairtune.progress import counted, say
 
 EMBEDDED = "smollm2-135m"
 Tokenizer = PreTrainedTokenizerBase
@@ -41,8 +41,17 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
     """A causal language model in evaluation mode (no dropout) on the machine's device, in its dtype.
 
     `name`: `smollm2-135m` (embedded), a folder, a `.gguf` file or a hub name. Raises InputError if there is no such
-    model, or if it would have to be unpickled.
+    model, if it would have to be unpickled, or if it is a language model by leaving something out only.
     """
+    config = read_config(name, trust_remote_code=trust_remote_code)
+    kinds = list(config.architectures or ())
+    if any("SequenceClassification" in kind for kind in kinds):
+        raise InputError(f'"{name}" is a model for sequence classification ({kinds[0]}), not a language model')
+    if getattr(config, "is_encoder_decoder", False) and not any("CausalLM" in kind for kind in kinds):
+        raise InputError(
+            f'model "{name}" is an encoder-decoder ({config.model_type}), whose decoder alone is another model; give a '
+            "decoder-only language model"
+        )
     return load_pretrained(AutoModelForCausalLM, name, machine, trust_remote_code=trust_remote_code)
 
 
@@ -56,15 +65,35 @@ def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a configuration, a file or an architecture's own code says
         raise InputError(f'model "{name}" cannot be loaded: {reason(error)}') from error
     model, info = loaded
+    if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None):
+        raise InputError(
+            f'model "{name}" has quantised weights, which cannot be trained; give the one that it was made from, in '
+            "bfloat16 or float32"
+        )
     if some := sorted(info["missing_keys"]):  # transformers would go on with random numbers
         raise InputError(f'model "{name}" lacks {len(some)} of its weights, among them {some[0]}; save it again whole')
+    if some := sorted(info["unexpected_keys"]):
+        left_out = f"{counted(len(some), 'tensor')} of its files (among them {some[0]})"
+        say(f'model "{name}": {left_out} has no place in a {type(model).__name__}; what it says is left out')
     model.eval()
     model.config.use_cache = False
     moved: PreTrainedModel = model.to(machine.device)
     return moved
+
+
+def read_config(name: str, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The model's configuration. Raises InputError if it cannot be read."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+    except Exception as error:  # a file's fields meet a class's code
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            hint = "give it with --trust-remote-code if you trust who wrote it"
+            raise InputError(f'model "{name}" runs code of its own, that came with it; {hint}') from error
+        raise InputError(f'model "{name}" cannot be loaded: {reason(error)}') from error
+    return config
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:

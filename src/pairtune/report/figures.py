@@ -1,264 +1,356 @@
-"""Figures from saved records: rows in, one SVG string out, the same rows always giving the same string."""
+"""Every figure that is told of an arm: one entry each, which page, terminal, glossary, summary and docs read.
 
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+To add one: an entry here, and the place that computes it.
+"""
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from pairtune.errors import InputError
-from pairtune.report import drawing, words
-from pairtune.report.records import REFERENCE, Measured, Row, measured, read
-from pairtune.varied import varied
-
-_KL = "KL from the reference (nats per response)"
+from pairtune.report import words
+from pairtune.report.records import Row
 
 
-def frontier(evaluations: Sequence[Row], title: str, colours: Mapping[str, int]) -> str | None:
-    """Gold reward over KL: what each arm gained for the distance it moved. None if there are no points."""
-    figure = Figure(figsize=drawing.SIZE)
-    drawn = _draw_frontier(drawing.new_axes(figure), evaluations, title, colours)
-    return drawing.svg(figure, "frontier") if drawn else None
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What one figure is called, what it means, how it is written, and where it stands.
 
-
-def grid(
-    candidates: Mapping[str, Sequence[Row]], title: str, colours: Mapping[str, int], *, method: str | None = None
-) -> str | None:
-    """Gold reward over KL on the validation split: a method's candidates joined in the order of their KL.
-
-    The chosen one has a ring, the reference stands at the origin. method: its points alone, each with the value it
-    was trained at, before the others' in grey. None without points.
+    key: its name in summary.json and result.json. code: what computes it. show: how one value is written. unit: what
+    follows the title, where the value as written does not say it. per: what its mean is over, and so its interval
+    (pairs of a prompt are drawn together); what is of the whole arm is no mean. better: where that can be said.
     """
-    figure = Figure(figsize=drawing.SIZE)
-    drawn = _draw_grid(drawing.new_axes(figure), candidates, title, colours, method)
-    return drawing.svg(figure, f"grid-{method or 'all'}") if drawn else None
+
+    key: str
+    title: str
+    meaning: str
+    code: str
+    show: Callable[[float], str]
+    unit: str = ""
+    per: Literal["pair", "answer", "arm"] = "arm"
+    better: Literal["higher", "lower", ""] = ""
+    accuracy: bool = False  # a share of right ones: it has an exact interval, and stands beside the 50% of a coin
+    table: Literal["quality", "cost", ""] = "quality"  # of the page
+    heading: str = ""  # in the terminal's table, which has room for four
+    footnote: str = ""  # below that table
+    difference: Callable[[float], str] | None = None  # how a paired difference is written; None: arms are not compared
+    grid: str = ""  # its title among the candidates of a grid
+    curve: tuple[Literal["step", "seconds"], ...] = ()  # what it is drawn over
+
+    @property
+    def name(self) -> str:
+        """Its title with its unit."""
+        return ", ".join(filter(None, (self.title, self.unit)))
+
+    @property
+    def axis(self) -> str:
+        """Its title with its unit, over a drawing."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def text(self) -> str:
+        """What it means, and which way is better."""
+        return f"{self.meaning} {self.better.capitalize()} is better." if self.better else self.meaning
 
 
-def grid_png(run_dir: Path, path: Path) -> None:
-    """The grid of a run, all methods and each by itself, as one PNG on white. InputError: as for records.read."""
-    run = read(run_dir)
-    candidates = run.summary.get("grid") or {}
-    if not candidates:
-        raise InputError(f"{run_dir} has no grid: no method was trained at several values")
-    rows = math.ceil((1 + len(candidates)) / 3)
-    figure = Figure(figsize=(11, 3.3 * rows), layout="constrained")
-    panels = figure.subplots(rows, 3, squeeze=False).flatten()
-    gold = f"{words.gold_name(run.summary)} (sd)"
-    for axes, method in zip(panels, [None, *candidates], strict=False):
-        drawing.dress(axes)
-        _draw_grid(axes, candidates, gold, drawing.palette(list(run.summary["arms"])), method)
-    for axes in panels[1 + len(candidates) :]:
-        axes.set_axis_off()
-    with drawing.any_script():
-        figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
+FIGURES: tuple[Figure, ...] = (
+    Figure(
+        key="gold_score",
+        title="Gold reward",
+        unit="sd",
+        meaning="A score that no arm was trained on: from the scorer that labelled the pairs. In standard deviations "
+        "(sd) of that score over the reference's answers, whose mean is 0.",
+        code="pairtune.comparison.summary:summarise",
+        show=words.decimal,
+        per="answer",
+        better="higher",
+        heading="Gold reward",
+        difference=words.decimal,
+        grid="Gold reward, sd",
+        curve=("step", "seconds"),
+    ),
+    Figure(
+        key="heldout_accuracy",
+        title="Held-out accuracy",
+        meaning="Share of held-out pairs with a margin above zero, ties counted one half. The margin is the "
+        "log-ratio of the chosen response minus that of the rejected one. The reference's own is exactly 50%, all "
+        "ties. Like chance: the interval holds 50%, so that guessing may do as well.",
+        code="pairtune.evaluation.heldout:wins",
+        show=words.percent,
+        per="pair",
+        better="higher",
+        accuracy=True,
+        heading="Held-out %",
+        difference=words.points,
+        grid="Accuracy",
+        curve=("step", "seconds"),
+    ),
+    Figure(
+        key="heldout_own_accuracy",
+        title="Own criterion",
+        meaning="Share of held-out pairs that the method itself calls right, ties counted one half: its own loss is "
+        "lower with the labels as they are than with chosen and rejected exchanged (of losses that mix the pairs of "
+        "a step: the margin is above zero). PPO's criterion is its reward model, which should score the chosen "
+        "response higher. Each method has another rule here, so compare the arms by their held-out accuracy.",
+        code="pairtune.evaluation.objective:judge",
+        show=words.percent,
+        per="pair",
+        better="higher",
+        accuracy=True,
+        heading="Own %",
+        footnote="Own %: by the method's own criterion.",
+    ),
+    Figure(
+        key="kl_from_reference",
+        title="KL from the reference",
+        unit="nats per response",
+        meaning="KL(π‖π_ref), estimated as the mean of log π(y|x) − log π_ref(y|x) over responses sampled from the "
+        "policy π, each summed over its tokens with its end of text; both at the sampling temperature. How far the "
+        "policy has moved.",
+        code="pairtune.evaluation.policy:log_ratios_to",
+        show=words.decimal,
+        per="answer",
+        heading="KL (nats)",
+        footnote="KL is sampled, per response.",
+        grid="KL, nats",
+        curve=("step",),
+    ),
+    Figure(
+        key="reward_model_score",
+        title="Reward-model score",
+        unit="sd",
+        meaning="The score of the reward model trained on the pairs, 0 ± 1 over the training responses. PPO is "
+        "trained to raise it, so it favours PPO.",
+        code="pairtune.engine.scalars:score_rewards",
+        show=words.decimal,
+        per="answer",
+        difference=words.decimal,
+        grid="Reward-model score, sd",
+        curve=("step", "seconds"),
+    ),
+    Figure(
+        key="response_tokens",
+        title="Response tokens",
+        meaning="Mean length of a sampled response, with its end-of-text token.",
+        code="pairtune.evaluation.policy:write_answers",
+        show=words.tenths,
+        per="answer",
+        difference=words.tenths,
+        grid="Response tokens",
+        curve=("step",),
+    ),
+    Figure(
+        key="repetition",
+        title="Repetition",
+        meaning="Share of a sampled response's 3-grams of tokens that repeat an earlier one of the same response, on "
+        "average.",
+        code="pairtune.evaluation.policy:repetition",
+        show=words.percent,
+        per="answer",
+        better="lower",
+    ),
+    Figure(
+        key="distinct_bigrams",
+        title="Distinct 2-grams",
+        meaning="Of all pairs of neighbouring tokens in the arm's sampled responses, taken together, the share that "
+        "differ (Li et al. 2016). Lower means more of the same, within a response or from one to the next. It also "
+        "falls as more is written, so mind the lengths. One figure for all responses (n counts them), hence no "
+        "interval: a resample holds answers twice.",
+        code="pairtune.evaluation.diagnostics:distinct_bigrams",
+        show=words.percent,
+    ),
+    Figure(
+        key="chosen_nats_per_token",
+        title="Chosen response",
+        unit="nats per token",
+        meaning="How training moved the chosen responses of held-out pairs: the log-ratio divided by the response's "
+        "tokens, averaged over pairs. Below zero they became less probable than under the reference.",
+        code="pairtune.evaluation.diagnostics:per_token",
+        show=words.thousandths,
+        per="pair",
+        curve=("step",),
+    ),
+    Figure(
+        key="rejected_nats_per_token",
+        title="Rejected response",
+        unit="nats per token",
+        meaning="The same for the rejected responses.",
+        code="pairtune.evaluation.diagnostics:per_token",
+        show=words.thousandths,
+        per="pair",
+    ),
+    Figure(
+        key="chosen_fell",
+        title="Chosen fell",
+        meaning="Share of held-out pairs whose chosen response became less probable than under the reference. By "
+        "itself this is no fault: most losses only ask that the rejected response falls further. Where it is large, "
+        "look at what became more probable instead: the generations show it.",
+        code="pairtune.evaluation.diagnostics:fell",
+        show=words.percent,
+        per="pair",
+    ),
+    Figure(
+        key="margin_length_correlation",
+        title="Margin and length",
+        meaning="Spearman's rank correlation, over held-out pairs, of the margin with the tokens by which the chosen "
+        "response is longer than the rejected one. Near 0 the two are unrelated, at 1 the longer response always has "
+        "the larger margin, at −1 the shorter. Its interval has 400 resamples.",
+        code="pairtune.evaluation.diagnostics:margin_length_correlation",
+        show=words.decimal,
+    ),
+    Figure(
+        key="seconds",
+        title="Training time",
+        meaning="Wall-clock training time, in total and by stage, without evaluation. An arm is charged for every "
+        "stage it needs (a reference pass, a reward model), also where arms share one; of a grid, for the chosen "
+        "candidate.",
+        code="pairtune.engine.cost:measured",
+        show=words.seconds,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="tokens_processed",
+        title="Tokens",
+        meaning="Tokens that passed through a model while the arm was trained, with or without gradients; a cached "
+        "token counts once.",
+        code="pairtune.engine.cost:count_pass",
+        show=words.whole,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="flops",
+        title="FLOPs",
+        meaning="Floating-point operations of training, two for each multiplication and addition in a matrix "
+        "product: twice the body's parameters a token (of a mixture of experts those that its router takes), "
+        "attention over the pairs of tokens that see each other, the head at predicted tokens only; three times that "
+        "where gradients are taken.",
+        code="pairtune.engine.cost:count_pass",
+        show=words.scientific,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="peak_memory_bytes",
+        title="Peak memory",
+        meaning="The most memory held at once in training (of the process, looked at 20 times a second; on CUDA of "
+        "the allocator); 1 GB is 10⁹ bytes.",
+        code="pairtune.engine.cost:measured",
+        show=words.gigabytes,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="models_in_memory",
+        title="Models in memory",
+        meaning="Networks held at the same time in training. Preference tuning: the policy, whose reference has been "
+        "read before. PPO: policy, value model, reward model, reference.",
+        code="pairtune.comparison.effort:effort",
+        show=words.whole,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="settings_to_tune",
+        title="Settings to tune",
+        meaning="Settings of the method itself that someone must choose.",
+        code="pairtune.comparison.effort:effort",
+        show=words.whole,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="lines_of_code",
+        title="Lines of code",
+        meaning="Lines that hold code (no blanks, comments, docstrings) in the modules that only this arm needs.",
+        code="pairtune.comparison.effort:code_lines",
+        show=words.whole,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="heldout_loss",
+        title="Held-out loss",
+        meaning="`pairtune tune`: the objective's own loss on the held-out pairs or responses, all of them taken as "
+        "one step.",
+        code="pairtune.evaluation.objective:judge",
+        show=words.decimal,
+        per="pair",
+        better="lower",
+        table="",
+    ),
+    Figure(
+        key="heldout_own_accuracy_before",
+        title="Own criterion before training",
+        meaning="`pairtune tune`: the own criterion of an objective without a reference, whose pairs do not begin as "
+        "ties. The change is told with the interval of the paired difference.",
+        code="pairtune.evaluation.objective:judge",
+        show=words.percent,
+        per="pair",
+        accuracy=True,
+        table="",
+    ),
+    Figure(
+        key="heldout_told_apart",
+        title="Labels told apart",
+        meaning="`pairtune tune` on labels: how often a desirable held-out response has a higher log-ratio than an "
+        "undesirable one, over all two of them, ties one half: the area under the ROC curve. 50% is chance whatever "
+        "the share of the labels; n is twice the rarer label's responses.",
+        code="pairtune.evaluation.heldout:told_apart",
+        show=words.percent,
+        better="higher",
+        accuracy=True,
+        table="",
+    ),
+)
 
 
-def learning_curve(
-    evaluations: Sequence[Row],
-    field: str,
-    title: str,
-    colours: Mapping[str, int],
-    *,
-    over: str,
-    started: Mapping[str, float] | None = None,
-) -> str | None:
-    """One measure over "step" or "seconds", a line with its interval band for each arm; None without points.
-
-    started: the seconds that an arm had already spent when its own training began, added to its times.
-    """
-    figure = Figure(figsize=drawing.SIZE)
-    drawn = _draw_curve(drawing.new_axes(figure), evaluations, field, title, colours, over=over, started=started or {})
-    return drawing.svg(figure, f"{field}-{over}") if drawn else None
+def figure(key: str) -> Figure:
+    """The entry of one figure. KeyError: there is none."""
+    return {each.key: each for each in FIGURES}[key]
 
 
-def training_curve(steps: Sequence[Row], metric: str, colour: int) -> str | None:
-    """One metric of one stage over its steps: thin each step, thick the running mean.
-
-    None where no row has a finite number under that name.
-    """
-    found = [(row["step"], row[metric]) for row in steps if _is_number(row.get(metric))]
-    if not found:
-        return None
-    figure = Figure(figsize=(3.2, 2.1))
-    axes = drawing.new_axes(figure)
-    x, y = np.array(found, dtype=np.float64).T
-    span = smoothing(len(found))
-    axes.plot(x, y, color=drawing.PALETTE[colour], linewidth=0.7 if span > 1 else 1.5, alpha=0.45 if span > 1 else 1)
-    if span > 1:
-        smooth = np.convolve(y, np.full(span, 1 / span), mode="valid")
-        axes.plot(x[span - 1 :], smooth, color=drawing.PALETTE[colour], linewidth=1.7)
-    axes.yaxis.set_major_formatter("{x:g}")
-    drawing.name_axes(axes, metric.replace("_", " "), "step")
-    return drawing.svg(figure, f"{words.visible(str(steps[0].get('stage')))}-{metric}")
+def of_run(summary: Row) -> list[Figure]:
+    """The figures that a run's arms have, in order; the score that ranks them under its own name."""
+    arms = summary["arms"].values()
+    return [_named(each, summary) for each in FIGURES if any(each.key in arm for arm in arms)]
 
 
-def smoothing(count: int) -> int:
-    """Steps in the running mean of a curve of that many steps: one in twenty."""
-    return max(1, count // 20)
+def score(summary: Row) -> Figure:
+    """The score that ranks all arms: the gold reward where it is what the labels were made from, else a judge's."""
+    return _named(figure("gold_score"), summary)
 
 
-def learning_curves_png(run_dir: Path, path: Path) -> None:
-    """The three panels that tell a run, as one PNG on white. InputError: as for records.read."""
-    run = read(run_dir)
-    colours = drawing.palette(list(run.summary["arms"]))
-    figure = Figure(figsize=(11, 3.3), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for axes in (left, middle, right):
-        drawing.dress(axes)
-    gold = f"{words.gold_name(run.summary)} (sd)"
-    before = seconds_before(run.summary)
-    rows = run.evaluations
-    _draw_curve(left, rows, "heldout_accuracy", "Held-out accuracy", colours, over="step", started={})
-    _draw_curve(middle, rows, "gold_score", gold, colours, over="seconds", started=before)
-    _draw_frontier(right, rows, gold, colours)
-    with drawing.any_script():
-        figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
+def score_name(summary: Row) -> str:
+    """That score's name in running text."""
+    return score(summary).title.lower()
 
 
-def seconds_before(summary: Row) -> dict[str, float]:
-    """Per arm, the seconds of the stages listed before its own: PPO's reward model, for one."""
-    before = {}
-    for arm, numbers in summary["arms"].items():
-        stages = list((numbers.get("seconds") or {}).items())
-        own = next((index for index, (stage, _) in enumerate(stages) if stage == arm), 0)
-        before[arm] = float(sum(spent for _, spent in stages[:own]))
-    return before
+def scorer_name(summary: Row) -> str:
+    """Who gives it."""
+    return "Judge" if _has_judge(summary) else "Gold scorer"
 
 
-def _points(candidates: Sequence[Row]) -> list[tuple[Measured, Measured, Row]]:
-    """KL, gold reward and the row of each candidate that has both, in the order of KL."""
-    both = [(measured(row.get("kl_from_reference")), measured(row.get("gold_score")), row) for row in candidates]
-    found = [(kl, gold, row) for kl, gold, row in both if kl and gold]
-    return sorted(found, key=lambda point: point[0].mean)
+def _named(entry: Figure, summary: Row) -> Figure:
+    if entry.key != "gold_score" or not _has_judge(summary):
+        return entry
+    meaning = (
+        "A score that no arm was trained on: from a judge, a reward model fitted on pairs kept apart, which can be "
+        "wrong as any model can: how often it is right stands at the top. In standard deviations (sd) of that score "
+        "over the reference's answers, whose mean is 0."
+    )
+    return replace(entry, title="Judge score", heading="Judge score", grid="Judge score, sd", meaning=meaning)
 
 
-def _means(points: Sequence[tuple[Measured, Measured, Row]]) -> tuple[list[float], list[float]]:
-    return [kl.mean for kl, _, _ in points], [gold.mean for _, gold, _ in points]
+def _has_judge(summary: Row) -> bool:
+    return (summary.get("gold_scorer") or {}).get("kind") == "judge"
 
 
-def _fit_all(axes: Axes, points: Sequence[tuple[Measured, Measured]]) -> None:
-    """The same limits for every figure of one grid: all points and intervals, the origin, and room for names."""
-    corners = [(0.0, 0.0)]
-    for kl, gold in points:
-        corners += zip(kl.ci95 or (kl.mean,) * 2, gold.ci95 or (gold.mean,) * 2, strict=True)
-    axes.update_datalim(corners)
-    axes.margins(x=0.05, y=0.08)
-    axes.autoscale_view()
-    axes.autoscale(False)
-
-
-def _draw_candidates(axes: Axes, found: Sequence[tuple[Measured, Measured, Row]], colour: int, *, faint: bool) -> None:
-    x, y = _means(found)
-    if faint:
-        axes.plot(x, y, color=drawing.GRID, linewidth=1.2, marker="o", markersize=3, markeredgewidth=0, zorder=1)
-        return
-    drawing.line(axes, x, y, colour)
-    for kl, gold, row in found:
-        drawing.cross(axes, kl, gold, colour)
-        if row.get("chosen"):
-            ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": drawing.INK, "markeredgewidth": 1.2}
-            axes.plot(kl.mean, gold.mean, marker="o", markersize=10, **ring)
-
-
-def _draw_grid(
-    axes: Axes, candidates: Mapping[str, Sequence[Row]], title: str, colours: Mapping[str, int], method: str | None
-) -> bool:
-    points = {each: _points(rows) for each, rows in candidates.items()}
-    if not points.get(method) if method else not any(points.values()):
-        return False
-    _fit_all(axes, [(kl, gold) for found in points.values() for kl, gold, _ in found])
-    axes.plot(0, 0, color=drawing.PALETTE[0], marker="o", markersize=5, markeredgewidth=0)
-    for each, found in points.items():
-        _draw_candidates(axes, found, colours.get(each, 0), faint=method not in (None, each))
-    labels = [(0.0, 0.0, words.arm_name(REFERENCE), drawing.PALETTE[0])]
-    if method is None:
-        for each, found in points.items():
-            for kl, gold, _ in found[-1:]:
-                labels.append((kl.mean, gold.mean, words.arm_name(each), drawing.PALETTE[colours.get(each, 0)]))
-    else:
-        names = varied([row["parameters"] for row in candidates[method]])
-        for kl, gold, row in points[method]:
-            value = ", ".join(words.setting(row["parameters"].get(name)) for name in names)
-            labels.append((kl.mean, gold.mean, value, drawing.PALETTE[colours.get(method, 0)]))
-        by = drawing.short(", ".join(name.replace("_", " ") for name in names), 16)
-        title = f"{drawing.short(words.arm_name(method), 16)} by {by}: {title}"
-    lines = [_means(found) for each, found in points.items() if found and method in (None, each)]
-    drawing.label_points(axes, labels, lines)
-    drawing.name_axes(axes, title if method else f"{title} over KL, every candidate", _KL)
-    return True
-
-
-def _draw_frontier(axes: Axes, evaluations: Sequence[Row], title: str, colours: Mapping[str, int]) -> bool:
-    ends = []
-    for arm, rows in _by_arm(evaluations).items():
-        both = [(measured(row.get("kl_from_reference")), measured(row.get("gold_score"))) for row in rows]
-        found = [(kl, gold) for kl, gold in both if kl and gold]
-        if found:
-            x, y = [kl.mean for kl, _ in found], [gold.mean for _, gold in found]
-            drawing.line(axes, x, y, colours.get(arm, 0))
-            for kl, gold in found:
-                drawing.cross(axes, kl, gold, colours.get(arm, 0))
-            ends.append((x[-1], y[-1], arm))
-    drawing.name_axes(axes, f"{title} over KL", _KL, note=_counted(evaluations, "gold_score"))
-    drawing.label_ends(axes, ends, colours)
-    return bool(ends)
-
-
-def _draw_curve(
-    axes: Axes,
-    evaluations: Sequence[Row],
-    field: str,
-    title: str,
-    colours: Mapping[str, int],
-    *,
-    over: str,
-    started: Mapping[str, float],
-) -> bool:
-    ends = []
-    arms = _by_arm(evaluations)
-    for arm, rows in arms.items():
-        shift = started.get(arm, 0.0) if over == "seconds" else 0.0
-        found = [(row[over] + shift, value) for row in rows if (value := measured(row.get(field)))]
-        if found:
-            x, y = [at for at, _ in found], [value.mean for _, value in found]
-            bounds = np.array([value.ci95 or (math.nan, math.nan) for _, value in found])
-            shade = drawing.PALETTE[colours.get(arm, 0)]
-            axes.fill_between(x, bounds[:, 0], bounds[:, 1], color=shade, alpha=min(0.15, 0.4 / len(arms)), linewidth=0)
-            drawing.line(axes, x, y, colours.get(arm, 0))
-            ends.append((x[-1], y[-1], arm))
-    if over == "step":
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    across = "training step" if over == "step" else "training seconds, earlier stages included"
-    drawing.name_axes(axes, title, across, note=_counted(evaluations, field))
-    if field.endswith("accuracy"):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    drawing.label_ends(axes, ends, colours)
-    return bool(ends)
-
-
-def _counted(evaluations: Sequence[Row], field: str) -> str:
-    """How many values the points are means of: those at the ends of the lines, and those between."""
-    lines = [[value.n for row in rows if (value := measured(row.get(field)))] for rows in _by_arm(evaluations).values()]
-    ends = _range([n for line in lines if line for n in (line[0], line[-1])])
-    between = _range([n for line in lines for n in line[1:-1]])
-    return f"n = {ends}" if between in ("", ends) else f"n = {ends} at both ends, {between} between"
-
-
-def _range(counts: Sequence[int]) -> str:
-    low, high = min(counts, default=0), max(counts, default=0)
-    return "" if not counts else f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _by_arm(evaluations: Sequence[Row]) -> dict[str, list[Row]]:
-    arms: dict[str, list[Row]] = {}
-    for row in sorted(evaluations, key=lambda row: row["step"]):
-        arms.setdefault(str(row.get("arm")), []).append(row)
-    return arms
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def as_table() -> str:
+    """All figures as a table of docs/metrics.md."""
+    rows = ["| name | what it is | unit | mean over | code |", "|---|---|---|---|---|"]
+    for each in FIGURES:
+        over = {"pair": "pairs", "answer": "answers", "arm": ""}[each.per]
+        cells = (f"`{each.key}`", f"**{each.title}.** {each.text}", each.unit, over, f"`{each.code}`")
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows)

@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pairtune.errors import InputError
-from pairtune.report import drawing, figures, words
+from pairtune.report import figures, plots, style, words
+from pairtune.report.figures import Figure
 from pairtune.report.glossary import Term, glossary
 from pairtune.report.records import REFERENCE, Row, Run, measured, read
 from pairtune.varied import varied
@@ -68,7 +69,7 @@ def render(run: Run) -> str:
 
 def _draw(run: Run) -> dict[str, list[Any]]:
     """The figures, which take nearly all of the page's time."""
-    colours = drawing.palette(list(run.summary["arms"]))
+    colours = style.palette(list(run.summary["arms"]))
     return {
         "grid_figures": list(_grid_figures(run.summary, colours)),
         "learning": list(_learning(run, colours)),
@@ -80,7 +81,7 @@ def _fill(run: Run, drawn: Mapping[str, list[Any]]) -> str:
     summary = run.summary
     failed = summary.get("failed") or {}
     arms = [arm for arm in summary["arms"] if arm not in failed]
-    colours = drawing.palette(list(summary["arms"]))
+    colours = style.palette(list(summary["arms"]))
     environment = Environment(
         loader=PackageLoader("pairtune.report"),
         autoescape=True,
@@ -99,21 +100,21 @@ def _fill(run: Run, drawn: Mapping[str, list[Any]]) -> str:
         colours=colours,
         facts=list(_facts(summary)),
         notices=_notices(summary),
-        quality=_quality(summary, arms),
-        cost=_cost(summary, arms),
+        quality=[*_settings(summary, arms), *_table(summary, arms, "quality")],
+        cost=_table(summary, arms, "cost"),
         differences=_differences(summary),
-        difference_titles=[title for _, title, _ in _compared(summary)],
+        difference_titles=[each.name for each in _compared(summary)],
         grid=_grid(summary),
-        grid_titles=[title for _, title, _ in _candidate_figures(summary)],
+        grid_titles=[each.grid for each in _of_candidates(summary)],
         **drawn,
-        before=[(arm, spent) for arm, spent in figures.seconds_before(summary).items() if spent],
+        before=[(arm, spent) for arm, spent in plots.seconds_before(summary).items() if spent],
         along=summary.get("along_the_way"),
         along_score=_inline((summary.get("along_the_way") or {}).get("reference_gold_score")),
         generations=_generations(run.samples),
         prompts=len({row["prompt_index"] for row in run.samples}),
         glossary=glossary(summary),
         environment=dumps(run.environment, indent=2, ensure_ascii=False) if run.environment else None,
-        gold=words.gold_name(summary),
+        gold=figures.score(summary).title,
         seconds=words.seconds,
         whole=words.whole,
         decimal=words.decimal,
@@ -136,11 +137,11 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
     yield "Seed", str(summary.get("seed", words.NOTHING))
     if summary.get("preset"):
         yield "Preset", str(summary["preset"])
-    for title, key in ((words.scorer_title(summary), "gold_scorer"), ("Reward model", "reward_model")):
+    for title, key in ((figures.scorer_name(summary), "gold_scorer"), ("Reward model", "reward_model")):
         facts = summary.get(key) or {}
         scorer = facts.get("heldout_accuracy")
         if scorer:
-            cell = _share(scorer)
+            cell = _accuracy(scorer)
             # The gold scorer is tested on labelled reviews; a judge and the reward model on held-out pairs.
             tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
             on = f"trained on {words.whole(facts['pairs'])} pairs kept apart; " if facts.get("pairs") else ""
@@ -149,45 +150,10 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
         yield "Whole run", took
 
 
-Figures = tuple[tuple[str, str, Callable[[float], str]], ...]
-
-# The score that judges every arm comes before these, under its own name.
-_QUALITY: Figures = (
-    ("kl_from_reference", "KL, nats", words.decimal),
-    ("heldout_accuracy", "Held-out accuracy", words.percent),
-    ("heldout_own_accuracy", "Own criterion", words.percent),
-    ("reward_model_score", "Reward-model score", words.decimal),
-    ("response_tokens", "Response tokens", words.tenths),
-    ("repetition", "Repetition", words.decimal),
-    ("distinct_bigrams", "Distinct 2-grams", words.percent),
-    ("chosen_nats_per_token", "Chosen, nats per token", words.thousandths),
-    ("rejected_nats_per_token", "Rejected, nats per token", words.thousandths),
-    ("chosen_fell", "Chosen fell", words.percent),
-    ("margin_length_correlation", "Margin and length", words.decimal),
-)
-
-_COST: Figures = (
-    ("tokens_processed", "Tokens", words.whole),
-    ("flops", "FLOPs", words.scientific),
-    ("peak_memory_bytes", "Peak memory", words.gigabytes),
-    ("models_in_memory", "Models in memory", words.whole),
-)
-
-_DIFFERENCES: Figures = (
-    ("heldout_accuracy", "Held-out accuracy", words.points),
-    ("reward_model_score", "Reward-model score", words.decimal),
-    ("response_tokens", "Response tokens", words.tenths),
-)
-
-
-def _score(summary: Row) -> Figures:
-    return (("gold_score", f"{words.gold_name(summary)}, sd", words.decimal),)
-
-
-def _compared(summary: Row) -> Figures:
+def _compared(summary: Row) -> list[Figure]:
     """What arms are compared in: what at least one pair of them was."""
     fields = list((summary.get("differences") or {}).values())
-    return tuple(each for each in (*_score(summary), *_DIFFERENCES) if any(each[0] in row for row in fields))
+    return [each for each in figures.of_run(summary) if each.difference and any(each.key in row for row in fields)]
 
 
 def _measure(saved: Any, show: Callable[[float], str], *, strong: bool = False) -> Cell:
@@ -204,24 +170,45 @@ def _inline(saved: Any) -> str:
     return f"{words.decimal(found.mean)} ({words.interval(found)})" if found else words.NOTHING
 
 
-def _share(saved: Any) -> Cell:
-    """An accuracy, and whether it can be told from chance."""
+def _accuracy(saved: Any) -> Cell:
+    """A share of right ones, and whether it can be told from chance."""
     cell, standing = _measure(saved, words.percent), words.against_chance(measured(saved))
     return replace(cell, note=f"{cell.note}, {standing}") if standing else cell
 
 
-def _figure(field: str, saved: Any, show: Callable[[float], str]) -> Cell:
-    return _share(saved) if field.endswith("accuracy") else _measure(saved, show)
+def _cell(figure: Figure, saved: Any) -> Cell:
+    """A figure as it was saved: a mean, a number, a number for each stage, or names, which are counted."""
+    if figure.accuracy:
+        return _accuracy(saved)
+    if figure.table != "cost":
+        return _measure(saved, figure.show)
+    if isinstance(saved, list):
+        return Cell(str(len(saved)), names=tuple(map(str, saved)))
+    if isinstance(saved, Mapping):
+        return _by_stage(saved, figure.show)
+    return Cell(figure.show(saved) if saved else words.NOTHING)
 
 
-def _quality(summary: Row, arms: Sequence[str]) -> list[Line]:
+def _by_stage(stages: Row, show: Callable[[float], str]) -> Cell:
+    if not any(stages.values()):
+        return Cell(words.NOTHING)
+    parts = " + ".join(f"{stage} {show(spent)}" for stage, spent in stages.items())
+    return Cell(show(sum(stages.values())), parts if len(stages) > 1 else "")
+
+
+def _table(summary: Row, arms: Sequence[str], table: str) -> list[Line]:
+    """The figures that the arms of a run have; those of earlier versions lack some."""
     numbers = [summary["arms"][arm] for arm in arms]
-    lines = [
-        Line(key, title, [_figure(key, arm.get(key), show) for arm in numbers])
-        for key, title, show in (*_score(summary), *_QUALITY)
-        if any(key in arm for arm in numbers)  # runs of earlier versions lack some
+    return [
+        Line(each.key, each.name, [_cell(each, arm.get(each.key)) for arm in numbers])
+        for each in figures.of_run(summary)
+        if each.table == table
     ]
-    settings = [
+
+
+def _settings(summary: Row, arms: Sequence[str]) -> list[Line]:
+    """With what each arm was trained, where that was saved."""
+    cells = [
         Cell(
             words.parameters(values).replace(" ", "\u00a0").replace(",\u00a0", ", "), _choice(summary, arm), prose=True
         )
@@ -229,8 +216,7 @@ def _quality(summary: Row, arms: Sequence[str]) -> list[Line]:
         else Cell(words.NOTHING)
         for arm in arms
     ]
-    chosen = Line("parameters", "Settings of the objective", settings)
-    return [chosen, *lines] if any(cell.prose for cell in settings) else lines
+    return [Line("parameters", "Settings of the objective", cells)] if any(cell.prose for cell in cells) else []
 
 
 def _choice(summary: Row, arm: str) -> str:
@@ -238,36 +224,20 @@ def _choice(summary: Row, arm: str) -> str:
     return f"{choice} on validation" if choice else ""
 
 
-_WATCHED = {
-    "chosen_falls": "chosen_fell",
-    "length_drift": "response_tokens",
-    "margin_follows_length": "margin_length_correlation",
-    "repetition": "repetition",
-    "sameness": "distinct_bigrams",
-}
-"""Kinds of notices, and the glossary entries of the figures behind them."""
-
-
 def _notices(summary: Row) -> list[tuple[str, list[tuple[str, Term | None]]]]:
     """Per arm, in the order in which they first appear: each notice's text, and the term that it is about."""
     terms = {term.key: term for term in glossary(summary)}
     arms: dict[str, list[tuple[str, Term | None]]] = {}
     for notice in summary.get("notices") or []:
-        term = terms.get(_WATCHED.get(str(notice.get("kind")), ""))
+        term = terms.get(str(notice.get("figure")))
         arms.setdefault(str(notice.get("arm")), []).append((str(notice.get("text", "")), term))
     return list(arms.items())
 
 
-def _candidate_figures(summary: Row) -> Figures:
-    figures = (
-        *_score(summary),
-        ("kl_from_reference", "KL, nats", words.decimal),
-        ("accuracy", "Accuracy", words.percent),
-        ("reward_model_score", "Reward-model score", words.decimal),
-        ("response_tokens", "Response tokens", words.tenths),
-    )
+def _of_candidates(summary: Row) -> list[Figure]:
+    """What the candidates of a grid are measured by."""
     rows = [row for several in (summary.get("grid") or {}).values() for row in several]
-    return tuple(each for each in figures if any(each[0] in row for row in rows))
+    return [each for each in figures.of_run(summary) if each.grid and any(each.key in row for row in rows)]
 
 
 def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell]]]]]:
@@ -277,7 +247,7 @@ def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell
         names = varied([row["parameters"] for row in candidates])
         rows = []
         for row in candidates:
-            cells = [_figure(key, row.get(key), show) for key, _, show in _candidate_figures(summary)]
+            cells = [_cell(each, row.get(each.key)) for each in _of_candidates(summary)]
             cells.append(Cell(words.seconds(row["seconds"]) if row.get("seconds") else words.NOTHING))
             label = words.parameters({name: row["parameters"].get(name) for name in names})
             rows.append((row, label, cells))
@@ -289,30 +259,9 @@ def _grid_figures(summary: Row, colours: dict[str, int]) -> Iterator[Markup]:
     """All methods in one figure, then each by itself, its points named."""
     candidates = summary.get("grid") or {}
     for method in (*([None] if len(candidates) > 1 else []), *candidates):
-        svg = figures.grid(candidates, f"{words.gold_name(summary)} (sd)", colours, method=method)
+        svg = plots.grid(candidates, figures.score(summary), colours, method=method)
         if svg:
             yield Markup(svg)
-
-
-def _cost(summary: Row, arms: Sequence[str]) -> list[Line]:
-    numbers = [summary["arms"][arm] for arm in arms]
-    lines = [Line("seconds", "Training time", [_time(arm.get("seconds") or {}) for arm in numbers])]
-    for key, title, show in _COST:
-        lines.append(Line(key, title, [Cell(show(arm[key]) if arm.get(key) else words.NOTHING) for arm in numbers]))
-    settings = [tuple(map(str, arm.get("settings_to_tune") or ())) for arm in numbers]
-    lines.append(
-        Line("settings_to_tune", "Settings to tune", [Cell(str(len(names)), names=names) for names in settings])
-    )
-    code = [Cell(words.whole(arm["lines_of_code"]) if arm.get("lines_of_code") else words.NOTHING) for arm in numbers]
-    lines.append(Line("lines_of_code", "Lines of code", code))
-    return lines
-
-
-def _time(stages: Row) -> Cell:
-    if not any(stages.values()):
-        return Cell(words.NOTHING)
-    by_stage = " + ".join(f"{stage} {words.seconds(spent)}" for stage, spent in stages.items())
-    return Cell(words.seconds(sum(stages.values())), by_stage if len(stages) > 1 else "")
 
 
 def _differences(summary: Row) -> list[tuple[str, list[Cell]]]:
@@ -320,41 +269,29 @@ def _differences(summary: Row) -> list[tuple[str, list[Cell]]]:
     for title, fields in (summary.get("differences") or {}).items():
         named = " − ".join(words.arm_name(arm) for arm in title.split(" - "))
         cells = []
-        for key, _, show in _compared(summary):
-            found = measured(fields.get(key))
-            cells.append(_measure(fields.get(key), show, strong=found is not None and found.detectable))
+        for each in _compared(summary):
+            found = measured(fields.get(each.key))
+            assert each.difference
+            strong = found is not None and found.is_detectable
+            cells.append(_measure(fields.get(each.key), each.difference, strong=strong))
         rows.append((named, cells))
     return rows
 
 
 def _learning(run: Run, colours: dict[str, int]) -> Iterator[Markup]:
-    """The frontier first, then each measure over steps and over seconds."""
-    gold = f"{words.gold_name(run.summary)} (sd)"
-    before = figures.seconds_before(run.summary)
-    titles = {
-        "gold_score": gold,
-        "heldout_accuracy": "Held-out accuracy",
-        "reward_model_score": "Reward-model score",
-    }
-    drawn = [
-        figures.learning_curve(run.evaluations, field, title, colours, over=over, started=before)
-        for field, title in titles.items()
-        for over in ("step", "seconds")
+    """The frontier first, then each measure over what it is drawn over."""
+    before = plots.seconds_before(run.summary)
+    drawn = [plots.frontier(run.evaluations, figures.score(run.summary), colours)]
+    drawn += [
+        plots.learning_curve(run.evaluations, each, colours, over=over, started=before)
+        for each in figures.of_run(run.summary)
+        for over in each.curve
     ]
-    kl, *watched = (
-        figures.learning_curve(run.evaluations, field, title, colours, over="step")
-        for field, title in (
-            ("kl_from_reference", "KL from the reference (nats)"),
-            ("chosen_nats_per_token", "Chosen response (nats per token)"),
-            ("response_tokens", "Response tokens"),
-        )
-    )
-    frontier = figures.frontier(run.evaluations, gold, colours)
-    yield from (Markup(svg) for svg in (frontier, kl, *drawn, *watched) if svg)
+    yield from (Markup(svg) for svg in drawn if svg)
 
 
 _FIRST = ("loss", "accuracy", "margin", "reward", "kl")
-_NO_METRIC = ("step", "seconds")
+_NO_METRIC = ("step", "seconds", "reward_sd", "kl_sd")
 
 
 def _training(run: Run, colours: dict[str, int]) -> Iterator[tuple[str, int, int, list[Markup]]]:
@@ -365,8 +302,8 @@ def _training(run: Run, colours: dict[str, int]) -> Iterator[tuple[str, int, int
     for stage, rows in stages.items():
         metrics = sorted({key for row in rows for key in row} - set(_NO_METRIC))
         metrics.sort(key=lambda metric: _FIRST.index(metric) if metric in _FIRST else len(_FIRST))
-        curves = [figures.training_curve(rows, metric, colours.get(stage, 0)) for metric in metrics]
-        yield stage, len(rows), figures.smoothing(len(rows)), [Markup(svg) for svg in curves if svg]
+        curves = [plots.training_curve(rows, metric, colours.get(stage, 0)) for metric in metrics]
+        yield stage, len(rows), plots.smoothing(len(rows)), [Markup(svg) for svg in curves if svg]
 
 
 def _generations(samples: Sequence[Row]) -> list[tuple[Row, list[Row]]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pairtune.errors import InputError
+from pairtune.estimate import Estimate
 
 Row = Mapping[str, Any]
 
@@ -28,20 +29,6 @@ class Run:
     samples: list[Row]
     plan: str | None
     environment: Row | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A mean, the number of values behind it, and its 95% interval; None where there can be none."""
-
-    mean: float
-    n: int
-    ci95: tuple[float, float] | None
-
-    @property
-    def detectable(self) -> bool:
-        """Of a difference: whether the interval excludes zero."""
-        return self.ci95 is not None and (self.ci95[0] > 0 or self.ci95[1] < 0)
 
 
 def read(run_dir: Path) -> Run:
@@ -82,14 +69,12 @@ def _check_optional(summary: Row, *, where: str) -> None:
         raise InputError(f'{where}: "notices" must be a list of notices, each with its "arm" and "text"')
 
 
-def measured(saved: Any) -> Measured | None:
-    """A saved {"mean", "n", "ci95"} or null. InputError: anything else."""
+def measured(saved: Any) -> Estimate | None:
+    """A saved {"mean", "n", "ci95"} or null; None where the mean is no number. InputError: anything else."""
     if saved is None:
         return None
     try:
-        interval = saved["ci95"]
-        ci95 = (float(interval[0]), float(interval[1])) if interval else None
-        found = Measured(mean=float(saved["mean"]), n=int(saved["n"]), ci95=ci95)
+        found = Estimate.from_json(saved)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{saved!r} should be a mean with its n and ci95, or null") from error
     return found if math.isfinite(found.mean) else None

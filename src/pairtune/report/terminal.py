@@ -1,6 +1,6 @@
 """The same numbers for a terminal of 80 columns: a table of the arms, then the verdict and what to watch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -8,48 +8,35 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pairtune.report import words
+from pairtune.report import figures, words
+from pairtune.report.figures import Figure
 from pairtune.report.records import REFERENCE, measured
 from pairtune.varied import varied
-
-_Measure = tuple[str, str, Callable[[float], str]]
-_ACCURACIES = ("heldout_accuracy", "heldout_own_accuracy")
-
-
-def _measures(summary: Mapping[str, Any]) -> tuple[_Measure, ...]:
-    return (
-        ("gold_score", words.gold_name(summary), words.decimal),
-        ("heldout_accuracy", "Held-out %", lambda share: f"{100 * share:.1f}"),
-        ("heldout_own_accuracy", "Own %", lambda share: f"{100 * share:.1f}"),
-        ("kl_from_reference", "KL (nats)", words.decimal),
-    )
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:
     """Print the arms, each mean with its n and 95% interval, the verdict and the notices; nothing in them is markup."""
     failed = summary.get("failed") or {}
     arms = {arm: numbers for arm, numbers in summary["arms"].items() if arm not in failed}
-    measures = [
-        each
-        for each in _measures(summary)
-        if each[0] != "heldout_own_accuracy" or any(each[0] in arm for arm in arms.values())
-    ]
+    measures = [each for each in figures.of_run(summary) if each.heading]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     # What stands under an arm's name wraps before any interval does: four of those and the cost take 68 columns.
     table.add_column("Arm", overflow="fold", min_width=9, max_width=max(12, console.width - 68))
-    for title in (*(title for _, title, _ in measures), "Cost"):
+    for title in (*(each.heading for each in measures), "Cost"):
         table.add_column(title, justify="right", overflow="fold")
     for arm, numbers in arms.items():
-        table.add_row(_named(summary, arm), *(_measured(numbers, *each) for each in measures), _cost(arm, numbers))
+        table.add_row(_named(summary, arm), *(_measured(numbers, each) for each in measures), _cost(arm, numbers))
     console.print(table)
-    own = "Own %: by the method's own criterion. " if len(measures) == len(_measures(summary)) else ""
-    standing = {_standing(arm, field) for arm in arms.values() for field in _ACCURACIES}
-    level = "Like chance: cannot be told from 50%. " if "like chance" in standing else ""
-    best = "Best of: by validation score. " if summary.get("grid") else ""
-    cost = "Cost: training time, FLOPs, peak memory."
-    small = f"Small figures: 95% interval and n. KL is sampled, per response. {own}{level}{best}{cost}"
+    accuracies = [measured(arm.get(each.key)) for each in measures if each.accuracy for arm in arms.values()]
+    small = [
+        "Small figures: 95% interval and n.",
+        *(each.footnote for each in measures if each.footnote),
+        *["Like chance: cannot be told from 50%."] * ("like chance" in map(words.against_chance, accuracies)),
+        *["Best of: by validation score."] * bool(summary.get("grid")),
+        "Cost: training time, FLOPs, peak memory.",
+    ]
     took = words.whole_run(summary)
-    console.print(Text(small + (f" Whole run: {took}." if took else ""), style="dim"))
+    console.print(Text(" ".join([*small, *[f"Whole run: {took}."] * bool(took)]), style="dim"))
     for arm, reason in failed.items():
         console.print(Text.assemble((f"{words.arm_name(arm)} failed: ", "bold red"), words.visible(str(reason))))
     console.print()
@@ -82,19 +69,19 @@ def _named(summary: Mapping[str, Any], arm: str) -> Text:
     )
 
 
-def _measured(numbers: Mapping[str, Any], field: str, _: str, write: Callable[[float], str]) -> Text:
-    found = measured(numbers.get(field))
+def _measured(numbers: Mapping[str, Any], figure: Figure) -> Text:
+    found = measured(numbers.get(figure.key))
     if not found:
         return Text(words.NOTHING)
+
+    def bare(value: float) -> str:  # its unit stands in the heading
+        return figure.show(value).removesuffix("%")
+
     # Where all values agree the interval has no width, and says nothing that n does not.
-    bounds = f"\n{words.interval(found, write)}" if found.ci95 and found.ci95[0] < found.ci95[1] else ""
-    text = Text(write(found.mean)).append(f"{bounds}\nn = {words.whole(found.n)}", style="dim")
-    standing = _standing(numbers, field) if field in _ACCURACIES else ""
+    bounds = f"\n{words.interval(found, bare)}" if found.ci95 and found.ci95[0] < found.ci95[1] else ""
+    text = Text(bare(found.mean)).append(f"{bounds}\nn = {words.whole(found.n)}", style="dim")
+    standing = words.against_chance(found) if figure.accuracy else ""
     return text.append(f"\n{standing}") if standing else text
-
-
-def _standing(numbers: Mapping[str, Any], field: str) -> str:
-    return words.against_chance(measured(numbers.get(field)))
 
 
 def _cost(arm: str, numbers: Mapping[str, Any]) -> Text:

@@ -4,9 +4,8 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pairtune import chance
-from pairtune.report.records import REFERENCE, Measured, Row
-from pairtune.score import score_name, scorer_name
+from pairtune.estimate import Estimate
+from pairtune.report.records import REFERENCE, Row
 
 NOTHING = "–"
 _SPELLED = {"simpo": "SimPO", REFERENCE: "Reference"}
@@ -37,26 +36,13 @@ def choice(summary: Row, arm: str) -> str | None:
     return f"best of {len(candidates)}{f' ({failed} failed)' if failed else ''}" if len(candidates) > 1 else None
 
 
-def gold_name(summary: Row) -> str:
-    """The name of the score that judges every arm, as a title: Gold reward, or Judge score."""
-    name = score_name(summary)
-    return name[0].upper() + name[1:]
-
-
-def scorer_title(summary: Row) -> str:
-    """Who gives that score: Gold scorer, or Judge."""
-    name = scorer_name(summary)
-    return name[0].upper() + name[1:]
-
-
-def against_chance(measured: Measured | None) -> str:
+def against_chance(accuracy: Estimate | None) -> str:
     """Of an accuracy: what its interval says about guessing, in two words; nothing where it lies above."""
-    if measured is None:
+    if accuracy is None:
         return ""
-    if measured.ci95 == (0.5, 0.5):
+    if accuracy.is_all_ties:
         return "all ties"
-    standing = chance.against_chance(measured.mean, measured.n, measured.ci95)
-    return {"above": "", "level": "like chance", "below": "below chance"}[standing]
+    return {"above": "", "level": "like chance", "below": "below chance"}[accuracy.against_chance]
 
 
 def whole_run(summary: Row) -> str:
@@ -95,34 +81,51 @@ def _visible_character(character: str) -> str:
 
 
 def decimal(value: float) -> str:
-    """Two decimals, or two significant digits where those would read as zero."""
+    """Two decimals, or two significant digits where those would read as zero; powers of ten where it is long."""
     if abs(value) < 1e-9:  # what rounding leaves of a zero
         value = 0.0
     if abs(value) >= 1e4 or 0 < abs(value) < 1e-4:
         return scientific(value)
-    text = f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.2g}"
-    return text.replace("-", "−")
+    return _rounded(value, 2)
 
 
 def tenths(value: float) -> str:
     """One decimal."""
-    return f"{value:,.1f}".replace("-", "−")
+    return _fixed(value, 1)
 
 
 def thousandths(value: float) -> str:
     """Three decimals, for nats per token."""
-    text = f"{value:.3f}"
-    return "0.000" if text == "-0.000" else text.replace("-", "−")
+    return _fixed(value, 3)
 
 
 def percent(share: float) -> str:
     """A share as hundredths."""
-    return f"{100 * share:.1f}%".replace("-", "−")
+    return f"{_rounded(100 * share, 1)}%"
 
 
 def points(share: float) -> str:
     """A difference of two shares, in hundredths."""
-    return f"{100 * share:.1f} pt".replace("-", "−")
+    return f"{_rounded(100 * share, 1)} points"
+
+
+def _rounded(value: float, places: int) -> str:
+    """So many decimals, or two significant digits where those would read as zero."""
+    text = _fixed(value, places)
+    if float(text.replace("−", "-").replace(",", "")) or abs(value) < 1e-9:
+        return text
+    return f"{value:.2g}".replace("-", "−")
+
+
+def _fixed(value: float, places: int) -> str:
+    """So many decimals. A zero has no sign."""
+    text = f"{value:,.{places}f}"
+    return (text if text.strip("-0.,") else text.removeprefix("-")).replace("-", "−")
+
+
+def ratio(value: float) -> str:
+    """How many times as much: two or more digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def whole(value: float) -> str:
@@ -148,15 +151,22 @@ def scientific(value: float) -> str:
     return f"{digits}×10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−")
 
 
-def interval(measured: Measured, show: Callable[[float], str] = decimal) -> str:
+def interval(found: Estimate, show: Callable[[float], str] = decimal) -> str:
     """The interval as "low to high", the unit written once."""
-    if measured.ci95 is None:
+    if found.ci95 is None:
         return "no interval"
-    low, high = map(show, measured.ci95)
-    return f"{low.removesuffix(' pt').removesuffix('%')} to {high}"
+    low, high = map(show, found.ci95)
+    return f"{low.removesuffix(' points').removesuffix('%')} to {high}"
 
 
-def listed(words: Iterable[str]) -> str:
+def sureness(found: Estimate, show: Callable[[float], str] = decimal) -> str:
+    """95% interval 0.53 to 0.71, n = 256: what stands behind a mean within a sentence."""
+    if found.ci95 and found.ci95[0] == found.ci95[1]:
+        return f"all alike, n = {whole(found.n)}"
+    return f"{'95% interval ' if found.ci95 else ''}{interval(found, show)}, n = {whole(found.n)}"
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
     """a, b and c"""
-    *first, last = words
-    return " and ".join(filter(None, [", ".join(first), last]))
+    *before, final = words
+    return f" {last} ".join(filter(None, [", ".join(before), final]))

@@ -104,6 +104,12 @@ def _read(path: Path) -> tuple[int, float, Cost, dict[str, Tensor]]:
     return int(facts["step"]), float(facts["seconds"]), Cost(**facts["cost"]), load_file(path)
 
 
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of the stage in this folder; none where there are none."""
+    path = folder / RECORDS
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
 def forget_checkpoint(folder: Path) -> None:
     """The stage's result is saved: its checkpoint, kept until now in case saving failed, is not needed."""
     (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -150,6 +150,8 @@ def judge(
         reward_R, value_R, lengths_B, discount=settings.discount, gae_lambda=settings.gae_lambda
     )
     sizes = lengths_B.tolist()
+    kl_B = torch.stack([part.sum() for part in (old_R - reference_R).split(sizes)])
+    several = len(rows) > 1  # one answer does not spread
     return Rollout(
         rows=rows,
         ended=ended_B.tolist(),
@@ -159,7 +161,9 @@ def judge(
         returns=list(return_R.split(sizes)),
         figures={
             "reward": float(reward_B.mean()),
-            "kl": float((old_R - reference_R).sum() / len(rows)),
+            "reward_sd": float(reward_B.std()) if several else 0.0,
+            "kl": float(kl_B.mean()),
+            "kl_sd": float(kl_B.std()) if several else 0.0,
             "ended": float(ended_B.float().mean()),
             "response_tokens": float(lengths_B.float().mean()),
             "entropy": float(-old_R.mean()),

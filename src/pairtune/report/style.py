@@ -19,8 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pairtune.estimate import Estimate
 from pairtune.report import words
-from pairtune.report.records import REFERENCE, Measured
+from pairtune.report.records import REFERENCE
 
 PALETTE = ("#6e7681", "#0072b2", "#d55e00", "#009e73", "#b5589a", "#b87a00", "#3d8fc4", "#8c6d46")
 """The reference's grey, then one colour per arm in the order of the summary."""
@@ -75,7 +76,7 @@ def line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: int) -> Non
     axes.plot(x, y, color=PALETTE[colour], linewidth=1.7, marker=marker, markersize=4, markeredgewidth=0)
 
 
-def cross(axes: Axes, across: Measured, up: Measured, colour: int) -> None:
+def cross(axes: Axes, across: Estimate, up: Estimate, colour: int) -> None:
     """The two intervals of one point, where it has them."""
     faint: dict[str, Any] = {"color": PALETTE[colour], "linewidth": 0.8, "alpha": 0.45}
     if across.ci95:

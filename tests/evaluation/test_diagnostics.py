@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from pairtune.data.pack import Tokens
-from pairtune.evaluation.watch import distinct_bigrams, fell, margin_length_correlation, per_token
+from pairtune.evaluation.diagnostics import distinct_bigrams, fell, margin_length_correlation, per_token
 
 
 def pair(prompt: int, chosen: int, rejected: int) -> Tokens:

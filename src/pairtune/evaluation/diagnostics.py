@@ -10,11 +10,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from pairtune.data.pack import Tokens
+from pairtune.estimate import Estimate
 from pairtune.evaluation.heldout import margins
-from pairtune.evaluation.statistics import Estimate, resamples
-
-# Bounds of a figure that has no interval.
-UNKNOWN = (-np.inf, np.inf)
+from pairtune.evaluation.statistics import resamples
 
 
 def per_token(log_ratios: Sequence[Sequence[float]], rows: Sequence[Tokens], side: int) -> list[float]:
@@ -32,7 +30,7 @@ def margin_length_correlation(
 ) -> Estimate | None:
     """Spearman's rank correlation of the margin with how many tokens longer the chosen response is.
 
-    Its interval is a percentile bootstrap over prompts; unbounded without `interval` or of one prompt. None where
+    Its interval is a percentile bootstrap over prompts; none without `interval` or of one prompt. None where
     either is the same for all pairs: there is nothing to correlate.
     """
     margin_N = np.array(margins(log_ratios))
@@ -40,7 +38,7 @@ def margin_length_correlation(
     correlation = _spearman(margin_N, longer_N)
     if correlation is None:
         return None
-    bounds = UNKNOWN
+    bounds = None
     if interval and len({row.prompt for row in rows}) > 1:
         drawn = [_spearman(margin_N[drawn_N], longer_N[drawn_N]) for drawn_N in resamples([row.prompt for row in rows])]
         low, high = np.quantile([value for value in drawn if value is not None] or [correlation], (0.025, 0.975))
@@ -57,7 +55,7 @@ def distinct_bigrams(responses: Sequence[Sequence[int]]) -> Estimate:
     """
     grams = [(first, second) for response in responses for first, second in pairwise(response)]
     share = len(set(grams)) / len(grams) if grams else 0.0
-    return Estimate(mean=share, n=len(responses), ci95=UNKNOWN)
+    return Estimate(mean=share, n=len(responses), ci95=None)
 
 
 def _spearman(first_N: np.ndarray, second_N: np.ndarray) -> float | None:
