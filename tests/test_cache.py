@@ -22,7 +22,7 @@ def cache(tiny_model):
     """A cache with one model, one reference of three responses, and things that are not pairtune's."""
     model = tiny_model()
     model.config._name_or_path = "runs/\x1b[31mred"
-    reference_logprobs(model, ROWS, tokens_per_pass=16)
+    reference_logprobs(model, ROWS)
     folder = cache_folder()
     (folder / "models" / MODEL).mkdir(parents=True)
     (folder / "models" / MODEL / "model.safetensors").write_bytes(b"x" * 2_000_000)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def test_a_finished_result_is_not_written_over_nor_an_unfinished_one_of_somethin
     model: str, write: Write, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = ["tune", "--model", model, "--data", write(pairs()), "--dtype", "float32", "--out", "out"]
-    monkeypatch.setattr(tune, "train_preference", interrupt)
+    monkeypatch.setattr("pairtune.stages.preference.train_preference", interrupt)
     assert main(given) == 130
     assert "unfinished run of other settings" in fails(*given, "--beta", "0.2", only=False)
     write(pairs(23))  # the same path with another content
@@ -187,7 +188,7 @@ def test_another_plan_is_not_written_over(
     given = ["compare", "--data", write(pairs()), "--heldout", "6", "--out", "out"]
     fails(*given, "--model", "./typo")
     # Nothing was done under the plan with the typing error: it may be mended in the same folder.
-    monkeypatch.setattr("pairtune.comparison.run.train_sft", interrupt)
+    monkeypatch.setattr("pairtune.stages.sft.train_sft", interrupt)
     assert main([*given, "--model", model]) == 130
     assert '"out" holds another plan (model' in fails(*given, "--model", "./other")
 
@@ -207,9 +208,9 @@ def test_a_full_disk(
         raise error
 
     given = ["--model", model, "--data", write(pairs()), "--dtype", "float32"]
-    monkeypatch.setattr(tune, "save_model", full)
+    monkeypatch.setattr("pairtune.stages.preference.save_model", full)
     assert "no space is left on the disk" in fails("tune", *given, only=False)
-    monkeypatch.setattr("pairtune.comparison.arms.train_preference", full)
+    monkeypatch.setattr("pairtune.stages.preference.train_preference", full)
     comparison = [*given, "--heldout", "6", "--methods", "dpo", "--sampling-max-new-tokens", "4"]
     assert "no space is left on the disk" in fails("compare", *comparison, "--out", "c", only=False)
 
@@ -281,7 +282,7 @@ def test_a_diverged_training_is_told_in_one_line(
     def diverge(*_: Any, **__: Any) -> None:
         raise FloatingPointError("the gradient's norm is nan")
 
-    monkeypatch.setattr(tune, "train_preference", diverge)
+    monkeypatch.setattr("pairtune.stages.preference.train_preference", diverge)
     said = fails("tune", "--model", model, "--data", write(pairs()), "--dtype", "float32", only=False)
     assert "the training diverged (the gradient's norm is nan)" in said
 
@@ -340,11 +341,15 @@ def run_settings(model: str, write: Write) -> Callable[..., TuneRun]:
 
 def taken(settings: TuneRun, *, finished: bool = True) -> str:
     """The folder of a run that began, and, if it finished, left a result."""
-    with results.result_folder(settings, "tune") as folder:
-        results.begin(folder, settings, "tune")
-        if finished:
-            (folder / "result.json").write_text("{}")
-    return str(folder)
+
+    def work(folder: Path) -> dict[str, Any]:
+        if not finished:
+            raise KeyboardInterrupt
+        return {}
+
+    with results.stage_of(settings, "tune") as stage, suppress(KeyboardInterrupt):
+        stage.run(work)
+    return str(stage.folder)
 
 
 def test_a_free_folder_is_found(run_settings: Callable[..., TuneRun]) -> None:
@@ -378,13 +383,14 @@ def test_what_is_unfinished_is_gone_on_with_if_it_is_the_same(run_settings: Call
 
 
 def test_two_runs_at_once_do_not_share_a_folder(run_settings: Callable[..., TuneRun]) -> None:
-    with results.result_folder(run_settings(), "tune") as first, results.result_folder(run_settings(), "tune") as other:
-        results.begin(first, run_settings(), "tune")
-        assert (str(first), str(other)) == ("runs/tune", "runs/tune-2")
-        with results.result_folder(run_settings(), "tune") as third:  # the first is the same and unfinished, but busy
-            assert str(third) == "runs/tune-3"
+    with results.stage_of(run_settings(), "tune") as first, results.stage_of(run_settings(), "tune") as other:
+        with pytest.raises(KeyboardInterrupt):
+            first.run(interrupt)
+        assert (str(first.folder), str(other.folder)) == ("runs/tune", "runs/tune-2")
+        with results.stage_of(run_settings(), "tune") as third:  # the first is the same and unfinished, but busy
+            assert str(third.folder) == "runs/tune-3"
         asked = run_settings(out="runs/tune")
-        with pytest.raises(InputError, match='another run is writing to "runs/tune"'), results.result_folder(asked, ""):
+        with pytest.raises(InputError, match='another run is writing to "runs/tune"'), results.stage_of(asked, ""):
             pass
     assert [path.name for path in Path("runs").iterdir()] == ["tune"]  # nothing was written in the others
 
@@ -392,7 +398,7 @@ def test_two_runs_at_once_do_not_share_a_folder(run_settings: Callable[..., Tune
 def test_nothing_is_left_behind_where_nothing_was_written(run_settings: Callable[..., TuneRun]) -> None:
     Path("mine").mkdir()
     for out in ("", "deep/er/out", "mine"):
-        with pytest.raises(InputError), results.result_folder(run_settings(out=out), "tune"):
+        with pytest.raises(InputError), results.stage_of(run_settings(out=out), "tune"):
             raise InputError("no")
     assert sorted(path.name for path in Path().iterdir()) == ["mine", "pairs.jsonl"]
 
@@ -401,16 +407,38 @@ def test_a_folder_that_is_taken_says_what_to_do(run_settings: Callable[..., Tune
     taken(run_settings(out="mine"), finished=False)
     with (
         pytest.raises(InputError, match=r"of other settings, data or model \(seed\); give another --out, or none"),
-        results.result_folder(run_settings(out="mine", seed=1), "tune") as folder,
+        results.stage_of(run_settings(out="mine", seed=1), "tune"),
     ):
-        results.begin(folder, run_settings(out="mine", seed=1), "tune")
+        pass
     taken(run_settings(out="mine"))
     with (
         pytest.raises(InputError, match=r"holds a finished result; give another --out, or none .* or remove it"),
-        results.result_folder(run_settings(out="mine"), "tune"),
+        results.stage_of(run_settings(out="mine"), "tune"),
     ):
         pass
     assert taken(run_settings(), finished=False) == "runs/tune"
+
+
+def test_a_finished_result_that_is_damaged_is_named_and_made_again(
+    run_settings: Callable[..., TuneRun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken(run_settings(out="mine"))
+    Path("mine/notes.txt").write_text("dear")
+    Path("mine/settings.json").write_text(Path("mine/settings.json").read_text() + " ")
+    capsys.readouterr()
+    assert taken(run_settings(out="mine")) == "mine"
+    assert "mine: settings.json is not what was written; making it again" in capsys.readouterr().err
+    assert Path("mine/notes.txt").read_text() == "dear"
+    with pytest.raises(InputError, match="holds a finished result"):
+        taken(run_settings(out="mine"))
+
+
+def test_a_result_of_the_old_layout_is_left_alone(run_settings: Callable[..., TuneRun]) -> None:
+    taken(run_settings(out="mine"))
+    Path("mine/result.json").write_text('{"pairs": 3}')
+    with pytest.raises(InputError, match="holds a finished result"):
+        taken(run_settings(out="mine"))
+    assert Path("mine/result.json").read_text() == '{"pairs": 3}'
 
 
 # ---- libraries keep quiet -----------------------------------------------------------------------------------------

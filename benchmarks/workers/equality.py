@@ -12,7 +12,6 @@ from benchmarks.workers.plain import train_plain
 from pairtune.data.pack import Tokens
 from pairtune.engine import naive
 from pairtune.engine.examples import Examples
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
 from pairtune.models.load import frozen_copy, load_model
 from pairtune.models.machine import choose_machine
@@ -48,7 +47,7 @@ def compare(job: Job) -> dict[str, Any]:
 def _ours(folder: str, dtype: str, rows: Sequence[Tokens], settings: Preference) -> tuple[Tensor, Tensor]:
     """The losses of every step, and the log-probabilities of all response tokens before the first."""
     model = load_model(folder, choose_machine(dtype))
-    reference = compute_logprobs(model, rows, tokens_per_pass=TOKENS_PER_PASS[model.device.type])
+    reference = compute_logprobs(model, rows)
     before = torch.cat([values.clone() for values in reference])
     journal = Journal("ours")
     train_preference(model, Examples(rows, reference=reference), loss_of("dpo"), settings, seed=0, journal=journal)

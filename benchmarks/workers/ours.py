@@ -14,7 +14,6 @@ from benchmarks.workers.plain import train_plain
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.cost import active_parameters
 from pairtune.engine.examples import prepare
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy, load_model
 from pairtune.models.machine import choose_machine, describe_machine
@@ -35,8 +34,8 @@ def dpo(job: Job) -> dict[str, Any]:
     model = load_model(job["model"], choose_machine(job["dtype"]))
 
     def train(rows: Sequence[Tokens], settings: Preference) -> None:
-        loss, per_pass = loss_of("dpo"), TOKENS_PER_PASS[model.device.type]
-        examples, _ = prepare(model, rows, loss.arguments, needs_reference=True, seed=0, tokens_per_pass=per_pass)
+        loss = loss_of("dpo")
+        examples, _ = prepare(model, rows, loss.needs, seed=0)
         train_preference(model, examples, loss, settings, seed=0, journal=Journal("dpo"))
 
     result = _timed(job, train)

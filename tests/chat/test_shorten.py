@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from pairtune.data.preflight import say_truncation
 from pairtune.data.schema import Demonstration, Message, Pair, Prompt
 from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt, encode_prompts
 from pairtune.data.writing import SHORTENED
-from pairtune.training.preflight import say_truncation
 from tests.chat.formats import CHATML, FORMATS, LLAMA2, SMOLLM, Format
 from tests.chat.tokenizers_of import MAKES, tokenizer_of
 

@@ -42,7 +42,7 @@ def test_a_given_judge_scores_the_arms(judge: str, tiny_run: Any) -> None:
 
     held = SharedPairs.load(out / "stages" / "pairs" / "pairs.jsonl").heldout
     margins = [reward(*row.prompt, *row.responses[0]) - reward(*row.prompt, *row.responses[1]) for row in held]
-    assert json.loads((out / "stages" / "judge" / "result.json").read_text())["facts"]["margins"] == pytest.approx(
+    assert json.loads((out / "stages" / "judge" / "result.json").read_text())["margins"] == pytest.approx(
         margins, abs=1e-4
     )
     right = sum(margin > 0 for margin in margins) / len(margins)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from pairtune.comparison.measure import distinct_prompts
+
 from pairtune.comparison.pairs import SharedPairs, read_own_pairs, sample_review_pairs
 from pairtune.errors import InputError
 from pairtune.settings import CompareRun

@@ -26,23 +26,13 @@ def test_by_hand():
     assert found.tokens_T.tolist() == [10, 11, 12, 13, 14, 15, 20, 21, 22, 23]
     assert found.positions_T.tolist() == [0, 1, 2, 3, 4, 2, 0, 1, 1, 2]
     assert found.target_R.tolist() == [12, 13, 14, 15, 21, 22, 23]
-    assert found.place_R.tolist() == [2, 3, 4, 5, 7, 8, 9]
     assert found.source_R.tolist() == [1, 2, 3, 1, 6, 6, 8]  # both responses are predicted from the prompt's end
     assert found.response_R.tolist() == [0, 0, 0, 1, 2, 3, 3]
     assert found.last_S.tolist() == [4, 5, 7, 9]
     assert found.row_S.tolist() == [0, 0, 1, 1]
     assert (found.rows, found.responses) == (2, 4)
     assert found.lengths().tolist() == [3, 1, 1, 2]
-    assert found.sums(torch.arange(1.0, 8)).tolist() == [6, 4, 5, 13]
     assert len(ROWS[0]) == 6
-
-
-def test_sums_keep_the_values_dtype_and_gradient():
-    values_R = torch.arange(1.0, 8, dtype=torch.float64, requires_grad=True)
-    sums_S = pack(ROWS).sums(values_R)
-    assert sums_S.dtype == torch.float64
-    (sums_S * torch.tensor([1, 10, 100, 1000])).sum().backward()
-    assert values_R.grad.tolist() == [1, 1, 1, 10, 100, 1000, 1000]
 
 
 def seen(found, window=None):

@@ -11,7 +11,7 @@ import torch
 
 from pairtune.cache import cache_folder, entries, remove
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import content, fusion, reference, shelf, varlen
+from pairtune.engine import content, fusion, hidden, reference, shelf, varlen
 from pairtune.engine.content import model_key
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import token_logprobs
@@ -26,6 +26,11 @@ ROWS = [Tokens((5, 6, 7), ((8, 9, 1), (10, 1))), Tokens((11,), ((12, 13, 14, 1),
 @pytest.fixture
 def model(tiny_model):
     return tiny_model()
+
+
+@pytest.fixture(autouse=True)
+def few_tokens_a_pass(monkeypatch):
+    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 16)
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def passes(monkeypatch):
 
 def get(model, rows=ROWS, **kwargs):
     lines = []
-    values, cost = reference_logprobs(model, rows, tokens_per_pass=16, say=lines.append, **kwargs)
+    values, cost = reference_logprobs(model, rows, say=lines.append, **kwargs)
     return values, cost, lines
 
 
@@ -60,12 +65,13 @@ def all_equal(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_one_tensor_a_row_in_the_order_given_whatever_the_batches(model):
+def test_one_tensor_a_row_in_the_order_given_whatever_the_batches(model, monkeypatch):
     with torch.no_grad():
         expected = [token_logprobs(model, pack([row])) for row in ROWS]
     seen = []
     for budget in (1, 9, 1000):
-        values = compute_logprobs(model, ROWS, tokens_per_pass=budget, progress=seen.append)
+        monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
+        values = compute_logprobs(model, ROWS, progress=seen.append)
         assert [len(x) for x in values] == [5, 6, 2]
         assert not any(x.requires_grad for x in values)
         torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-6)
@@ -73,7 +79,7 @@ def test_one_tensor_a_row_in_the_order_given_whatever_the_batches(model):
 
 
 def test_temperature_is_that_of_the_sampled_distribution(model):
-    (hot,) = compute_logprobs(model, ROWS[:1], tokens_per_pass=99, temperature=2.0)
+    (hot,) = compute_logprobs(model, ROWS[:1], temperature=2.0)
     batch = pack(ROWS[:1])
     with torch.no_grad():
         logits = model.get_output_embeddings()(hidden_states(model, batch)[batch.source_R])
@@ -99,7 +105,7 @@ def test_the_second_time_it_is_read_bit_for_bit_with_what_it_cost(model, passes)
 
 def test_what_is_kept_is_what_a_pass_without_the_cache_gives(model):
     kept, _, _ = get(model)
-    assert all_equal(kept, compute_logprobs(model, ROWS, tokens_per_pass=16))
+    assert all_equal(kept, compute_logprobs(model, ROWS))
     assert all_equal(kept[1:], list(kept)[1:]), "a slice is the same rows"
 
 
@@ -152,7 +158,7 @@ def test_a_superset_computes_what_is_new_and_tells_of_both_parts(model, passes):
     assert len(passes) > before
     assert sum(seen) == 4
     assert all_equal([values[1], values[3]], [first[2], first[0]])
-    live = compute_logprobs(model, mixed, tokens_per_pass=99)
+    live = compute_logprobs(model, mixed)
     torch.testing.assert_close(list(values), live, rtol=1e-5, atol=1e-6)
     share = sum(map(len, (ROWS[2], ROWS[0]))) / sum(map(len, ROWS))
     assert cost.tokens == round(spent.tokens * share) + sum(map(len, new))
@@ -170,8 +176,10 @@ def test_a_long_pass_keeps_what_it_has_as_it_goes(model, passes, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(reference, "token_logprobs", third_time_stopped)
-    with pytest.raises(KeyboardInterrupt):
-        reference_logprobs(model, ROWS, tokens_per_pass=1)
+    with monkeypatch.context() as alone:
+        alone.setitem(hidden.TOKENS_PER_PASS, "cpu", 1)
+        with pytest.raises(KeyboardInterrupt):
+            reference_logprobs(model, ROWS)
     monkeypatch.setattr(reference, "token_logprobs", real)
     values, cost, said = get(model)
     assert said == ["reference: 2 of 3 rows from the cache"]
@@ -179,7 +187,7 @@ def test_a_long_pass_keeps_what_it_has_as_it_goes(model, passes, monkeypatch):
     assert cost.tokens == sum(map(len, ROWS)), "nothing is paid or told twice"
     assert len(kept_files()) == 3
     assert get(model)[1] == cost
-    torch.testing.assert_close(list(values), compute_logprobs(model, ROWS, tokens_per_pass=99), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(list(values), compute_logprobs(model, ROWS), rtol=1e-5, atol=1e-6)
 
 
 def other_weight(model):
@@ -285,7 +293,7 @@ def test_the_values_outlive_a_cache_that_is_cleared(model):
     for entry in entries():
         remove(entry)
     assert kept_folders() == []
-    assert all_equal(values, compute_logprobs(model, ROWS, tokens_per_pass=16))
+    assert all_equal(values, compute_logprobs(model, ROWS))
 
 
 def flip_a_bit(content):

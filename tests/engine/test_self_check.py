@@ -174,7 +174,7 @@ def test_the_padded_path_trains_like_the_packed_one(tiny_model, blind_to_branche
             blind_to_branches()
             monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path))  # the model was found right before
             assert check_engine(model, rows).path == "padded"
-        examples = Examples(rows, reference=compute_logprobs(model, rows, tokens_per_pass=2048))
+        examples = Examples(rows, reference=compute_logprobs(model, rows))
         train_preference(model, examples, loss_of("dpo"), Tuning(batch_size=4, epochs=2), seed=0, journal=journal)
         losses.append([row["loss"] for row in journal.rows])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -30,7 +30,7 @@ def reference(tiny_model):
 @pytest.mark.parametrize("budget", [2048, 8])
 def test_log_ratios_are_the_policys_less_the_references(policy, reference, monkeypatch, budget):
     monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
-    frozen = compute_logprobs(reference, ROWS, tokens_per_pass=99)
+    frozen = compute_logprobs(reference, ROWS)
     found = log_ratios(policy, ROWS, frozen)
     expected = [[by_hand.log_ratio(policy, reference, row.prompt, y) for y in row.responses] for row in ROWS]
     for ours, plain in zip(found, expected, strict=True):
@@ -39,7 +39,7 @@ def test_log_ratios_are_the_policys_less_the_references(policy, reference, monke
 
 
 def test_an_untouched_policy_has_log_ratios_of_zero(policy):
-    found = log_ratios(policy, ROWS, compute_logprobs(policy, ROWS, tokens_per_pass=2048))
+    found = log_ratios(policy, ROWS, compute_logprobs(policy, ROWS))
     assert [ratio for row in found for ratio in row] == pytest.approx([0.0] * 8, abs=1e-5)
 
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
+from pairtune.hashes import weights_hash
 from pairtune.models import load
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import (
@@ -21,7 +22,6 @@ from pairtune.models.load import (
     reason,
     resolve,
     save_model,
-    weights_hash,
 )
 from pairtune.models.machine import Machine
 

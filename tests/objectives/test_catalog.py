@@ -23,9 +23,11 @@ DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 
 def test_what_it_needs_is_read_off_its_arguments() -> None:
     """Of one of each kind; that it holds of all, `test_behaviour` sees by changing the reference."""
-    assert {name: OBJECTIVES[name].needs_reference for name in ("dpo", "kto", "beta-dpo", "rpo", "simpo", "sft")} == {
-        **dict.fromkeys(("dpo", "kto", "beta-dpo", "rpo"), True),
-        **dict.fromkeys(("simpo", "sft"), False),
+    assert {name: set(OBJECTIVES[name].needs) for name in ("dpo", "kto", "beta-dpo", "rpo", "wpo", "simpo", "sft")} == {
+        **{name: {"reference"} for name in ("dpo", "beta-dpo", "rpo")},
+        "kto": {"reference", "unrelated"},
+        "wpo": {"reference", "collision"},
+        **{name: set() for name in ("simpo", "sft")},
     }
     assert [OBJECTIVES[name].unpaired for name in ("kto", "bco", "dpo")] == [True, True, False]
     assert [OBJECTIVES[name].whole_step for name in ("aot-paired", "dpo")] == [True, False]
@@ -107,14 +109,14 @@ def test_a_sum_is_the_weighted_sum_of_its_parts(batch: Callable[..., Any]) -> No
 
 def test_a_sum_needs_what_its_parts_need() -> None:
     loss = loss_of("sft+0.5*aot-unpaired+kto")
-    assert loss.needs_reference
+    assert "reference" in loss.needs
     assert loss.whole_step
     assert not loss.takes_labels
     assert set(loss.arguments) == {
         *("chosen_logprob_B", "mean_length", "chosen_logratio_N", "rejected_logratio_N"),
         *("logratio_B", "label_B", "kl_baseline"),
     }
-    assert not loss_of("sft+simpo").needs_reference
+    assert "reference" not in loss_of("sft+simpo").needs
     assert loss_of("kto+bco").takes_labels
 
 

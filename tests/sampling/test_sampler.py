@@ -95,7 +95,8 @@ def test_whole_answers_have_the_models_probabilities(tiny_model):
     possible = [(1,)] + [(a, b) for a in range(5) if a != 1 for b in range(5)]
     with torch.no_grad():
         batch = pack([Tokens(prompt, (answer,)) for answer in possible])
-        expected = batch.sums(token_logprobs(model, batch)).double().exp()
+        logprobs = token_logprobs(model, batch).split(batch.lengths().tolist())
+        expected = torch.stack([each.sum() for each in logprobs]).double().exp()
     assert float(expected.sum()) == pytest.approx(1, abs=1e-5)
     drawn = answers(model, [prompt] * 4000, max_new_tokens=2, batch_size=4000)
     counts = [0] * len(possible)

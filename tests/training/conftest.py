@@ -42,7 +42,7 @@ def token_pairs() -> Callable[..., list[Tokens]]:
 @pytest.fixture(scope="session")
 def reference_of() -> Callable[[PreTrainedModel, list[Tokens]], list[Tensor]]:
     """reference_of(model, rows): the model's own log-probabilities, before it is trained."""
-    return lambda model, rows: compute_logprobs(model, rows, tokens_per_pass=2048)
+    return lambda model, rows: compute_logprobs(model, rows)
 
 
 @pytest.fixture(scope="session")

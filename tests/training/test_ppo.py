@@ -248,7 +248,7 @@ def test_11_the_value_model_starts_as_the_reward_model(
     model.save(tmp_path / "reward", tiny_tokenizer())
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "The film"}\n')
     seen: list[Any] = []
-    monkeypatch.setattr("pairtune.commands.ppo.train_ppo", lambda *models, **_: seen.extend(models))
+    monkeypatch.setattr("pairtune.stages.ppo.train_ppo", lambda *models, **_: seen.extend(models))
     pairtune.ppo(
         model=tiny_folder(tmp_path),
         reward_model=tmp_path / "reward",

@@ -18,18 +18,18 @@ from pairtune.engine.examples import Examples, prepare, run_pass
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.engine.unrelated import kl_baseline, unrelated_rows
+from pairtune.errors import InputError
 from pairtune.evaluation.heldout import log_ratios, margins, wins
 from pairtune.evaluation.objective import judge
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import loss_of
 from pairtune.settings import Tuning
-from pairtune.training import step as step_module
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import _batches, train_preference
 from pairtune.training.step import Optimizer
 
 Pairs = Callable[..., list[Tokens]]
-REFERENCE_FREE = [name for name, entry in OBJECTIVES.items() if not entry.needs_reference]
+REFERENCE_FREE = [name for name, entry in OBJECTIVES.items() if "reference" not in entry.needs]
 
 
 def easy_pairs(count: int, *, seed: int) -> list[Tokens]:
@@ -44,16 +44,7 @@ def easy_pairs(count: int, *, seed: int) -> list[Tokens]:
 
 def ready(model: PreTrainedModel, name: str, rows: list[Tokens], labels: list[bool] | None = None) -> Examples:
     """The examples of an objective, their reference being the model as it is."""
-    loss = loss_of(name)
-    found, _ = prepare(
-        model,
-        rows,
-        loss.arguments,
-        needs_reference=loss.needs_reference,
-        labels=labels,
-        seed=0,
-        tokens_per_pass=2048,
-    )
+    found, _ = prepare(model, rows, loss_of(name).needs, labels=labels, seed=0)
     return found
 
 
@@ -74,7 +65,7 @@ def test_every_objective_lowers_its_own_held_out_loss(name: str, tiny_model: Any
     assert after.own_wins is not None
     if name != "discopop":  # which begins downwards: see its docstring
         assert sum(after.own_wins) > 0.8 * 16
-    assert (after.log_ratios is not None) == loss_of(name).needs_reference
+    assert (after.log_ratios is not None) == ("reference" in loss_of(name).needs)
 
 
 # ---- nothing is computed that is not needed -----------------------------------------------------------------------
@@ -88,7 +79,7 @@ def test_a_reference_free_objective_has_no_reference(
         raise AssertionError("a reference was computed")
 
     monkeypatch.setattr(examples_module, "reference_logprobs", forbidden)
-    found, cost = prepare(tiny_model(), token_pairs(4), loss_of(name).arguments, needs_reference=False, seed=0)
+    found, cost = prepare(tiny_model(), token_pairs(4), loss_of(name).needs, seed=0)
     assert found == Examples(found.rows)
     assert cost.tokens == 0
 
@@ -148,7 +139,7 @@ def test_imitation_in_a_sum_is_the_mean_per_token_of_the_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The first loss of dpo+0.2*sft: ln 2, and a fifth of transformers' own cross-entropy over the chosen tokens."""
-    monkeypatch.setitem(step_module.TOKENS_PER_PASS, "cpu", tokens_per_pass)
+    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", tokens_per_pass)
     model, rows = tiny_model(), token_pairs(12)
     with torch.no_grad():
         tokens = [
@@ -210,7 +201,7 @@ def test_unrelated_rows_have_another_prompts_responses(token_pairs: Pairs) -> No
     assert all(owner[row.responses] != row.prompt for row in found)
     assert sorted(row.responses for row in found) == sorted(row.responses for row in rows), "each response once"
     assert found == unrelated_rows(rows, seed=3) != unrelated_rows(rows, seed=4)
-    with pytest.raises(ValueError, match="all rows have the same prompt"):
+    with pytest.raises(InputError, match="all rows have the same prompt; hold out more"):
         unrelated_rows([rows[0], Tokens(rows[0].prompt, ((5, 1), (6, 1)))], seed=0)
 
 

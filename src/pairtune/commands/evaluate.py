@@ -9,22 +9,19 @@ from pairtune.commands.figures import beside_chance, table
 from pairtune.commands.inputs import given, load, load_reward_model, read
 from pairtune.commands.results import of_pairs, result_file, say_next, write
 from pairtune.data.ends import end_ids
+from pairtune.data.preflight import say_truncation
 from pairtune.data.tokenize import encode_pairs
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import reference_logprobs
-from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
 from pairtune.evaluation.diagnostics import distinct_bigrams
-from pairtune.evaluation.heldout import log_ratios
-from pairtune.evaluation.policy import log_ratios_to, repetition, write_answers
 from pairtune.evaluation.statistics import estimate
 from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say, task
 from pairtune.report import words
 from pairtune.settings import EvaluateRun
-from pairtune.training.preflight import say_truncation
+from pairtune.stages.measure import distinct_prompts, measure
 
 
 def run(settings: EvaluateRun) -> dict[str, Any]:
@@ -42,28 +39,30 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
     for model in (policy, reference, *([reward_model.body] if reward_model else [])):
         check_engine(model, rows, quiet=model is not policy)
-    frozen, _ = reference_logprobs(reference, rows, tokens_per_pass=TOKENS_PER_PASS[reference.device.type], say=say)
-    distinct = list(dict.fromkeys(row.prompt for row in rows))[: settings.evaluation.prompts]
-    prompts = [encoded.asked.get(prompt, prompt) for prompt in distinct]
+    frozen, _ = reference_logprobs(reference, rows, say=say)
+    prompts = distinct_prompts(rows, encoded.asked)[: settings.evaluation.prompts]
     with task("answers", len(prompts)) as progress:
-        answers = write_answers(
+        facts = measure(
             policy,
+            reference,
+            rows,
+            frozen,
             prompts,
-            settings.sampling,
+            sampling=settings.sampling,
             end_ids=end_ids(tokenizer),
             seed=settings.seed,
+            reward_model=reward_model,
             progress=progress.advance,
         )
     figures = {
-        **of_pairs(log_ratios(policy, rows, frozen), rows),
-        "kl_from_reference": estimate(log_ratios_to(reference, answers, temperature=settings.sampling.temperature)),
-        "response_tokens": estimate([float(len(answer.response)) for answer in answers]),
-        "repetition": estimate([repetition(answer.response) for answer in answers]),
-        "distinct_bigrams": distinct_bigrams([answer.response for answer in answers]),
+        **of_pairs(facts["log_ratios"], rows),
+        "kl_from_reference": estimate(facts["log_ratio"]),
+        "response_tokens": estimate(facts["response_tokens"]),
+        "repetition": estimate(facts["repetition"]),
+        "distinct_bigrams": distinct_bigrams([answer["response"] for answer in facts["answers"]]),
     }
     if reward_model:
-        scores = score_rewards(reward_model, [answer.tokens for answer in answers])
-        figures["reward_model_score"] = estimate([score[0] for score in scores])
+        figures["reward_model_score"] = estimate(facts["reward"])
     result = {name: figure.to_json() for name, figure in figures.items()}
     Console().print(table(f"{settings.model} beside {settings.reference}, {counted(len(rows), 'pair')}", figures))
     right = figures["heldout_accuracy"]

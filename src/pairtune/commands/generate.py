@@ -6,6 +6,7 @@ from pairtune.commands.inputs import load, say_reading
 from pairtune.commands.results import result_file, write
 from pairtune.data.dialogue import RefusedError
 from pairtune.data.ends import end_ids
+from pairtune.data.preflight import say_truncation
 from pairtune.data.reading import Reader
 from pairtune.data.schema import Message, Prompt, PromptText
 from pairtune.data.sources import read_prompts
@@ -15,7 +16,6 @@ from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.progress import printable, say, task
 from pairtune.sampling.sampler import sample
 from pairtune.settings import GenerateRun
-from pairtune.training.preflight import say_truncation
 
 
 def run(settings: GenerateRun) -> list[str]:

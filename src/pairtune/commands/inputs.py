@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from pairtune.data.check import check_pairs, check_skipped, check_unread
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
+from pairtune.data.preflight import check_rows, say_truncation
 from pairtune.data.schema import Pair, Row, Rows
 from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
@@ -18,7 +19,6 @@ from pairtune.models.load import Tokenizer, load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
 from pairtune.settings import EvaluateRun, RewardRun, Run, TuneRun
-from pairtune.training.preflight import check_rows, say_truncation
 
 
 def given(value: str, name: str) -> str:

@@ -1,32 +1,28 @@
-"""What commands leave behind: a folder with settings and figures, or a file."""
+"""Where commands leave what they make: the folder of their one stage, or a file."""
 
 import fcntl
-import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pairtune import disk, own
-from pairtune.comparison.plan import data_hash, flat, model_hash
+from pairtune import disk, manifest, own
 from pairtune.data.pack import Tokens
-from pairtune.engine.cost import Cost
 from pairtune.errors import InputError
 from pairtune.estimate import Estimate
 from pairtune.evaluation.diagnostics import fell, per_token
 from pairtune.evaluation.heldout import accuracy, margins
 from pairtune.evaluation.statistics import estimate
+from pairtune.hashes import data_hash, model_hash
+from pairtune.models.load import resolve
 from pairtune.progress import duration, say
 from pairtune.settings import to_mapping
-from pairtune.training.checkpoint import forget_checkpoint
+from pairtune.stages.stage import SETTINGS, Done, Stage
 
-# What a result's folder was made with: the settings, and hashes of the data and the models.
-SETTINGS_FILE = "settings.json"
-RESULT_FILE = "result.json"
 # The folder of the folders that commands make when none is asked for.
 RUNS = Path("runs")
 # Settings named in a message.
@@ -42,28 +38,34 @@ def check_out(out: str) -> None:
         raise InputError(f'out: "{folder}" is a file; give a folder')
     if not any(folder.iterdir()):
         return
-    if not (folder / SETTINGS_FILE).is_file():
+    if not (folder / SETTINGS).is_file():
         raise InputError(
             f'out: "{folder}" is not empty and holds something else; give another --out, or none: a free name in '
             f"{RUNS} is then found"
         )
-    if (folder / RESULT_FILE).is_file():
+    if _is_finished(folder) and not manifest.damage(folder):
         raise InputError(
             f'out: "{folder}" holds a finished result; give another --out, or none (a free name in {RUNS} is then '
             "found), or remove it"
         )
 
 
-@contextmanager
-def result_folder(settings: Any, command: str) -> Iterator[Path]:
-    """The result's folder, this run's alone until the block ends.
+def _is_finished(folder: Path) -> bool:
+    return (folder / manifest.RESULT).is_file()
 
-    Without --out: the newest unfinished one of the same command, settings, data and model, or else the first free name
-    of runs/tune, runs/tune-2, ...; which it is, is said. A folder in which nothing was written is not left behind.
+
+@contextmanager
+def stage_of(settings: Any, command: str) -> Iterator[Stage]:
+    """The command's stage, its folder this run's alone until the block ends.
+
+    Without --out, the folder is the newest unfinished one of the same command, settings, data and model, or else the
+    first free name of runs/tune, runs/tune-2, ...; which it is, is said. A folder in which nothing was written is not
+    left behind. Raises InputError if the one that is asked for holds something else.
     """
     check_out(settings.out)
+    rests_on = _rests_on(settings, command)
     missing: list[Path] = []
-    wanted = [Path(settings.out)] if settings.out else _without_asking(settings, command)
+    wanted = [Path(settings.out)] if settings.out else _without_asking(rests_on, command)
     for folder in wanted:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,10 +74,13 @@ def result_folder(settings: Any, command: str) -> Iterator[Path]:
     else:
         raise InputError(f'out: another run is writing to "{settings.out}"; wait for its end, or give another --out')
     try:
+        stage = Stage(folder, rests_on)
         if not settings.out:
             same = ", an unfinished run of the same settings, data and model, which is gone on with"
-            say(f"out: {folder}{same if (folder / SETTINGS_FILE).is_file() else ''}")
-        yield folder
+            say(f"out: {folder}{same if stage.begun else ''}")
+        _refuse_another(stage)
+        stage.finished()  # whose files are damaged (check_out has refused any other): told of, and made again
+        yield stage
     finally:
         os.close(lock)
         for path in missing:
@@ -83,15 +88,13 @@ def result_folder(settings: Any, command: str) -> Iterator[Path]:
                 path.rmdir()
 
 
-def _without_asking(settings: Any, command: str) -> Iterator[Path]:
+def _without_asking(rests_on: Mapping[str, Any], command: str) -> Iterator[Path]:
     """The folders to try when none is asked for."""
     name = re.compile(rf"{command}(-\d+)?\Z")
-    here = [path for path in RUNS.glob(f"{command}*") if name.match(path.name)]
-    unfinished = [path for path in here if (path / SETTINGS_FILE).is_file() and not (path / RESULT_FILE).is_file()]
-    if unfinished:
-        plan = _plan(settings, command)
-        unfinished.sort(key=lambda path: (path / SETTINGS_FILE).stat().st_mtime, reverse=True)
-        yield from (path for path in unfinished if not _differences(path, plan))
+    stages = [Stage(path, rests_on) for path in RUNS.glob(f"{command}*") if name.match(path.name)]
+    unfinished = [stage for stage in stages if stage.begun and not _is_finished(stage.folder)]
+    unfinished.sort(key=lambda stage: (stage.folder / SETTINGS).stat().st_mtime, reverse=True)
+    yield from (stage.folder for stage in unfinished if not stage.changed())
     for number in count(1):
         folder = RUNS / (command if number == 1 else f"{command}-{number}")
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -111,41 +114,23 @@ def _lock(folder: Path) -> int | None:
     return descriptor
 
 
-def begin(folder: Path, settings: Any, command: str) -> None:
-    """Write down what is done. A folder with an unfinished run of the same command on the same content is gone on with.
-
-    Raises InputError if it is of something else.
-    """
-    plan, path = _plan(settings, command), folder / SETTINGS_FILE
-    if path.is_file() and (names := _differences(folder, plan)):
+def _refuse_another(stage: Stage) -> None:
+    """Raises InputError if other work lies in the stage's folder."""
+    if names := stage.changed():
         shown = ", ".join(names[:SHOWN_SETTINGS]) + (", ..." if len(names) > SHOWN_SETTINGS else "")
         raise InputError(
-            f'out: "{folder}" holds an unfinished run of other settings, data or model ({shown}); give another --out, '
-            "or none, or remove it"
+            f'out: "{stage.folder}" holds an unfinished run of other settings, data or model ({shown}); give another '
+            "--out, or none, or remove it"
         )
-    disk.write(path, json.dumps(plan, indent=2, sort_keys=True))
 
 
-def _plan(settings: Any, command: str) -> dict[str, Any]:
-    """What the result depends on; where it lies is no part of it."""
+def _rests_on(settings: Any, command: str) -> dict[str, Any]:
+    """What the result rests on; where it lies is no part of it."""
     sources = {name: getattr(settings, name) for name in ("model", "reward_model") if hasattr(settings, name)}
-    hashes = {name: model_hash(source) for name, source in sources.items()} | {"data": data_hash(settings.data)}
-    plan = _placeless(to_mapping(settings))
-    return {"command": command, **plan, "hashes": hashes | own.hashes(plan)}
-
-
-def _placeless(mapping: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in mapping.items() if name != "out"}
-
-
-def _differences(folder: Path, plan: dict[str, Any]) -> list[str]:
-    """The settings in which the run in this folder differs from the plan."""
-    try:
-        before = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        old, new = flat(_placeless(before)), flat(plan)
-    except (OSError, ValueError, AttributeError):
-        return [f"its {SETTINGS_FILE} cannot be read"]
-    return [name for name in old | new if old.get(name) != new.get(name)]
+    asked = {name: value for name, value in to_mapping(settings).items() if name != "out"}
+    hashes = {name: model_hash(resolve(source)) for name, source in sources.items()}
+    hashes |= {"data": data_hash(settings.data), **own.hashes(asked)}
+    return {"command": command, **asked, "hashes": hashes}
 
 
 def result_file(out: str) -> Path | None:
@@ -161,12 +146,10 @@ def write(path: Path, text: str) -> None:
     disk.write(path, text)
 
 
-def finish(out: Path, facts: dict[str, Any], cost: Cost) -> Path:
-    """Write result.json, forget the checkpoint, and say where it is. Returns the folder."""
-    disk.write(out / RESULT_FILE, json.dumps(facts | {"cost": cost.to_json()}, indent=2) + "\n")
-    forget_checkpoint(out)
-    say(f"done in {duration(cost.seconds)}, peak memory {cost.peak_memory_bytes / 1e9:.1f} GB: {out}")
-    return out
+def say_done(done: Done) -> None:
+    """Say what it took, and where it is."""
+    cost = done.cost
+    say(f"done in {duration(cost.seconds)}, peak memory {cost.peak_memory_bytes / 1e9:.1f} GB: {done.folder}")
 
 
 def say_next(*words: str, why: str = "") -> None:

@@ -1,18 +1,17 @@
 """`pairtune sft`."""
 
+from functools import partial
 from pathlib import Path
 
 from pairtune.commands.inputs import given, load, say_reading
-from pairtune.commands.results import begin, check_out, finish, result_folder, say_next
+from pairtune.commands.results import check_out, say_done, say_next, stage_of
+from pairtune.data.preflight import say_truncation
 from pairtune.data.sources import read_demonstrations
 from pairtune.data.tokenize import encode_demonstrations
-from pairtune.engine.cost import measured
 from pairtune.engine.self_check import check_engine
-from pairtune.models.load import load_tokenizer, save_model
+from pairtune.models.load import load_tokenizer
 from pairtune.settings import SftRun
-from pairtune.training.checkpoint import Journal
-from pairtune.training.preflight import say_truncation
-from pairtune.training.sft import train_sft
+from pairtune.stages.sft import sft
 
 
 def run(settings: SftRun) -> Path:
@@ -23,14 +22,12 @@ def run(settings: SftRun) -> Path:
     say_reading(data)
     encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)
-    with result_folder(settings, "sft") as out:
+    with stage_of(settings, "sft") as stage:
         model = load(settings)
         check_engine(model, encoded.rows)
-        begin(out, settings, "sft")
-        with measured() as cost:
-            journal = Journal("sft", out, cost=cost)
-            train_sft(model, encoded.rows, settings.sft, seed=settings.seed, journal=journal)
-        save_model(model, tokenizer, out)
-        finish(out, {"demonstrations": len(encoded.rows)}, cost)
-        say_next("tune", "--model", str(out), "--data", "PAIRS")
-        return out
+        work = partial(
+            sft, model=model, tokenizer=tokenizer, rows=encoded.rows, settings=settings.sft, seed=settings.seed
+        )
+        say_done(stage.run(work))
+        say_next("tune", "--model", str(stage.folder), "--data", "PAIRS")
+        return stage.folder

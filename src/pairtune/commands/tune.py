@@ -6,31 +6,29 @@ from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share
 from pairtune.commands.inputs import given, heldout_size, load, say_reading, split_pairs
-from pairtune.commands.results import begin, check_out, finish, of_pairs, result_folder, say_next
+from pairtune.commands.results import check_out, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
 from pairtune.data.ends import end_ids
+from pairtune.data.preflight import check_rows, say_truncation
 from pairtune.data.sources import has_labels, read_labelled
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_demonstrations
-from pairtune.engine.cost import Cost, measured
+from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.examples import Examples, prepare
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
 from pairtune.estimate import Estimate
 from pairtune.evaluation.heldout import told_apart
 from pairtune.evaluation.objective import Judged, judge
 from pairtune.evaluation.statistics import estimate, paired_difference, share
-from pairtune.models.load import Tokenizer, load_tokenizer, save_model
+from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import Loss
 from pairtune.progress import counted, say, task
 from pairtune.report import words
 from pairtune.settings import TuneRun
-from pairtune.training.checkpoint import Journal
-from pairtune.training.first_loss import check_first_loss
-from pairtune.training.preference import train_preference
-from pairtune.training.preflight import check_rows, say_truncation
+from pairtune.stages.preference import tune
+from pairtune.stages.stage import Facts
 
 
 def run(settings: TuneRun) -> Path:
@@ -38,27 +36,45 @@ def run(settings: TuneRun) -> Path:
     loss = loss_to_train(settings)
     check_out(settings.out)
     train_rows, held_rows, tokenizer = _split_examples(settings, loss)
-    with result_folder(settings, "tune") as out:
+    with stage_of(settings, "tune") as stage:
         model = load(settings)
         check_engine(model, train_rows.rows)
-        begin(out, settings, "tune")
-        train, before = _prepare(model, train_rows, loss, settings)
-        held, _ = _prepare(model, held_rows, loss, settings)
-        if train.reference is not None:
-            check_first_loss(model, train.rows, train.reference, loss)
-        begun = None if loss.needs_reference else judge(model, loss, held)  # with one, every pair begins as a tie
-        with measured() as cost:
-            journal = Journal(settings.preference.objective, out, cost=cost)
-            train_preference(model, train, loss, settings.preference, seed=settings.seed, journal=journal)
-        save_model(model, tokenizer, out)
-        figures = _measured(judge(model, loss, held), begun, held)
-        facts = {name: figure.to_json() for name, figure in figures.items()}
-        finish(out, {"pairs" if train.labels is None else "responses": len(train.rows), **facts}, before + cost)
+        train, spent = _prepared(model, train_rows, loss, settings)
+        held, _ = _prepared(model, held_rows, loss, settings)
+
+        def work(folder: Path) -> Facts:
+            with uncounted():  # with a reference, every pair begins as a tie
+                begun = None if "reference" in loss.needs else judge(model, loss, held)
+            tune(
+                folder,
+                name=settings.preference.objective,
+                model=model,
+                tokenizer=tokenizer,
+                examples=train,
+                loss=loss,
+                settings=settings.preference,
+                seed=settings.seed,
+            )
+            with uncounted():
+                figures = _measured(judge(model, loss, held), begun, held)
+            facts = {name: figure.to_json() for name, figure in figures.items()}
+            return {"pairs" if train.labels is None else "responses": len(train.rows), **facts}
+
+        say_done(stage.run(work, spent=spent))
         if train.labels is None:
-            say_next("evaluate", "--model", str(out), "--reference", settings.model, "--data", "OTHER_PAIRS")
+            say_next("evaluate", "--model", str(stage.folder), "--reference", settings.model, "--data", "OTHER_PAIRS")
         else:  # `evaluate` measures pairs, which there may be none of
-            say_next("generate", "--model", str(out), "--prompt", "TEXT", why="read what it answers")
-        return out
+            say_next("generate", "--model", str(stage.folder), "--prompt", "TEXT", why="read what it answers")
+        return stage.folder
+
+
+def _prepared(model: PreTrainedModel, examples: Examples, loss: Loss, settings: TuneRun) -> tuple[Examples, Cost]:
+    """What the objective needs of the reference, which `model` still is."""
+    if "reference" not in loss.needs:
+        return examples, Cost()
+    with task("reference", len(examples.rows)) as progress:
+        telling = {"say": say, "progress": progress.advance}
+        return prepare(model, examples.rows, loss.needs, labels=examples.labels, seed=settings.seed, **telling)
 
 
 def _measured(judged: Judged, begun: Judged | None, held: Examples) -> dict[str, Estimate]:
@@ -115,24 +131,3 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), places=(places[0], places[1]))
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
     return train, held, tokenizer
-
-
-def _prepare(model: PreTrainedModel, examples: Examples, loss: Loss, settings: TuneRun) -> tuple[Examples, Cost]:
-    """What the objective needs of the reference, which `model` still is."""
-    if not loss.needs_reference:
-        return examples, Cost()
-    with task("reference", len(examples.rows)) as progress:
-        try:
-            return prepare(
-                model,
-                examples.rows,
-                loss.arguments,
-                needs_reference=True,
-                labels=examples.labels,
-                seed=settings.seed,
-                tokens_per_pass=TOKENS_PER_PASS[model.device.type],
-                say=say,
-                progress=progress.advance,
-            )
-        except ValueError as error:
-            raise InputError(f"data: {error}; hold out more, or take another objective") from error

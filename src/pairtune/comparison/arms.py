@@ -1,8 +1,7 @@
 """The arms: each method's candidates trained, the best one chosen on validation data, and that one measured."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,24 +10,22 @@ from transformers import PreTrainedModel
 
 from pairtune import disk
 from pairtune.comparison.context import Context
-from pairtune.comparison.measure import Snapshots, measure_arm
-from pairtune.comparison.stages import Done
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import uncounted
-from pairtune.engine.examples import Examples, prepare
+from pairtune.engine.examples import prepare
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import judge
 from pairtune.grid import Candidate
-from pairtune.models.load import frozen_copy, save_model
 from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
+from pairtune.sampling.sampler import stream_seed
 from pairtune.settings import Ppo, parameters, to_mapping
-from pairtune.training.checkpoint import Journal
-from pairtune.training.first_loss import check_first_loss
-from pairtune.training.ppo import train_ppo
-from pairtune.training.preference import train_preference
+from pairtune.stages.measure import Snapshots, distinct_prompts, measure
+from pairtune.stages.ppo import ppo
+from pairtune.stages.preference import tune
+from pairtune.stages.stage import Done, Facts, Stage
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,7 @@ class Arms:
     def check_disk(self) -> None:
         """Raises InputError if the disk clearly has no room for what is still to be trained."""
         context = self.context
-        untrained = [
-            candidate
-            for candidate in context.every_candidate
-            if not context.stages.kept(candidate.name, self._inputs(candidate))
-            or not context.model_folder(candidate.name).is_dir()
-        ]
+        untrained = [each for each in context.every_candidate if not self._stage(each).finished()]
         weights = sum(path.stat().st_size for path in context.model_folder("reference").glob("*.safetensors"))
         context.check_disk(weights / context.machine.dtype.itemsize, untrained)
 
@@ -97,18 +89,8 @@ class Arms:
             say(f"  {candidate.name} failed: {reason}")
             return Trial(candidate, trained, failed=reason)
 
-    def _train(self, candidate: Candidate) -> Done:
-        name = candidate.name
-        work: Callable[[Path], dict[str, Any]]
-        if isinstance(candidate.how, Ppo):
-            work, does = partial(self._ppo, name, candidate.how), "sampling, judging, updating"
-        else:
-            work, does = partial(self._tune, candidate, candidate.how), "preference tuning"
-        inputs, leaves = self._inputs(candidate), self.context.model_folder(name)
-        return self.context.stages.run(name, inputs, work, title=f"{name}: {does}", leaves=leaves)
-
-    def _inputs(self, candidate: Candidate) -> dict[str, Any]:
-        """What a candidate's training depends on."""
+    def _stage(self, candidate: Candidate) -> Stage:
+        """A candidate's training, with all that it rests on."""
         settings = self.settings
         needs: dict[str, Any]
         if isinstance(candidate.how, Ppo):
@@ -118,71 +100,60 @@ class Arms:
             shared = {key: value for key, value in to_mapping(settings.preference).items() if key not in parameters()}
             needs = {"pairs": self.pairs.key, "preference": shared, "loss": candidate.how.to_json()}
         curve = [settings.evaluation.curve_points, settings.evaluation.curve_prompts]
-        return {**needs, "curve": curve, "seed": settings.seed}
+        rests_on = {**needs, "curve": curve, "seed": settings.seed}
+        return self.context.stage(candidate.name, rests_on, model=candidate.name)
 
-    def _tune(self, candidate: Candidate, loss: Loss, folder: Path) -> dict[str, Any]:
-        """One preference objective on the pairs."""
+    def _train(self, candidate: Candidate) -> Done:
+        how = candidate.how
+        does = "preference tuning" if isinstance(how, Loss) else "sampling, judging, updating"
+
+        def work(folder: Path) -> Facts:
+            policy = self.context.load("reference")
+            if isinstance(how, Loss):
+                return self._tune(folder, policy, candidate, how)
+            return self._ppo(folder, policy, how)
+
+        return self.context.done(self._stage(candidate), work, title=f"{candidate.name}: {does}")
+
+    def _tune(self, folder: Path, policy: PreTrainedModel, candidate: Candidate, loss: Loss) -> Facts:
+        """One preference objective on the pairs. The reference's log-probabilities have stages of their own."""
         context, settings = self.context, self.settings
-        model = context.load("reference")
-        with uncounted():  # the reference's log-probabilities have stages of their own
-            examples = self._examples(model, context.pairs.train, loss)
-            snapshots = self._snapshots(folder, model, model)
-        if examples.reference is not None:
-            check_first_loss(model, examples.rows, examples.reference, loss)
-        journal = Journal(candidate.method, folder, cost=context.stages.cost)
-        train_preference(
-            model,
-            examples,
-            loss,
-            settings.preference,
+        with uncounted():
+            examples, _ = prepare(policy, context.pairs.train, loss.needs, seed=settings.seed)
+            snapshots = self._snapshots(folder, policy)
+        return tune(
+            folder,
+            name=candidate.method,
+            model=policy,
+            tokenizer=context.tokenizer,
+            examples=examples,
+            loss=loss,
+            settings=settings.preference,
             seed=settings.seed,
-            journal=journal,
-            measure=snapshots.take,
-            measurements=settings.evaluation.curve_points,
+            measure=snapshots,
         )
-        save_model(model, context.tokenizer, context.model_folder(candidate.name))
-        return _end(journal)
 
-    def _ppo(self, name: str, ppo: Ppo, folder: Path) -> dict[str, Any]:
+    def _ppo(self, folder: Path, policy: PreTrainedModel, how: Ppo) -> Facts:
         """PPO on the training prompts with the reward model."""
         context, settings = self.context, self.settings
-        policy = context.load("reference")
-        reference = frozen_copy(policy)
         with uncounted():
-            snapshots = self._snapshots(folder, policy, reference)
-        journal = Journal("ppo", folder, cost=context.stages.cost)
-        train_ppo(
-            policy,
-            context.load_scalar("reward"),
-            context.load_scalar("reward").requires_grad_(False),
-            reference,
-            context.pairs.asked_prompts(context.pairs.train),
-            ppo,
-            settings.sampling,
-            end_ids=end_ids(context.tokenizer),
+            snapshots = self._snapshots(folder, policy)
+        return ppo(
+            folder,
+            policy=policy,
+            value=context.load_scalar("reward"),
+            reward_model=context.load_scalar("reward"),
+            tokenizer=context.tokenizer,
+            prompts=context.pairs.asked_prompts(context.pairs.train),
+            settings=how,
+            sampling=settings.sampling,
             seed=settings.seed,
-            journal=journal,
-            measure=snapshots.take,
-            measurements=settings.evaluation.curve_points,
+            measure=snapshots,
         )
-        save_model(policy, context.tokenizer, context.model_folder(name))
-        return _end(journal)
 
-    def _examples(self, reference: PreTrainedModel, rows: Sequence[Tokens], loss: Loss) -> Examples:
-        """What an objective is computed on, the reference's part of it from the cache."""
-        examples, _ = prepare(
-            reference,
-            rows,
-            loss.arguments,
-            needs_reference=loss.needs_reference,
-            seed=self.settings.seed,
-            tokens_per_pass=self.context.tokens_per_pass,
-        )
-        return examples
-
-    def _snapshots(self, folder: Path, policy: PreTrainedModel, reference: PreTrainedModel) -> Snapshots:
-        """Measurements along the training of a policy that is still the reference."""
-        held, _ = self.context.logprobs(reference, self.context.pairs.heldout)
+    def _snapshots(self, folder: Path, policy: PreTrainedModel) -> Snapshots:
+        """Measurements along the training of a policy that still is the reference."""
+        held, _ = self.context.logprobs(policy, self.context.pairs.heldout)
         pairs = self.context.pairs
         return Snapshots(folder, policy, pairs.heldout, pairs.asked, held, self.settings, self.context.tokenizer)
 
@@ -191,30 +162,31 @@ class Arms:
     def validate(self, name: str, trained: Done | None) -> Done:
         """A candidate, or the reference, on the validation pairs, which no held-out figure is taken on."""
 
-        def work(folder: Path) -> dict[str, Any]:
+        def work(folder: Path) -> Facts:
             return self._measured(self.context.load(name), self.context.pairs.validation)
 
-        inputs = {"arm": _key(trained), **self._measuring_inputs}
-        return self.context.stages.run(f"validate_{name}", inputs, work, title=f"validating {name}")
+        stage = self.context.stage(f"validate_{name}", self._measuring(trained))
+        return self.context.done(stage, work, title=f"validating {name}")
 
     def measure(self, arm: str, trial: Trial | None) -> Done:
         """Every arm by the same definitions, on the same held-out prompts and pairs; the reference has no trial."""
         trained = trial.trained if trial else None
 
-        def work(folder: Path) -> dict[str, Any]:
+        def work(folder: Path) -> Facts:
             policy = self.context.load(trial.candidate.name if trial else "reference")
-            facts = self._measured(
-                policy, self.context.pairs.heldout, Snapshots.load(trained.folder) if trained else []
-            )
+            snapshots = Snapshots.load(trained.folder) if trained else []
+            facts = self._measured(policy, self.context.pairs.heldout, snapshots)
             return facts | {"own_wins": self._own_wins(trial.candidate, policy) if trial else None}
 
-        inputs = {"arm": _key(trained), **self._measuring_inputs}
-        return self.context.stages.run(f"measure_{arm}", inputs, work, title=f"measuring {arm}")
+        return self.context.done(
+            self.context.stage(f"measure_{arm}", self._measuring(trained)), work, title=f"measuring {arm}"
+        )
 
-    @property
-    def _measuring_inputs(self) -> dict[str, Any]:
+    def _measuring(self, trained: Done | None) -> dict[str, Any]:
+        """What measuring rests on."""
         settings = self.settings
         return {
+            "arm": _key(trained),
             "pairs": self.pairs.key,
             "reward": _key(self.reward),
             "gold": self.gold.key,
@@ -225,18 +197,20 @@ class Arms:
 
     def _measured(
         self, policy: PreTrainedModel, rows: Sequence[Tokens], snapshots: Sequence[Mapping[str, Any]] = ()
-    ) -> dict[str, Any]:
-        reference = self.context.load("reference")
-        return measure_arm(
+    ) -> Facts:
+        context, settings = self.context, self.settings
+        reference = context.load("reference")
+        return measure(
             policy,
             reference,
             rows,
-            self.context.pairs.asked,
-            self.context.logprobs(reference, rows)[0],
-            self.context.load_scalar("reward") if self.reward else None,
-            self.context.external_score(self.gold),
-            self.settings,
-            self.context.tokenizer,
+            context.logprobs(reference, rows)[0],
+            distinct_prompts(rows, context.pairs.asked)[: settings.evaluation.prompts],
+            sampling=settings.sampling,
+            end_ids=end_ids(context.tokenizer),
+            seed=stream_seed(settings.seed, "measure"),
+            reward_model=context.load_scalar("reward") if self.reward else None,
+            score=context.external_score(self.gold),
             snapshots=snapshots,
         )
 
@@ -248,19 +222,15 @@ class Arms:
         if isinstance(candidate.how, Ppo):
             return wins(self.reward.facts["margins"]) if self.reward else None
         held = self.context.pairs.heldout
-        if "kl_baseline" in candidate.how.arguments and len({row.prompt for row in held}) < 2:
+        if "unrelated" in candidate.how.needs and len({row.prompt for row in held}) < 2:
             return None
-        reference = self.context.load("reference") if candidate.how.needs_reference else policy
-        return judge(policy, candidate.how, self._examples(reference, held, candidate.how)).own_wins
+        reference = self.context.load("reference") if "reference" in candidate.how.needs else policy
+        examples, _ = prepare(reference, held, candidate.how.needs, seed=self.settings.seed)
+        return judge(policy, candidate.how, examples).own_wins
 
 
 def _key(done: Done | None) -> str | None:
     return done.key if done else None
-
-
-def _end(journal: Journal) -> dict[str, Any]:
-    """Where a training ended: its last step, and the seconds of all its steps."""
-    return {name: journal.rows[-1][name] for name in ("step", "seconds")}
 
 
 def _validation_score(trial: Trial) -> float:

@@ -1,34 +1,40 @@
-"""What the stages of one comparison share: its settings, its folder, its data, and models loaded one at a time."""
+"""What the stages of one comparison share: its settings, its folder, its data, and models loaded one at a time.
 
-from collections.abc import Sequence
+A stage is done once for the same inputs, and gone on with where it was interrupted.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.comparison.measure import Score
 from pairtune.comparison.pairs import SharedPairs, gold_text, split_own_pairs
-from pairtune.comparison.plan import MODELS, STAGES, check_disk, data_hash
+from pairtune.comparison.plan import MODELS, STAGES, check_disk
 from pairtune.comparison.sittings import Sittings
-from pairtune.comparison.stages import Done, Stages
 from pairtune.data import reviews
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Rows
 from pairtune.engine.content import structure
 from pairtune.engine.cost import Cost
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
-from pairtune.models.heads import ScalarModel, load_reader, load_scalar_model
+from pairtune.hashes import data_hash
+from pairtune.manifest import RESULT
+from pairtune.models.heads import ScalarModel, load_reader
 from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
-from pairtune.progress import say
+from pairtune.progress import duration, say
 from pairtune.settings import CompareRun, Ppo
+from pairtune.stages.measure import Score
+from pairtune.stages.stage import Done, Stage, Work
 
 
 class Context:
@@ -40,13 +46,13 @@ class Context:
         self.settings, self.out, self.tokenizer, self.own = settings, out, tokenizer, own
         self.candidates = candidates(settings)
         self.machine = choose_machine(settings.dtype)
-        self.stages = Stages(out / STAGES, sittings)
+        self.sittings = sittings
         self.own_data = own is not None
-        if self.own_data and not self.stages.finished("pairs"):
+        self.pairs = SharedPairs((), ())  # until their stage is done
+        if self.own_data and not (out / STAGES / "pairs" / RESULT).is_file():
             assert self.own_pairs  # what is wrong with them is told before a model is loaded
         say(f"machine: {self.machine}")
         self.paths: dict[str, Paths] = {}  # of each architecture, once a model of it has been checked
-        self.tokens_per_pass = TOKENS_PER_PASS[self.machine.device.type]
 
     @property
     def every_candidate(self) -> list[Candidate]:
@@ -74,18 +80,32 @@ class Context:
         """The built-in task's reviews."""
         return reviews.load_reviews()
 
-    @cached_property
-    def pairs(self) -> SharedPairs:
-        """The pairs, once their stage is done."""
-        return SharedPairs.load(self.out / STAGES / "pairs" / "pairs.jsonl")
-
     def model_folder(self, name: str) -> Path:
         """Where one of the run's models lies: "reference" is the warm-started one."""
         return self.out / MODELS / name
 
+    def stage(self, name: str, rests_on: Mapping[str, Any], *, model: str = "") -> Stage:
+        """One of the run's stages; `model`: what the model is called that it leaves, if it leaves one."""
+        folder = self.model_folder(model) if model else self.out / STAGES / name
+        return Stage(folder, {"stage": name, **rests_on})
+
+    def done(self, stage: Stage, work: Work, *, title: str) -> Done:
+        """The stage's result: an earlier run's, if it rests on the same, or else of the work, which is told of."""
+        if kept := stage.finished():
+            say(f"{title}: kept from an earlier run ({duration(kept.cost.seconds)})")
+            self.sittings.keep(stage.key)
+            return kept
+        if stage.folder.exists() and (not stage.begun or stage.changed()):
+            shutil.rmtree(stage.folder)
+        say(title)
+        with self.sittings.working_on(stage.key):
+            done = stage.run(work)
+        say(f"  done in {duration(done.cost.seconds)}")
+        return done
+
     def check_disk(self, parameters: float, untrained: Sequence[Candidate], *, shared: int = 0) -> None:
         """Raises InputError if the disk clearly has no room for these candidates' training and `shared` more models."""
-        fresh = [candidate for candidate in untrained if not self.model_folder(candidate.name).is_dir()]
+        fresh = [each for each in untrained if not any(self.model_folder(each.name).glob("model*.safetensors"))]
         check_disk(
             self.out,
             parameters,
@@ -100,18 +120,10 @@ class Context:
         return self.on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
 
     def load_scalar(self, name: str) -> ScalarModel:
-        """One of the run's reward models, likewise."""
+        """One of the run's reward models, likewise; "judge", which no arm is trained on, may be somebody else's."""
+        source = (self.settings.judge if name == "judge" else "") or str(self.model_folder(name))
         trust = self.settings.trust_remote_code
-        model, _ = load_scalar_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust)
-        self.on_its_path(model.body)
-        return model
-
-    def load_judge(self) -> ScalarModel:
-        """The reward model that no arm is trained on: the run's own, or somebody else's."""
-        if not self.settings.judge:
-            return self.load_scalar("judge")
-        trust = self.settings.trust_remote_code
-        model = load_reader(self.settings.judge, self.machine, self.tokenizer, setting="judge", trust_remote_code=trust)
+        model = load_reader(source, self.machine, self.tokenizer, setting=name, trust_remote_code=trust)
         self.on_its_path(model.body)
         return model
 
@@ -119,7 +131,7 @@ class Context:
         """What the check of a run's first model finds right is right for all that were trained from it."""
         paths = self.paths.setdefault(structure(model), Paths())
         use_paths(model, paths)
-        if paths.engine is None and self.stages.finished("pairs"):
+        if paths.engine is None and self.pairs.train:
             check_engine(model, self.pairs.train, quiet=True)
         return model
 
@@ -128,7 +140,7 @@ class Context:
     ) -> tuple[Sequence[Tensor], Cost]:
         """The reference's log-probabilities of every response token, and what they cost; `aloud` says what was kept."""
         tell = say if aloud else lambda line: None
-        return reference_logprobs(reference, rows, tokens_per_pass=self.tokens_per_pass, say=tell)
+        return reference_logprobs(reference, rows, say=tell)
 
     def external_score(self, gold: Done) -> Score:
         """Answers in, one score each out, by a scorer that no arm was trained on: the gold scorer, or the judge."""
@@ -140,7 +152,7 @@ class Context:
                 return [float(score) for score in scorer(texts)]
 
             return by_gold
-        model = self.load_judge()
+        model = self.load_scalar("judge")
 
         def by_judge(answers: Sequence[Answer]) -> list[float]:
             return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]

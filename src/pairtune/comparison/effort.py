@@ -2,28 +2,40 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import io
+import sys
+import textwrap
 import tokenize
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Collection
+from types import FunctionType, ModuleType
 from typing import Any
 
-from pairtune.engine import examples, reference, unrelated
-from pairtune.engine.logprob import collisions, logprobs_and_collisions
-from pairtune.models import heads
-from pairtune.objectives import policy_gradient
-from pairtune.objectives import reward as reward_objective
+from pairtune.engine.examples import prepare
+from pairtune.engine.logprob import logprobs_and_collisions
+from pairtune.engine.reference import reference_logprobs
+from pairtune.engine.unrelated import kl_baseline, unrelated_rows
 from pairtune.objectives.mixture import loss_of
-from pairtune.sampling import packed, sampler
 from pairtune.settings import Ppo, Reward, Tuning
-from pairtune.training import ppo, preference
-from pairtune.training import reward as reward_training
+from pairtune.stages.ppo import ppo
+from pairtune.stages.preference import tune
+from pairtune.stages.reward import reward
+from pairtune.stages.sft import sft
+from pairtune.training.first_loss import check_first_loss
+
+Source = Callable[..., Any]  # a function or a class
+# What runs in preference tuning only for an objective with such a need.
+ONLY_FOR: dict[str, tuple[Source, ...]] = {
+    "reference": (reference_logprobs, check_first_loss),
+    "unrelated": (unrelated_rows, kl_baseline),
+    "collision": (logprobs_and_collisions,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """What one arm needs beyond what every arm shares."""
+    """What one arm needs beyond what fine-tuning on demonstrations needs."""
 
     models_in_memory: int
     settings_to_tune: list[str]
@@ -33,24 +45,58 @@ class Effort:
 def effort(method: str) -> Effort:
     """Of a method by name. The reference pass of preference tuning is over before training starts: one model."""
     if method == "ppo":
-        modules = (ppo, policy_gradient, sampler, packed, reward_training, reward_objective, heads)
         names = [f"reward.{name}" for name in _fields(Reward)] + [f"ppo.{name}" for name in _fields(Ppo)]
-        return Effort(4, names, sum(code_lines(module) for module in modules))
-    loss = loss_of(method)
+        return Effort(4, names, sum(map(code_lines, sources("ppo"))))
     names = _fields(Tuning)
-    names += dict.fromkeys(name for term in loss.terms for name in term.parameters)
-    collides = any("collision" in name for name in loss.arguments)
-    needed: dict[ModuleType | Callable[..., Any], bool] = {preference: True, examples: True}
-    needed |= {reference: loss.needs_reference, unrelated: "kl_baseline" in loss.arguments}
-    needed |= dict.fromkeys((logprobs_and_collisions, collisions), collides)
-    lines = sum(code_lines(source) for source, is_needed in needed.items() if is_needed)
-    lines += sum(code_lines(term.objective.loss) for term in loss.terms)
-    return Effort(1, [f"preference.{name}" for name in names], lines)
+    names += dict.fromkeys(name for term in loss_of(method).terms for name in term.parameters)
+    return Effort(1, [f"preference.{name}" for name in names], sum(map(code_lines, sources(method))))
 
 
-def code_lines(source: ModuleType | Callable[..., Any]) -> int:
+def sources(method: str) -> set[Source]:
+    """The functions and classes that a method's stages reach and fine-tuning on demonstrations does not."""
+    if method == "ppo":
+        return reached(reward, ppo) - reached(sft)
+    loss = loss_of(method)
+    idle = {inspect.unwrap(each) for need, several in ONLY_FOR.items() if need not in loss.needs for each in several}
+    return reached(prepare, tune, *(term.objective.loss for term in loss.terms), idle=idle) - reached(sft)
+
+
+def reached(*roots: Source, idle: Collection[Source] = ()) -> set[Source]:
+    """These functions, all of pairtune's functions and classes that they name, all that those name, and so on."""
+    found: set[Source] = set()
+    ahead = [inspect.unwrap(root) for root in roots]
+    while ahead:
+        source = ahead.pop()
+        if source not in found and source not in idle:
+            found.add(source)
+            ahead += _named(source)
+    return found
+
+
+@functools.cache
+def _named(source: Source) -> list[Source]:
+    """What a function or a class names of pairtune's: in its module, as a part of a module, or in a table of either."""
+    home = vars(sys.modules[source.__module__])
+    values: list[Any] = []
+    for node in ast.walk(ast.parse(_text(source))):
+        if isinstance(node, ast.Name):
+            value = home.get(node.id)
+            values += value.values() if isinstance(value, dict) else [value]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = home.get(node.value.id)
+            values += [getattr(module, node.attr, None)] if isinstance(module, ModuleType) else []
+    plain = [inspect.unwrap(value) for value in values if isinstance(value, FunctionType | type)]
+    return [each for each in plain if each.__module__.startswith("pairtune.")]
+
+
+@functools.cache
+def _text(source: Source) -> str:
+    return textwrap.dedent(inspect.getsource(source))
+
+
+def code_lines(source: Source) -> int:
     """Lines that hold code: not blank, not a comment, not a docstring."""
-    text = inspect.getsource(source)
+    text = _text(source)
     skipped: set[int] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):

@@ -20,6 +20,7 @@ from pairtune.data import reviews
 from pairtune.data.check import check_pairs, check_skipped, check_unread
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
+from pairtune.data.preflight import Place, say_truncation
 from pairtune.data.schema import Pair, Rows
 from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
@@ -31,7 +32,6 @@ from pairtune.progress import say, task
 from pairtune.sampling.answer import Sample
 from pairtune.sampling.sampler import sample, stream_seed
 from pairtune.settings import CompareRun
-from pairtune.training.preflight import Place, say_truncation
 
 # Share of responses longer than sampled answers can be, above which a person should know.
 WORTH_SAYING = 0.1

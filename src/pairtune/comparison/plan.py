@@ -1,6 +1,5 @@
 """What a comparison will do, written down before it does anything, and the folder it may do it in."""
 
-import hashlib
 import itertools
 import json
 import platform
@@ -15,17 +14,16 @@ from pairtune import disk
 from pairtune.configure import read_yaml
 from pairtune.errors import InputError
 from pairtune.grid import candidates
-from pairtune.models.load import resolve
 from pairtune.models.machine import Machine, describe_machine
 from pairtune.progress import say
 from pairtune.settings import CompareRun, to_mapping
+from pairtune.stages.stage import flat
 
 # What makes a plan another plan, and not the same one with a setting changed.
 IDENTITY = ("preset", "model", "data")
-# The folder of the run's stages.
-STAGES = "stages"
-# The folder of the run's models, and those among them that are no candidate's.
-MODELS = "models"
+# The folder of the run's stages that leave a model, and of all others.
+MODELS, STAGES = "models", "stages"
+# The models that are no candidate's.
 SHARED_MODELS = ("reference", "reward", "judge")
 # Bytes of a checkpoint for each parameter that learns: its float32 master and two moments.
 CHECKPOINT_BYTES = 12
@@ -63,13 +61,15 @@ def open_run(settings: CompareRun) -> Path:
 
 def _was_begun(out: Path) -> bool:
     """Whether anything was done under the plan that lies there; if not, a typing error may be mended."""
-    return (out / "plan.yaml").is_file() and (out / STAGES).is_dir()
+    return (out / "plan.yaml").is_file() and ((out / STAGES).is_dir() or (out / MODELS).is_dir())
 
 
 def _why_not(out: Path, settings: CompareRun) -> str:
     """Why a folder cannot be this run's; nothing if it can."""
     if out.exists() and not out.is_dir():
         return f'"{out}" is a file; give a folder'
+    if any((out / STAGES).glob("*/key")):
+        return f'"{out}" holds a run of an earlier version of pairtune; give another --out, or remove it'
     if _was_begun(out):
         before, now = read_yaml(out / "plan.yaml"), to_mapping(settings)
         other = [f"{name} {before.get(name)}" for name in IDENTITY if before.get(name) != now[name]]
@@ -122,43 +122,6 @@ def write_environment(out: Path, settings: CompareRun, machine: Machine, hashes:
         },
     }
     (out / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def model_hash(name: str) -> str:
-    """SHA-256 of a model's configuration, weights and tokenizer files; of its name where it lies on a hub."""
-    folder = Path(resolve(name))
-    if not folder.is_dir():
-        return f"hub:{name}"
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
-            digest.update(path.name.encode())
-            digest.update(file_hash(path).encode())
-    return digest.hexdigest()
-
-
-def data_hash(source: str) -> str:
-    """SHA-256 of a data file, or of the files of a folder; the name of what lies on a hub."""
-    path = Path(source).expanduser()
-    if path.is_file():
-        return file_hash(path)
-    if path.is_dir():
-        return hashlib.sha256("".join(file_hash(f) for f in sorted(path.iterdir()) if f.is_file()).encode()).hexdigest()
-    return f"hub:{source}"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings by dotted key."""
-    values: dict[str, Any] = {}
-    for name, value in nested.items():
-        values.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-    return values
 
 
 def _version(package: str) -> str:

@@ -7,30 +7,29 @@ from typing import Any
 from pairtune import clock
 from pairtune.comparison.arms import Arms, Trials
 from pairtune.comparison.context import Context
-from pairtune.comparison.pairs import sample_review_pairs
-from pairtune.comparison.plan import STAGES, model_hash, open_run, run_folder, write_environment
+from pairtune.comparison.pairs import SharedPairs, sample_review_pairs
+from pairtune.comparison.plan import STAGES, open_run, run_folder, write_environment
 from pairtune.comparison.sittings import Sittings
 from pairtune.comparison.sizes import settle
-from pairtune.comparison.stages import Done
 from pairtune.comparison.summary import summarise, tell_time
 from pairtune.data import reviews
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
+from pairtune.data.preflight import check_rows
 from pairtune.data.sources import read_pairs
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.self_check import check_engine
 from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import share
-from pairtune.models.heads import ScalarModel
-from pairtune.models.load import load_model, load_tokenizer, save_model
+from pairtune.hashes import model_hash
+from pairtune.models.load import load_model, load_tokenizer, resolve
 from pairtune.objectives.mixture import Loss
 from pairtune.progress import printable, say
 from pairtune.settings import CompareRun, to_mapping
-from pairtune.training.checkpoint import Journal
-from pairtune.training.preflight import check_rows
-from pairtune.training.reward import normalise, train_reward
-from pairtune.training.sft import train_sft
+from pairtune.stages.reward import reward
+from pairtune.stages.sft import sft
+from pairtune.stages.stage import Done
 
 # report(folder, count): makes what is to be made of the summary; `count()` puts the run's time so far into it.
 Report = Callable[[Path, Callable[[], None]], object]
@@ -66,12 +65,12 @@ class Comparison:
 
     def __init__(self, context: Context) -> None:
         self.context, self.settings, self.out = context, context.settings, context.out
-        self.stages, self.tokenizer = context.stages, context.tokenizer
+        self.tokenizer = context.tokenizer
 
     def run(self) -> Path:
         """Every stage in order."""
         context, settings = self.context, self.settings
-        hashes = {"model": model_hash(settings.model), "data": context.data_hash}
+        hashes = {"model": model_hash(resolve(settings.model)), "data": context.data_hash}
         write_environment(self.out, settings, context.machine, hashes)
         computes = f"{context.machine.device.type} {context.machine.dtype}"
         root = {"hashes": hashes, "seed": settings.seed, "computes": computes}
@@ -80,14 +79,14 @@ class Comparison:
         pairs = self.make_pairs(warm, gold)
         logprobs, unrelated = self.reference_pass(pairs), self.unrelated_pass(pairs)
         external = gold or self.train_judge(pairs)
-        reward = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
-        arms = Arms(context, pairs=pairs, reward=reward, gold=external)
+        rewards = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
+        arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
         trials: dict[str, Trials] = {method: arms.train(method) for method in context.candidates}
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
-        before = {"reference": logprobs, "unrelated": unrelated, "reward": reward}
+        before = {"reference": logprobs, "unrelated": unrelated, "reward": rewards}
         summarise(
             self.out,
             settings,
@@ -109,8 +108,8 @@ class Comparison:
             scorer.save(folder)
             return {"kind": "gold", "heldout_accuracy": share(right).to_json()}
 
-        inputs = {"data": root["hashes"]["data"], "seed": root["seed"]}
-        done = self.stages.run("gold", inputs, work, title="gold scorer: TF-IDF and logistic regression on the labels")
+        stage = self.context.stage("gold", {"data": root["hashes"]["data"], "seed": root["seed"]})
+        done = self.context.done(stage, work, title="gold scorer: TF-IDF and logistic regression on the labels")
         accuracy = done.facts["heldout_accuracy"]
         say(f"  right on {accuracy['mean']:.1%} of {accuracy['n']} held-out reviews")
         return done
@@ -127,13 +126,11 @@ class Comparison:
             self.context.check_disk(parameters, self.context.every_candidate, shared=shared)
             rows = self.demonstrations(gold)
             check_engine(model, rows)
-            journal = Journal("sft", folder, cost=self.stages.cost)
-            if settings.sft.epochs > 0:
-                train_sft(model, rows, settings.sft, seed=settings.seed, journal=journal)
-            save_model(model, self.tokenizer, self.context.model_folder("reference"))
-            return {"demonstrations": len(rows), "epochs": settings.sft.epochs}
+            return sft(
+                folder, model=model, tokenizer=self.tokenizer, rows=rows, settings=settings.sft, seed=settings.seed
+            )
 
-        inputs = {
+        rests_on = {
             **root,
             "gold": gold.key if gold else None,
             "sft": to_mapping(settings.sft),
@@ -143,7 +140,7 @@ class Comparison:
         }
         tunes = settings.sft.epochs > 0
         title = "warm start: supervised fine-tuning" if tunes else "reference: the model as it is"
-        return self.stages.run("warm_start", inputs, work, title=title, leaves=self.context.model_folder("reference"))
+        return self.context.done(self.context.stage("warm_start", rests_on, model="reference"), work, title=title)
 
     def demonstrations(self, gold: Done | None) -> list[Tokens]:
         """What warm start imitates."""
@@ -185,7 +182,7 @@ class Comparison:
             check_rows(pairs.train, others, self.tokenizer, end_ids=ends, places=pairs.places, say_longer=not own)
             return facts
 
-        inputs = {
+        rests_on = {
             "warm_start": warm.key,
             "gold": gold.key if gold else None,
             "counts": [settings.pairs, settings.heldout, self.context.validation],
@@ -195,7 +192,8 @@ class Comparison:
         title = (
             "pairs: split by prompt" if self.context.own_data else "pairs: sampled from the reference, labelled by gold"
         )
-        done = self.stages.run("pairs", inputs, work, title=title)
+        done = self.context.done(self.context.stage("pairs", rests_on), work, title=title)
+        self.context.pairs = SharedPairs.load(done.folder / "pairs.jsonl")
         sizes = [(len(self.context.pairs.train), "training"), (len(self.context.pairs.heldout), "held-out")]
         sizes += [(len(self.context.pairs.validation), "validation")] * bool(self.context.validation)
         say(f"  {', '.join(f'{size} {part}' for size, part in sizes)} pairs")
@@ -206,7 +204,7 @@ class Comparison:
 
         Methods without a reference need none of the training pairs; measuring always needs the others.
         """
-        wanted = any(loss.needs_reference for loss in self.losses)
+        wanted = any("reference" in loss.needs for loss in self.losses)
 
         def work(folder: Path) -> dict[str, Any]:
             model = self.context.load("reference")
@@ -217,9 +215,9 @@ class Comparison:
                 self.context.logprobs(model, rows, aloud=True)
             return {"cost": cost.to_json()}
 
-        inputs = {"pairs": pairs.key, "training": wanted}
+        stage = self.context.stage("reference", {"pairs": pairs.key, "training": wanted})
         of = "" if wanted else " of what is measured on"
-        return self.stages.run("reference", inputs, work, title=f"reference: its log-probabilities{of}, once")
+        return self.context.done(stage, work, title=f"reference: its log-probabilities{of}, once")
 
     @property
     def losses(self) -> list[Loss]:
@@ -228,7 +226,7 @@ class Comparison:
 
     def unrelated_pass(self, pairs: Done) -> Done | None:
         """The reference's log-probabilities of responses to other prompts, for methods that estimate a KL by them."""
-        if not any("kl_baseline" in loss.arguments for loss in self.losses):
+        if not any("unrelated" in loss.needs for loss in self.losses):
             return None
 
         def work(folder: Path) -> dict[str, Any]:
@@ -236,8 +234,8 @@ class Comparison:
             _, cost = self.context.logprobs(self.context.load("reference"), rows, aloud=True)
             return {"cost": cost.to_json()}
 
-        inputs = {"pairs": pairs.key, "seed": self.settings.seed}
-        return self.stages.run("unrelated", inputs, work, title="reference: of responses to other prompts, once")
+        stage = self.context.stage("unrelated", {"pairs": pairs.key, "seed": self.settings.seed})
+        return self.context.done(stage, work, title="reference: of responses to other prompts, once")
 
     def train_judge(self, pairs: Done) -> Done:
         """The score that no arm is trained on: a reward model on the third part of one's own pairs, or one given."""
@@ -256,29 +254,30 @@ class Comparison:
     def _given_judge(self, pairs: Done) -> Done:
         def work(folder: Path) -> dict[str, Any]:
             with uncounted():
-                return {
-                    "kind": "judge",
-                    "margins": reward_margins(self.context.load_judge(), self.context.pairs.heldout),
-                }
+                margins = reward_margins(self.context.load_scalar("judge"), self.context.pairs.heldout)
+            return {"kind": "judge", "margins": margins}
 
-        inputs = {"pairs": pairs.key, "judge": model_hash(self.settings.judge)}
-        return self._told(self.stages.run("judge", inputs, work, title=f"judge: {printable(self.settings.judge)}"))
+        stage = self.context.stage("judge", {"pairs": pairs.key, "judge": model_hash(resolve(self.settings.judge))})
+        return self._told(self.context.done(stage, work, title=f"judge: {printable(self.settings.judge)}"))
 
     def _fit_reward(self, name: str, rows: Sequence[Tokens], pairs: Done, *, title: str) -> Done:
         settings = self.settings
 
         def work(folder: Path) -> dict[str, Any]:
-            model = ScalarModel(self.context.load("reference"), seed=settings.seed)
-            journal = Journal(name, folder, cost=self.stages.cost)
-            train_reward(model, rows, settings.reward, seed=settings.seed, journal=journal)
-            normalise(model, rows)
-            model.save(self.context.model_folder(name), self.tokenizer)
-            with uncounted():
-                margins = reward_margins(model, self.context.pairs.heldout)
-            return {"kind": "judge", "margins": margins}
+            facts = reward(
+                folder,
+                name=name,
+                body=self.context.load("reference"),
+                tokenizer=self.tokenizer,
+                rows=rows,
+                heldout=self.context.pairs.heldout,
+                settings=settings.reward,
+                seed=settings.seed,
+            )
+            return {"kind": "judge", **facts}
 
-        inputs = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
-        return self._told(self.stages.run(name, inputs, work, title=title, leaves=self.context.model_folder(name)))
+        rests_on = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
+        return self._told(self.context.done(self.context.stage(name, rests_on, model=name), work, title=title))
 
     def _told(self, done: Done) -> Done:
         """A reward model's stage with its accuracy on the held-out pairs."""

@@ -92,6 +92,7 @@ class Sittings:
         stages = self._so_far()  # before the sitting's own seconds: no stage took longer than the sitting so far
         sitting = {"seconds": self._seconds(), "stages": stages, **finished}
         with self._writing:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             disk.write(self.path, json.dumps([*self.earlier, sitting], indent=2) + "\n")
 
     def _so_far(self) -> dict[str, float]:

@@ -13,7 +13,6 @@ from pairtune.comparison.arms import Trial, Trials
 from pairtune.comparison.effort import effort
 from pairtune.comparison.notices import notices
 from pairtune.comparison.pairs import SharedPairs
-from pairtune.comparison.stages import Done
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
 from pairtune.estimate import Estimate
@@ -27,6 +26,8 @@ from pairtune.report import figures
 from pairtune.report.figures import Figure
 from pairtune.report.verdict import verdict
 from pairtune.settings import CompareRun
+from pairtune.stages.stage import Done
+from pairtune.training.checkpoint import read_records
 
 
 def summarise(
@@ -212,17 +213,11 @@ def _stages_of(arm: str) -> list[str]:
     if arm in ("reference", "ppo"):
         return [] if arm == "reference" else ["reward", "ppo"]
     loss = loss_of(arm)
-    before = {"reference": loss.needs_reference, "unrelated": "kl_baseline" in loss.arguments}
-    return [*(name for name, needed in before.items() if needed), arm]
+    return [*(name for name in ("reference", "unrelated") if name in loss.needs), arm]
 
 
 def _step_rows(stages: Mapping[str, Done]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for done in stages.values():
-        path = done.folder / "records.jsonl"
-        if path.is_file():
-            rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return rows
+    return [row for done in stages.values() for row in read_records(done.folder)]
 
 
 Curves = dict[str, list[Mapping[str, Any]]]

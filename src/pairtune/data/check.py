@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -33,7 +32,6 @@ class Finding:
     count: int
     rows: tuple[int, ...]
     message: str
-    severity: Literal["note", "warning"]
 
 
 def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
@@ -84,7 +82,7 @@ def check_unread(columns: Sequence[str]) -> list[Finding]:
         return []
     what = f"column {listed(columns)} is" if len(columns) == 1 else f"columns {listed(columns)} are"
     message = f"{what} not read; what belongs to the prompt has to stand in it"
-    return [Finding("unread", len(columns), (), message, "note")]
+    return [Finding("unread", len(columns), (), message)]
 
 
 def check_skipped(skipped: Sequence[Skipped]) -> list[Finding]:
@@ -93,7 +91,7 @@ def check_skipped(skipped: Sequence[Skipped]) -> list[Finding]:
     for skip in skipped:
         by_reason.setdefault(skip.reason, _Marked()).add(skip.row)
     return [
-        Finding("skipped", rows.count, tuple(rows.first), f"{rows.counted('row')} left out: {reason}", "warning")
+        Finding("skipped", rows.count, tuple(rows.first), f"{rows.counted('row')} left out: {reason}")
         for reason, rows in sorted(by_reason.items(), key=lambda item: -item[1].count)
     ]
 
@@ -170,7 +168,7 @@ def _shared_prompt(seen: _Seen) -> Finding | None:
         f"at most {counted(int(counts.max()), 'pair')} for one): hold out whole prompts"
     )
     rows = seen.marked(counts[prompt] > 1)
-    return _finding("shared_prompt", rows, text, text, severity="note")  # never a single row
+    return _finding("shared_prompt", rows, text, text)  # never a single row
 
 
 def _prompt_repeated(pair: Pair) -> bool:
@@ -211,14 +209,12 @@ def _longer_wins(seen: _Seen) -> Finding:
         f'"the {rule} response wins" is right for {best:.1%} of the {counted(count, "pair")} '
         f"(in characters; {ties}): a baseline that any method should beat"
     )
-    return Finding("longer_wins", count, (), message, "note")
+    return Finding("longer_wins", count, (), message)
 
 
-def _finding(
-    name: str, rows: _Marked, one: str, many: str, *, severity: Literal["note", "warning"] = "warning"
-) -> Finding | None:
+def _finding(name: str, rows: _Marked, one: str, many: str) -> Finding | None:
     """The rows counted and named before what is the matter with them; None where there are none."""
     if not rows.count:
         return None
     message = f"{rows.counted('pair')} {one if rows.count == 1 else many}"
-    return Finding(name, rows.count, tuple(rows.first), message, severity)
+    return Finding(name, rows.count, tuple(rows.first), message)

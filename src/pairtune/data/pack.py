@@ -55,7 +55,6 @@ class Pack:
     segments: Segments  # what each run of tokens sees
     source_R: Tensor  # the token whose hidden state predicts response token r
     target_R: Tensor  # the id of response token r
-    place_R: Tensor  # where response token r itself lies in the pack
     response_R: Tensor  # the response it belongs to, 0..S-1
     last_S: Tensor  # where each response's last token lies in the pack
     row_S: Tensor  # the row that each response belongs to
@@ -70,11 +69,6 @@ class Pack:
             return self
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor | Segments)}
         return replace(self, **moved)
-
-    def sums(self, values_R: Tensor) -> Tensor:
-        """Sum a value per response token over each response: [R] -> [S]."""
-        zero = torch.zeros(self.responses, dtype=values_R.dtype, device=values_R.device)
-        return zero.index_add(0, self.response_R, values_R)
 
     def lengths(self) -> Tensor:
         """Tokens in each response: [S]."""
@@ -110,7 +104,6 @@ def pack(rows: Sequence[Tokens]) -> Pack:
         segments=_segments(positions_T),
         source_R=torch.from_numpy(np.concatenate(source)),
         target_R=torch.from_numpy(tokens_T[place_R]),
-        place_R=torch.from_numpy(place_R),
         response_R=torch.from_numpy(np.repeat(np.arange(len(place)), lengths_S)),
         last_S=torch.from_numpy(place_R[np.cumsum(lengths_S) - 1]),
         row_S=torch.tensor(row_of),
@@ -135,7 +128,6 @@ def pack_prompts(prompts: Sequence[Sequence[int]]) -> Pack:
         segments=_segments(positions_T),
         source_R=torch.from_numpy(lengths.cumsum() - 1),
         target_R=none,
-        place_R=none,
         response_R=none,
         last_S=none,
         row_S=none,

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.pack import Tokens
 from pairtune.errors import InputError
+from pairtune.hashes import file_hash
 
 SOURCE = "imdb"  # the package carries other reviews too
 LABELS = {"0": False, "1": True}
@@ -57,8 +58,7 @@ def load_reviews() -> list[Review]:
 
 def content_hash() -> str:
     """SHA-256 of the file of reviews."""
-    with _file().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(_file())
 
 
 def _file() -> Path:

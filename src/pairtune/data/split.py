@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -11,12 +11,6 @@ from pairtune.data.schema import Labelled, Pair, PromptText
 from pairtune.data.store import take
 from pairtune.errors import InputError
 from pairtune.progress import counted
-
-
-def shared_prompts(train: Iterable[PromptText], heldout: Iterable[PromptText]) -> int:
-    """How many distinct prompts stand on both sides. Any at all make held-out figures look too good."""
-    return len(set(train) & set(heldout))
-
 
 Prompted = TypeVar("Prompted", Pair, Labelled)
 

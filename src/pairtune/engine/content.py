@@ -13,7 +13,7 @@ from pairtune.engine import varlen
 from pairtune.engine.fusion import is_large, obstacle
 from pairtune.engine.kernels import built, fingerprint
 from pairtune.engine.path import paths_of
-from pairtune.models.load import weights_hash
+from pairtune.hashes import weights_hash
 
 # Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
 INDIFFERENT = {

@@ -58,6 +58,11 @@ class Cost:
 _current: ContextVar[Cost | None] = ContextVar("cost", default=None)
 
 
+def current() -> Cost | None:
+    """What is being measured into here, if anything is."""
+    return _current.get()
+
+
 @contextmanager
 def measured(*, part: bool = False) -> Iterator[Cost]:
     """Count everything the engine and the sampler do inside the block; a block around this one counts it too.

@@ -44,22 +44,21 @@ class Examples:
 def prepare(
     model: PreTrainedModel,
     rows: Sequence[Tokens],
-    arguments: Collection[str],
+    needs: Collection[str],
     *,
-    needs_reference: bool,
     labels: Sequence[bool] | None = None,
     seed: int,
     **passing: Any,
 ) -> tuple[Examples, Cost]:
-    """The examples of an objective that takes `arguments`, `model` being the reference, and what computing them cost.
+    """The examples of an objective with these `needs`, `model` being the reference, and what computing them cost.
 
     Nothing is computed that the objective does not need; what is needed is kept on disk by content. `passing` goes to
-    `reference_logprobs`. Raises ValueError if responses to other prompts are needed and there is one prompt only.
+    `reference_logprobs`. Raises InputError if responses to other prompts are needed and there is one prompt only.
     """
-    if not needs_reference:
+    if "reference" not in needs:
         return Examples(rows, labels), Cost()
     reference, cost = reference_logprobs(model, rows, **passing)
-    if "kl_baseline" not in arguments:
+    if "unrelated" not in needs:
         return Examples(rows, labels, reference), cost
     unrelated = unrelated_rows(rows, seed=seed)
     unrelated_reference, more = reference_logprobs(model, unrelated, **{**passing, "progress": lambda rows: None})
@@ -79,11 +78,11 @@ class Passed:
         return Passed({name: value.detach() for name, value in self.tokens.items()}, self.length_S, self.label_S)
 
 
-def run_pass(model: PreTrainedModel, examples: Examples, indices: Sequence[int], arguments: Collection[str]) -> Passed:
-    """log π of the response tokens of these rows, differentiable, and whatever else `arguments` are made of."""
+def run_pass(model: PreTrainedModel, examples: Examples, indices: Sequence[int], needs: Collection[str]) -> Passed:
+    """log π of the response tokens of these rows, differentiable, and what else the objective `needs` of a pass."""
     batch = pack([examples.rows[i] for i in indices]).to(model.device)
     tokens: dict[str, Tensor] = {}
-    if any("collision" in name for name in arguments):
+    if "collision" in needs:
         tokens["logprob"], tokens["collision"] = logprobs_and_collisions(model, batch)
     else:
         tokens["logprob"] = token_logprobs(model, batch)

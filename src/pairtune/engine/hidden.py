@@ -4,11 +4,13 @@ A model that comes here unchecked is checked on the rows it comes with. Shape su
 size.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Pack
+from pairtune.data.pack import Pack, Tokens, batches_by_tokens
 from pairtune.engine.limits import check_ids
 from pairtune.engine.own import own_hidden_states
 from pairtune.engine.packed import packed_hidden_states
@@ -18,6 +20,16 @@ from pairtune.errors import InputError
 
 # Tokens in one forward and backward pass. Larger packs run a little faster and hold more activations.
 TOKENS_PER_PASS = {"cpu": 3072, "cuda": 16384}
+
+
+def tokens_per_pass(device: torch.device) -> int:
+    """How many tokens a pass on this device may have; a longer row is a pass by itself."""
+    return TOKENS_PER_PASS[device.type]
+
+
+def passes(rows: Sequence[Tokens], device: torch.device) -> list[list[int]]:
+    """The rows' indices in groups, each small enough for one pass."""
+    return batches_by_tokens(rows, tokens_per_pass(device))
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:

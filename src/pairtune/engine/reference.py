@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.cache import cache_folder
-from pairtune.data.pack import Tokens, batches_by_length, batches_by_tokens, pack, row_lengths
+from pairtune.data.pack import Tokens, batches_by_length, pack, row_lengths
 from pairtune.engine.content import about, model_key
 from pairtune.engine.cost import Cost, measured
+from pairtune.engine.hidden import passes, tokens_per_pass
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
 from pairtune.engine.version import engine_version
@@ -32,13 +33,12 @@ def compute_logprobs(
     model: PreTrainedModel,
     rows: Sequence[Tokens],
     *,
-    tokens_per_pass: int,
     temperature: float = 1.0,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[Tensor]:
     """log π of every response token, without gradients: for each row, its responses' tokens end to end, float32."""
     result: list[Tensor] = [torch.empty(0)] * len(rows)
-    groups = batches_by_tokens(rows, tokens_per_pass)
+    groups = passes(rows, model.device)
     for group, chosen, logprobs_R in _passes(model, rows, groups, temperature=temperature, progress=progress):
         sizes = [sum(len(response) for response in row.responses) for row in chosen]
         for i, values in zip(group, logprobs_R.split(sizes), strict=True):
@@ -50,7 +50,6 @@ def reference_logprobs(
     model: PreTrainedModel,
     rows: Sequence[Tokens],
     *,
-    tokens_per_pass: int,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Sequence[Tensor], Cost]:
@@ -77,7 +76,7 @@ def reference_logprobs(
         some = f"{hits:,} of {counted(len(rows), 'row')}" if hits < len(rows) else counted(hits, "row")
         say(f"reference: {some} from the cache")
         progress(hits)
-    for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass):
+    for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass(model.device)):
         computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens
         values: list[Tensor] = []
         with measured(part=True) as spent:
@@ -124,11 +123,11 @@ def _passes(
         progress(len(group))
 
 
-def _portions(missing: np.ndarray, lengths: np.ndarray, tokens_per_pass: int) -> Iterator[list[list[int]]]:
+def _portions(missing: np.ndarray, lengths: np.ndarray, limit: int) -> Iterator[list[list[int]]]:
     """The missing rows in groups for one pass each, and these in portions that are kept together."""
     portion: list[list[int]] = []
     room = TOKENS_PER_SHELF
-    for group in batches_by_length(lengths[missing], tokens_per_pass):
+    for group in batches_by_length(lengths[missing], limit):
         indices = missing[group]
         portion.append(indices.tolist())
         room -= int(lengths[indices].sum())

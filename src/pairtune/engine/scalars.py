@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pairtune.data.pack import Tokens, batches_by_tokens, pack
-from pairtune.engine.hidden import TOKENS_PER_PASS, hidden_states
+from pairtune.data.pack import Tokens, pack
+from pairtune.engine.hidden import hidden_states, passes
 from pairtune.models.heads import ScalarModel
 
 
@@ -15,7 +15,7 @@ def score_rewards(model: ScalarModel, rows: Sequence[Tokens]) -> list[list[float
     """The reward of every response, read at its last real token: one list a row, in the row's order."""
     device = model.body.device
     rewards: list[list[float]] = [[] for _ in rows]
-    for group in batches_by_tokens(rows, TOKENS_PER_PASS[device.type]):
+    for group in passes(rows, device):
         batch = pack([rows[i] for i in group]).to(device)
         reward_S: Tensor = model.scalars(hidden_states(model.body, batch)[batch.last_S])
         for row, reward in zip(batch.row_S.tolist(), reward_S.tolist(), strict=True):
@@ -30,7 +30,7 @@ def compute_values(model: ScalarModel, rows: Sequence[Tokens]) -> list[Tensor]:
     """
     device = model.body.device
     result: list[Tensor] = [torch.empty(0)] * len(rows)
-    for group in batches_by_tokens(rows, TOKENS_PER_PASS[device.type]):
+    for group in passes(rows, device):
         batch = pack([rows[i] for i in group]).to(device)
         value_R = model.scalars(hidden_states(model.body, batch)[batch.source_R]).cpu()
         for i, values in zip(group, value_R.split([len(rows[i].responses[0]) for i in group]), strict=True):

@@ -23,6 +23,7 @@ from torch import Tensor
 from pairtune.data.pack import Tokens
 from pairtune.data.store import Mapped, OnDisk
 from pairtune.engine.cost import Cost
+from pairtune.hashes import file_hash
 
 # 128 bits; NumPy sorts and compares such bytes as they stand (all have one length, so a zero at the end is no matter).
 DIGEST = "S16"
@@ -60,7 +61,7 @@ def open_shelves(folder: Path) -> tuple[list[Shelf], int]:
     shelves, damaged = [], 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            if _checksum(path) == path.stem:
+            if file_hash(path) == path.stem:
                 shelves.append(Shelf.open(path))
                 continue
             path.unlink()
@@ -91,7 +92,7 @@ def write_shelf(
     facts = {**about, "responses": len(digests), "tokens": tokens, "cost": cost.to_json()}
     try:
         save_file(tensors, partial, metadata={"about": json.dumps(facts)})
-        path = folder / f"{_checksum(partial)}.safetensors"
+        path = folder / f"{file_hash(partial)}.safetensors"
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -143,8 +144,3 @@ class Kept(OnDisk[Tensor]):
         parts = self.found[place[0] : place[1]].tolist()
         values = [self.shelves[shelf].values.read(begin, end) for shelf, begin, end in parts]
         return torch.from_numpy(np.concatenate(values))
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
+from pairtune.errors import InputError
 
 
 def unrelated_rows(rows: Sequence[Tokens], *, seed: int) -> list[Tokens]:
@@ -17,13 +17,16 @@ def unrelated_rows(rows: Sequence[Tokens], *, seed: int) -> list[Tokens]:
 
     The rows are laid in a circle, shuffled but those of one prompt together, and each takes the responses of the one a
     whole group further, the length of the longest group. Only if one prompt has more than half of all rows do some
-    keep a response of their own prompt. Raises ValueError if there is one prompt only.
+    keep a response of their own prompt. Raises InputError if there is one prompt only.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.prompt, []).append(i)
     if len(groups) < 2:
-        raise ValueError("the KL baseline needs responses to other prompts, and all rows have the same prompt")
+        raise InputError(
+            "data: the KL baseline needs responses to other prompts, and all rows have the same prompt; hold out more, "
+            "or take another objective"
+        )
     order = list(groups.values())
     random.Random(seed).shuffle(order)
     circle = [i for group in order for i in group]
@@ -37,6 +40,6 @@ def kl_baseline(
 ) -> Tensor:
     """max(0, mean log-ratio of all responses of these unrelated rows): a number in nats, without gradient."""
     some = [rows[i] for i in indices]
-    logprobs = compute_logprobs(model, some, tokens_per_pass=TOKENS_PER_PASS[model.device.type])
+    logprobs = compute_logprobs(model, some)
     total = sum(float((own - reference[i]).sum()) for i, own in zip(indices, logprobs, strict=True))
     return torch.tensor(max(0.0, total / sum(len(row.responses) for row in some)), device=model.device)

@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.estimate import Estimate
@@ -18,7 +17,7 @@ from pairtune.models.heads import ScalarModel
 
 def log_ratios(model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor]) -> list[list[float]]:
     """log π(y|x) − log π_ref(y|x) of every response, summed over its tokens, in nats: one list a row."""
-    logprobs = compute_logprobs(model, rows, tokens_per_pass=TOKENS_PER_PASS[model.device.type])
+    logprobs = compute_logprobs(model, rows)
     return [
         [float(part.sum()) for part in (own - frozen).split([len(response) for response in row.responses])]
         for own, frozen, row in zip(logprobs, reference, rows, strict=True)

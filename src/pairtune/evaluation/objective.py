@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import batches_by_tokens
 from pairtune.engine.examples import Examples, Passed, join, run_pass
-from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.engine.hidden import passes
 from pairtune.engine.unrelated import kl_baseline
 from pairtune.objectives.mixture import Loss
 from pairtune.objectives.quantities import quantities
@@ -33,11 +32,11 @@ class Judged:
 def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
     """The objective's own loss of held-out examples, all taken as one step, and its own verdict on each pair."""
     order: list[int] = []
-    passes: list[Passed] = []
-    for group in batches_by_tokens(examples.rows, TOKENS_PER_PASS[model.device.type]):
-        passes.append(run_pass(model, examples, group, loss.arguments))
+    passed_by: list[Passed] = []
+    for group in passes(examples.rows, model.device):
+        passed_by.append(run_pass(model, examples, group, loss.needs))
         order += group
-    passed, paired = join(passes), examples.labels is None
+    passed, paired = join(passed_by), examples.labels is None
     numbers = _numbers(model, examples, passed)
     loss_B = _loss(loss, passed, numbers, paired=paired)
     losses = loss_B if loss.whole_step else _in_order(loss_B, order)

@@ -8,7 +8,6 @@ import torch
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
-from pairtune.engine.hidden import TOKENS_PER_PASS
 from pairtune.engine.reference import compute_logprobs
 from pairtune.sampling.sampler import sample
 from pairtune.settings import Sampling
@@ -75,8 +74,7 @@ def write_answers(
 
 def summed_logprobs(model: PreTrainedModel, rows: Sequence[Tokens], *, temperature: float) -> list[float]:
     """log π of each one-response row at a sampling temperature, in nats."""
-    tokens_per_pass = TOKENS_PER_PASS[model.device.type]
-    values = compute_logprobs(model, rows, tokens_per_pass=tokens_per_pass, temperature=temperature)
+    values = compute_logprobs(model, rows, temperature=temperature)
     return [float(value.sum(dtype=torch.float64)) for value in values]
 
 

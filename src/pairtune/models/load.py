@@ -5,7 +5,6 @@ Weights are read from safetensors (or GGUF) only: nothing is unpickled, and no c
 
 import copy
 import functools
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -26,9 +25,10 @@ from transformers import (
     modeling_gguf_pytorch_utils,
 )
 
-from pairtune import hub
+from pairtune import hub, manifest
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
+from pairtune.hashes import file_hash
 from pairtune.hints import near_path
 from pairtune.models.machine import Machine
 from pairtune.progress import counted, say
@@ -44,7 +44,7 @@ def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) 
     model, if it would have to be unpickled, or if it is a language model by leaving something out only.
     """
     config = read_config(name, trust_remote_code=trust_remote_code)
-    kinds: list[str] = config.architectures or []
+    kinds = list(config.architectures or ())
     if any("SequenceClassification" in kind for kind in kinds):
         raise InputError(f'"{name}" is a model for sequence classification ({kinds[0]}), not a language model')
     if getattr(config, "is_encoder_decoder", False) and not any("CausalLM" in kind for kind in kinds):
@@ -142,15 +142,6 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return reference
 
 
-def weights_hash(model: PreTrainedModel) -> str:
-    """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def resolve(name: str) -> str:
     """The folder or hub name that transformers is given for `name`; GGUF files are converted once and cached."""
     if name == EMBEDDED:
@@ -166,6 +157,11 @@ def resolve(name: str) -> str:
             raise InputError(
                 f'model folder "{name}" holds no .safetensors weights; pairtune unpickles nothing - '
                 "save it again with safetensors"
+            )
+        if damage := manifest.damage(path):
+            raise InputError(
+                f'model folder "{name}" is damaged ({damage}); make it again - or, if the change is meant, remove '
+                f"{manifest.RESULT} beside it"
             )
         return str(path)
     if path.exists():
@@ -208,9 +204,7 @@ def _converted(gguf: Path) -> Path:
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"reading a GGUF model needs {' and '.join(missing)}; run `pip install 'pairtune[demo]'`")
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    target = cache_folder() / "models" / f"{gguf.stem}-{digest}"
+    target = cache_folder() / "models" / f"{gguf.stem}-{file_hash(gguf)[:16]}"
     if (target / "config.json").is_file():
         return target
     say(f"model: converting {gguf.name} to safetensors, once: it is kept in the cache")

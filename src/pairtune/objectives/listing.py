@@ -88,7 +88,7 @@ def as_text() -> str:
 def as_page() -> str:
     """docs/objectives.md."""
     rows = [
-        f"| [{entry.name}](#{entry.name}) | {'yes' if entry.needs_reference else 'no'} | {entry.data} "
+        f"| [{entry.name}](#{entry.name}) | {'yes' if 'reference' in entry.needs else 'no'} | {entry.data} "
         f"| {', '.join(f'{name} {p.default:g}' for name, p in entry.parameters.items()) or '—'} |"
         for entry in OBJECTIVES.values()
     ]
@@ -107,7 +107,7 @@ def summary(entry: Objective) -> str:
 def _fields(entry: Objective) -> dict[str, object]:
     return {
         "name": entry.name,
-        "needs_reference": entry.needs_reference,
+        "needs_reference": "reference" in entry.needs,
         "data": entry.data,
         "parameters": {n: {"default": p.default, "meaning": p.meaning} for n, p in entry.parameters.items()},
         "source": entry.source,
@@ -116,7 +116,7 @@ def _fields(entry: Objective) -> dict[str, object]:
 
 
 def _lines(entry: Objective) -> str:
-    needs = f"{entry.data}, {'with a' if entry.needs_reference else 'no'} reference"
+    needs = f"{entry.data}, {'with a' if 'reference' in entry.needs else 'no'} reference"
     lines = [f"  {entry.name}  ({needs})", *textwrap.wrap(summary(entry), 108), entry.equation]
     lines += [f"--{n.replace('_', '-')} {p.default:g}  {p.meaning}" for n, p in entry.parameters.items()]
     return "\n      ".join([*lines, entry.source])
@@ -125,7 +125,7 @@ def _lines(entry: Objective) -> str:
 def _section(entry: Objective) -> str:
     """What it is for, the equation with its source, parameters, what it needs, where it ends, where TRL departs."""
     what, equation, *rest = _paragraphs(entry)
-    needs = f"{entry.data}; {'needs the reference' if entry.needs_reference else 'no reference'}"
+    needs = f"{entry.data}; {'needs the reference' if 'reference' in entry.needs else 'no reference'}"
     lines = [f"- `{name}` (default {p.default:g}{_bounds(p)}): {p.meaning}" for name, p in entry.parameters.items()]
     return "\n\n".join(
         [

@@ -46,9 +46,9 @@ class Loss:
         return tuple(dict.fromkeys(name for term in self.terms for name in term.objective.arguments))
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether any term needs the reference."""
-        return any(term.objective.needs_reference for term in self.terms)
+    def needs(self) -> frozenset[str]:
+        """What any term needs besides log π, as `Objective.needs` has it."""
+        return frozenset().union(*(term.objective.needs for term in self.terms))
 
     @property
     def whole_step(self) -> bool:

@@ -35,6 +35,12 @@ QUANTITY = re.compile(r"(chosen_|rejected_|)(logprob|logratio|reference|length|c
 # The numbers of a step that are made of log-ratios, and so need the reference; and all of them.
 OF_LOGRATIOS = ("kl_baseline", "past_logratio", "past_margin")
 STEP_NUMBERS = (*OF_LOGRATIOS, "mean_length")
+# What costs more than log π: log π_ref, that of responses to other prompts, collisions; and what is made of each.
+NEEDS = {
+    "reference": {"logratio", "reference", *OF_LOGRATIOS},
+    "unrelated": {"kl_baseline"},
+    "collision": {"collision"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +94,11 @@ class Objective:
         takes = inspect.signature(self.loss).parameters.values()
         return tuple(each.name for each in takes if each.kind is each.POSITIONAL_OR_KEYWORD)
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether anything it takes is made with π_ref."""
-        return any(n in OF_LOGRATIOS or "_logratio_" in f"_{n}" or "_reference_" in f"_{n}" for n in self.arguments)
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """What has to be computed for it besides log π, by the names of `NEEDS`."""
+        asked = {match[2] if (match := QUANTITY.match(name)) else name for name in self.arguments}
+        return frozenset(need for need, made_of_it in NEEDS.items() if asked & made_of_it)
 
     @property
     def unpaired(self) -> bool:

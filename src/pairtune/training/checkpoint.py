@@ -19,23 +19,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pairtune.engine.cost import Cost
+from pairtune.engine.cost import Cost, current
 from pairtune.progress import say
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, RECORDS = "checkpoint.safetensors", "records.jsonl"
 
 
 class Journal:
     """The records of one stage, a JSON object a line, and its latest checkpoint; both may be absent (folder None).
 
-    `cost` is what the stage is being measured into: a stage that is gone on with costs what both its parts did.
+    `cost` is what the stage is being measured into, here if it is not given: a stage that is gone on with costs what
+    both its parts did.
     """
 
     def __init__(
         self, stage: str, folder: Path | None = None, *, every: float = 180.0, cost: Cost | None = None
     ) -> None:
         self.stage, self.folder, self.every = stage, folder, every
-        self.cost = cost or Cost()
+        self.cost = cost or current() or Cost()
         self.rows: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
         if folder is not None:
@@ -45,8 +46,12 @@ class Journal:
         """Append one row."""
         self.rows.append(row)
         if self.folder is not None:
-            with (self.folder / "records.jsonl").open("a", encoding="utf-8") as file:
+            with (self.folder / RECORDS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+
+    def end(self) -> dict[str, Any]:
+        """Where the stage ended: its last step, and the seconds of all its steps."""
+        return {name: self.rows[-1][name] for name in ("step", "seconds")}
 
     def resume(self) -> tuple[int, float, dict[str, Tensor]]:
         """The checkpoint's step, its seconds and its tensors; (0, 0, {}) and empty records without one."""
@@ -85,7 +90,7 @@ class Journal:
 
     def _truncate(self, step: int) -> None:
         assert self.folder is not None
-        path = self.folder / "records.jsonl"
+        path = self.folder / RECORDS
         if path.is_file():
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             self.rows = [row for row in rows if row["step"] <= step]
@@ -97,6 +102,12 @@ def _read(path: Path) -> tuple[int, float, Cost, dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["facts"])
     return int(facts["step"]), float(facts["seconds"]), Cost(**facts["cost"]), load_file(path)
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of the stage in this folder; none where there are none."""
+    path = folder / RECORDS
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def forget_checkpoint(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -15,8 +16,15 @@ from pairtune.training.step import Optimizer, learning_rate
 Gradients = Callable[[Sequence[int]], dict[str, float]]
 # Of a step's figures, those that tell the person waiting how it goes.
 NOTED = ("loss", "accuracy", "desirable_logratio", "undesirable_logratio")
-# measure(step, seconds): called after chosen steps between the first and the last; its time is not training time.
-Measure = Callable[[int, float], None]
+
+
+class Measure(Protocol):
+    """Takes so many measurements along a training, the last of them at its end, by others: see `measuring_points`."""
+
+    points: int
+
+    def take(self, step: int, seconds: float) -> None:
+        """Measure after a step; the time that it takes is not training time."""
 
 
 def fit(
@@ -28,7 +36,6 @@ def fit(
     journal: Journal,
     state: Mapping[str, Tensor] | None = None,
     measure: Measure | None = None,
-    measurements: int = 0,
 ) -> None:
     """Train on fixed examples, each step's in turn. `state`: as for `run_steps`."""
 
@@ -46,7 +53,6 @@ def fit(
         journal=journal,
         note=lambda figures: "  ".join(f"{name} {significant(figures[name])}" for name in NOTED if name in figures),
         measure=measure,
-        measurements=measurements,
     )
 
 
@@ -59,14 +65,13 @@ def run_steps(
     journal: Journal,
     note: Callable[[Mapping[str, float]], str],
     measure: Measure | None,
-    measurements: int,
 ) -> None:
     """Do the work of each step; its figures are recorded, and noted for whoever waits. A checkpoint is gone on from.
 
     optimizers: by the prefix that their tensors have in a checkpoint. state: what the work remembers from step to step,
     kept in checkpoints beside them, and put back in place.
     """
-    points = measuring_points(steps, measurements) if measure else set()
+    points = measuring_points(steps, measure.points) if measure else set()
     done, seconds, tensors = journal.resume()
     if tensors:
         for prefix, optimizer in optimizers.items():
@@ -83,7 +88,7 @@ def run_steps(
             progress.advance()
             if measure and step in points:
                 with uncounted():
-                    measure(step, seconds)
+                    measure.take(step, seconds)
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
             journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
 

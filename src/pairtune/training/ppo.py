@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Tokens, batches_by_tokens, pack
-from pairtune.engine.hidden import TOKENS_PER_PASS, hidden_states
+from pairtune.data.pack import Tokens, pack
+from pairtune.engine.hidden import hidden_states, passes
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.scalars import compute_values, score_rewards
@@ -66,7 +66,6 @@ def train_ppo(
     seed: int,
     journal: Journal,
     measure: Measure | None = None,
-    measurements: int = 0,
 ) -> None:
     """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised."""
     for model in (policy, value, reward_model, reference):
@@ -105,7 +104,6 @@ def train_ppo(
         journal=journal,
         note=lambda figures: f"reward {figures['reward']:.3f}  kl {figures['kl']:.2f}",
         measure=measure,
-        measurements=measurements,
     )
     actor.release()
     critic.release()
@@ -140,11 +138,8 @@ def judge(
     reward_B = torch.tensor([rewards[0] for rewards in score_rewards(reward_model, rows)])
     score_B = reward_B - settings.missing_end_penalty * (~ended_B).float()
     old = [torch.tensor(answer.logprobs) for answer in answers]
-    tokens_per_pass = TOKENS_PER_PASS[reference.device.type]
-    reference_R = torch.cat(
-        compute_logprobs(reference, rows, tokens_per_pass=tokens_per_pass, temperature=settings.temperature)
-    )
-    one_pass = settings.minibatches == 1 and len(batches_by_tokens(rows, tokens_per_pass)) == 1
+    reference_R = torch.cat(compute_logprobs(reference, rows, temperature=settings.temperature))
+    one_pass = settings.minibatches == 1 and len(passes(rows, reference.device)) == 1
     with torch.set_grad_enabled(one_pass):
         values = compute_values(value, rows)
     lengths_B = torch.tensor([len(answer.response) for answer in answers])

@@ -30,7 +30,6 @@ def train_preference(
     seed: int,
     journal: Journal,
     measure: Measure | None = None,
-    measurements: int = 0,
 ) -> None:
     """Tune `model` in place on pairs, or on single responses with labels if the objective takes those."""
     averages = {
@@ -66,7 +65,6 @@ def train_preference(
         journal=journal,
         state=averages,
         measure=measure,
-        measurements=measurements,
     )
     optimizer.release()
 
@@ -83,7 +81,7 @@ def _in_one_pass(
     """Gradients of the mean loss over `count` examples, group by group: for a loss of each example by itself."""
     passes, losses = [], []
     for group in groups:
-        passed = run_pass(model, examples, group, loss.arguments)
+        passed = run_pass(model, examples, group, loss.needs)
         loss_B = _loss(loss, examples, passed, numbers)
         (loss_B.sum() / count).backward()
         passes.append(passed.detach())
@@ -103,7 +101,7 @@ def _in_two_passes(
     The first passes give the log-probabilities, the loss its gradient to them, the second passes carry it on.
     """
     with torch.no_grad():
-        passes = [run_pass(model, examples, group, loss.arguments) for group in groups]
+        passes = [run_pass(model, examples, group, loss.needs) for group in groups]
     passed = join(passes)
     logprob_R = passed.tokens["logprob"].requires_grad_()
     loss_B = _loss(loss, examples, passed, numbers)

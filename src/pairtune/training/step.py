@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pairtune.data.pack import Tokens, batches_by_tokens
-from pairtune.engine.hidden import TOKENS_PER_PASS
+from pairtune.data.pack import Tokens
+from pairtune.engine.hidden import passes
 from pairtune.engine.kernels import adamw, round_into, square_sum
 from pairtune.settings import Optimisation
 
@@ -144,5 +144,4 @@ def step_batches(examples: int, *, batch_size: int, epochs: int, seed: int) -> l
 
 def micro_batches(rows: Sequence[Tokens], indices: Sequence[int], device: torch.device) -> list[list[int]]:
     """The step's indices in groups small enough for one pass. Losses are normalised by the whole step's counts."""
-    groups = batches_by_tokens([rows[i] for i in indices], TOKENS_PER_PASS[device.type])
-    return [[indices[i] for i in group] for group in groups]
+    return [[indices[i] for i in group] for group in passes([rows[i] for i in indices], device)]

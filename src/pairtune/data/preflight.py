@@ -1,4 +1,4 @@
-"""What a run checks before it spends a step. A fault stops it with one line; the rest is said and recorded."""
+"""What token rows are checked for before a step is spent on them. A fault is an error of one line; the rest is said."""
 
 import hashlib
 from array import array

@@ -1,4 +1,4 @@
-"""Measuring one arm: along its training in snapshots, and at its end in full.
+"""Measuring a policy: along its training in snapshots, and at its end in full.
 
 A snapshot holds the policy's held-out log-ratios and its answers; what judges them (reference, reward model, gold
 scorer) comes to them after training, so that measuring adds no model to an arm's memory.
@@ -6,7 +6,6 @@ scorer) comes to them after training, so that measuring adds no model to an arm'
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer
 from pairtune.sampling.sampler import stream_seed
-from pairtune.settings import CompareRun
+from pairtune.settings import CompareRun, Sampling
+from pairtune.stages.stage import Facts
 
 Score = Callable[[Sequence[Answer]], list[float]]
-# What a snapshot keeps of its answers.
-ALONG_THE_WAY = ("gold", "reward", "log_ratio", "response_tokens", "repetition")
 
 
 class Snapshots:
@@ -46,7 +44,7 @@ class Snapshots:
         settings: CompareRun,
         tokenizer: Tokenizer,
     ) -> None:
-        count = settings.evaluation.curve_prompts
+        count, self.points = settings.evaluation.curve_prompts, settings.evaluation.curve_points
         self.prompts = distinct_prompts(heldout[:count], asked)[: settings.evaluation.prompts]
         self.path = folder / "snapshots.jsonl"
         self.model, self.heldout, self.reference = model, heldout[:count], reference[:count]
@@ -84,62 +82,46 @@ def distinct_prompts(rows: Sequence[Tokens], asked: Asked) -> list[tuple[int, ..
     return list(dict.fromkeys(asked.get(row.prompt, row.prompt) for row in rows))
 
 
-def measure_arm(
+def measure(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
     heldout: Sequence[Tokens],
-    asked: Asked,
-    reference_logprobs: Sequence[Tensor],
-    reward_model: ScalarModel | None,
-    score: Score,
-    settings: CompareRun,
-    tokenizer: Tokenizer,
+    frozen: Sequence[Tensor],
+    prompts: Sequence[Sequence[int]],
     *,
-    snapshots: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    """Log-ratios of all held-out pairs; answers to the first held-out prompts and every figure of each answer.
+    sampling: Sampling,
+    end_ids: Sequence[int],
+    seed: int,
+    reward_model: ScalarModel | None = None,
+    score: Score | None = None,
+    snapshots: Sequence[Mapping[str, Any]] = (),
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Facts:
+    """Log-ratios of all held-out pairs, an answer to each prompt, and every figure of each answer, in their order.
 
-    reward_model: None where no arm trains on one.
+    frozen: the reference's log-probabilities of the held-out pairs. What there is no reward model or score for is left
+    out.
     """
-    prompts = distinct_prompts(heldout, asked)[: settings.evaluation.prompts]
-    answers = write_answers(
-        policy, prompts, settings.sampling, end_ids=end_ids(tokenizer), seed=stream_seed(settings.seed, "measure")
-    )
-    judge = partial(
-        _judge,
-        reference=reference,
-        reward_model=reward_model,
-        score=score,
-        temperature=settings.sampling.temperature,
-    )
+    answers = write_answers(policy, prompts, sampling, end_ids=end_ids, seed=seed, progress=progress)
+
+    def judge(answers: Sequence[Answer]) -> dict[str, list[float]]:
+        rewards = score_rewards(reward_model, [answer.tokens for answer in answers]) if reward_model else []
+        return {
+            **({"gold": score(answers)} if score else {}),
+            **({"reward": [each[0] for each in rewards]} if reward_model else {}),
+            "log_ratio": log_ratios_to(reference, answers, temperature=sampling.temperature),
+            "response_tokens": [float(len(answer.response)) for answer in answers],
+            "repetition": [repetition(answer.response) for answer in answers],
+        }
+
     curve = []
     for snapshot in snapshots:
         figures = judge([Answer.from_json(fields) for fields in snapshot["answers"]])
         known = {name: snapshot[name] for name in ("step", "seconds", "log_ratios", "answers")}
-        curve.append(known | {name: figures[name] for name in ALONG_THE_WAY if name in figures})
+        curve.append(known | figures)
     return {
-        "log_ratios": log_ratios(policy, heldout, reference_logprobs),
+        "log_ratios": log_ratios(policy, heldout, frozen),
         "answers": [answer.to_json() for answer in answers],
         **judge(answers),
         "curve": curve,
-    }
-
-
-def _judge(
-    answers: Sequence[Answer],
-    *,
-    reference: PreTrainedModel,
-    reward_model: ScalarModel | None,
-    score: Score,
-    temperature: float,
-) -> dict[str, list[float]]:
-    """Figures of each answer, in their order; the reward model's where the run has one."""
-    rows = [answer.tokens for answer in answers]
-    rewards = {"reward": [each[0] for each in score_rewards(reward_model, rows)]} if reward_model else {}
-    return {
-        "gold": score(answers),
-        **rewards,
-        "log_ratio": log_ratios_to(reference, answers, temperature=temperature),
-        "response_tokens": [float(len(answer.response)) for answer in answers],
-        "repetition": [repetition(answer.response) for answer in answers],
     }

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from pairtune.data.pack import Tokens
+from pairtune.data.preflight import check_rows, say_truncation
 from pairtune.data.writing import CUT, DROPPED, SHORTENED
 from pairtune.errors import InputError
-from pairtune.training.preflight import check_rows, say_truncation
 
 Pairs = Callable[..., list[Tokens]]
 BOS, EOS = 0, 1

@@ -1,0 +1,72 @@
+"""What things are, by content: SHA-256 of files, of models and data where they lie, of weights, of plain values."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+# Files of a model's folder that say what the model is: configuration, weights, tokenizer.
+OF_MODELS = (".safetensors", ".json", ".jinja", ".model", ".txt")
+# A smaller file is read again whenever it is asked for, in bytes; a larger one only once it has changed.
+SMALL = 1 << 20
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content. A large file is read once, as long as its size and times stay as they are."""
+    stat = path.stat()
+    if stat.st_size < SMALL:
+        return _read(path)
+    return _remembered(path.absolute(), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@cache
+def _remembered(path: Path, *_: int) -> str:
+    return _read(path)
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_hash(value: Any) -> str:
+    """SHA-256 of a plain value as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def model_hash(source: str) -> str:
+    """SHA-256 of a model's configuration, weights and tokenizer files; of its name where it lies on a hub.
+
+    source: as `models.load.resolve` gives it.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return f"hub:{source}"
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in OF_MODELS:
+            digest.update(f"{path.name}{file_hash(path)}".encode())
+    return digest.hexdigest()
+
+
+def data_hash(source: str) -> str:
+    """SHA-256 of a data file, or of the files of a folder; the name of what lies on a hub."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return file_hash(path)
+    if path.is_dir():
+        return hashlib.sha256("".join(file_hash(f) for f in sorted(path.iterdir()) if f.is_file()).encode()).hexdigest()
+    return f"hub:{source}"
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

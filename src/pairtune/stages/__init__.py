@@ -1,0 +1,1 @@
+"""Pieces of work, each with a folder: one command runs one, a comparison several; what they rest on, do and leave."""

@@ -1,0 +1,39 @@
+"""Preference tuning: pairs, or responses with labels, and any objective in, a policy out."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from pairtune.engine.examples import Examples
+from pairtune.models.load import Tokenizer, save_model
+from pairtune.objectives.mixture import Loss
+from pairtune.settings import Tuning
+from pairtune.stages.stage import Facts
+from pairtune.training.checkpoint import Journal
+from pairtune.training.first_loss import check_first_loss
+from pairtune.training.loop import Measure
+from pairtune.training.preference import train_preference
+
+
+def tune(
+    folder: Path,
+    *,
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    examples: Examples,
+    loss: Loss,
+    settings: Tuning,
+    seed: int,
+    measure: Measure | None = None,
+) -> Facts:
+    """Tune a model that still is the reference, and save it. Its last step, and the seconds of all its steps.
+
+    name: what its records are called.
+    """
+    if examples.reference is not None:
+        check_first_loss(model, examples.rows, examples.reference, loss)
+    journal = Journal(name, folder)
+    train_preference(model, examples, loss, settings, seed=seed, journal=journal, measure=measure)
+    save_model(model, tokenizer, folder)
+    return journal.end()

@@ -1,0 +1,39 @@
+"""A reward model: pairs in, a scorer out, normalised on the responses it learned from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens
+from pairtune.engine.cost import uncounted
+from pairtune.evaluation.heldout import reward_margins
+from pairtune.models.heads import ScalarModel
+from pairtune.models.load import Tokenizer
+from pairtune.settings import Reward
+from pairtune.stages.stage import Facts
+from pairtune.training.checkpoint import Journal
+from pairtune.training.reward import normalise, train_reward
+
+
+def reward(
+    folder: Path,
+    *,
+    name: str = "reward",
+    body: PreTrainedModel,
+    tokenizer: Tokenizer,
+    rows: Sequence[Tokens],
+    heldout: Sequence[Tokens],
+    settings: Reward,
+    seed: int,
+) -> Facts:
+    """Train a scalar head and its body on (chosen, rejected) rows, save both; the margins of the held-out pairs.
+
+    name: what its records are called.
+    """
+    model = ScalarModel(body, seed=seed)
+    train_reward(model, rows, settings, seed=seed, journal=Journal(name, folder))
+    normalise(model, rows)
+    model.save(folder, tokenizer)
+    with uncounted():
+        return {"margins": reward_margins(model, heldout)}

@@ -1,0 +1,23 @@
+"""Supervised fine-tuning: demonstrations in, a model out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from pairtune.data.pack import Tokens
+from pairtune.models.load import Tokenizer, save_model
+from pairtune.settings import Sft
+from pairtune.stages.stage import Facts
+from pairtune.training.checkpoint import Journal
+from pairtune.training.sft import train_sft
+
+
+def sft(
+    folder: Path, *, model: PreTrainedModel, tokenizer: Tokenizer, rows: Sequence[Tokens], settings: Sft, seed: int
+) -> Facts:
+    """Fine-tune a model that has been checked, and save it; with 0 epochs as it is."""
+    if settings.epochs > 0:
+        train_sft(model, rows, settings, seed=seed, journal=Journal("sft", folder))
+    save_model(model, tokenizer, folder)
+    return {"demonstrations": len(rows)}
