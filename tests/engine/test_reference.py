@@ -8,7 +8,6 @@ import os
 
 import pytest
 import torch
-import transformers
 
 from pairtune.cache import cache_folder, entries, remove
 from pairtune.data.pack import Tokens, pack
