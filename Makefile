@@ -21,7 +21,7 @@ compare: setup
 	$(BIN)/pairtune compare --preset quick
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -21,17 +21,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pairtune
 from pairtune import disk
-from pairtune.cli import HELP, PLAIN, SETTINGS, main
+from pairtune.cli import HELP, SETTINGS, main
 from pairtune.commands import compare, results, tune
+from pairtune.configure import read_preset
 from pairtune.errors import InputError
 from pairtune.models.load import cache_folder, load_model
+from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.quiet import quiet
 from pairtune.report.words import decimal
 from pairtune.sampling.sampler import sample
-from pairtune.settings import TuneRun, settings_of
+from pairtune.settings import Run, TuneRun, settings_of
 from pairtune.training import checkpoint
 
 Write = Callable[..., str]
+FUNCTIONS = ["compare", "sft", "tune", "reward", "ppo", "generate", "evaluate"]
 
 
 @pytest.fixture(scope="module")
@@ -247,10 +250,10 @@ def test_a_disk_that_is_too_small_is_told_before_training(
         ("mine", 'there is no command "mine"; there are compare'),
         ("tune --objective mine --data x.jsonl", 'there is no objective "mine"; the catalogue has dpo'),
         ("tune --output x", '--output; did you mean "--out"?'),
-        ("derive --seed one", "--seed: invalid whole_number value"),
-        ("derive --worlds 1e99", "worlds is 1e+99; it must be at most 100,000"),
-        ("derive --seed -1", "seed is -1; it must be at least 0"),
-        ("derive --worlds 0", "worlds is 0; it must be at least 1"),
+        ("derive --seed one", '--seed is "one"; it must be a whole number'),
+        ("derive --worlds 1e99", '--worlds is "1e99"; it must be at most 100,000'),
+        ("derive --seed -1", '--seed is "-1"; it must be at least 0'),
+        ("derive --worlds 0", '--worlds is "0"; it must be at least 1'),
         ("tune --config none.yaml", 'settings file "none.yaml" does not exist'),
         ("tune --objective dop --data x.jsonl", 'there is no objective "dop"; did you mean "dpop"?'),
         ("compare --methods dpo pppo", 'there is no objective "pppo"; did you mean "ppo"?'),
@@ -451,17 +454,103 @@ def test_functions_are_as_quiet_as_commands(
 # ---- help and imports ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", *HELP])
-def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([*([command] if command else []), "--help"])
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `--help` prints on a terminal of 80 columns."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as ended:
+            main([*([command] if command else []), "--help"])
     assert ended.value.code == 0
-    text = capsys.readouterr().out
-    if command in SETTINGS:
-        for setting in settings_of(SETTINGS[command]):
-            assert f"--{setting.name.replace('_', '-')} " in text
-    if not command:
-        assert all(name in text for name in HELP)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(command, capsys)
+    assert text.startswith(f"usage: pairtune {command} [options]\n\n{HELP[command][0].upper()}{HELP[command][1:]}.\n")
+    assert max(map(len, text.splitlines())) <= 80
+    for setting in settings_of(SETTINGS[command]):
+        assert f"--{setting.name.replace('_', '-')} " in text or f"--{setting.name.replace('_', '-')}, " in text
+    assert '""' not in text
+    assert "None" not in text
+    assert "(default: )" not in text
+
+
+def test_the_help_of_all_gives_a_first_command_and_a_line_to_each(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = help_of("", capsys).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "  pairtune compare " in "\n".join(lines)
+    for command, text in HELP.items():
+        assert [line.split(maxsplit=1) for line in lines].count([command, text]) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "first", "required"),
+    [
+        ("compare", "model data out methods preset", ""),
+        ("sft", "model data out", "data"),
+        ("tune", "model data out objective", "data"),
+        ("reward", "model data out", "data"),
+        ("ppo", "model reward-model data out", "reward-model data"),
+        ("generate", "model prompt data out", ""),
+        ("evaluate", "model reference data out", "reference data"),
+    ],
+)
+def test_the_help_has_first_what_people_give_and_last_the_machine(
+    command: str, first: str, required: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(command, capsys)
+    flags = re.findall(r"^  --([\w-]+)", text, re.MULTILINE)
+    assert flags[: len(first.split())] == first.split()
+    assert flags[-5:-2] == ["seed", "dtype", "trust-remote-code"]
+    metavars = dict(re.findall(r"^  --([\w-]+) ([A-Z]+)\b", text, re.MULTILINE))
+    assert {metavars[name] for name in ("model", "reference", "judge", "reward-model") if name in metavars} == {"MODEL"}
+    assert (metavars["data"], metavars.get("prompt", "TEXT")) == ("FILE", "TEXT")
+    assert metavars["out"] == ("FILE" if command in ("generate", "evaluate") else "FOLDER")
+    entries = re.split(r"^  (?=--)", text, flags=re.MULTILINE)[1:]
+    told = [entry.split()[0].removeprefix("--") for entry in entries if "(required)" in " ".join(entry.split())]
+    assert told == required.split()
+
+
+@pytest.mark.parametrize("command", ["tune", "compare"])
+def test_the_help_says_what_a_parameter_means_to_each_objective(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = re.split(r"^  (?=--)", help_of(command, capsys), flags=re.MULTILINE)[1:]
+    told = {entry.split()[0].removeprefix("--").replace("-", "_"): " ".join(entry.split()) for entry in entries}
+    for name, objective in OBJECTIVES.items():
+        for key, parameter in objective.parameters.items():
+            after = told[key].partition(f"{parameter.meaning} [")[2].partition("]")[0]
+            takers = {taker: group.rpartition(": ")[2] for group in after.split("; ") for taker in takers_of(group)}
+            assert takers[name] == f"{parameter.default:g}"
+
+
+def takers_of(group: str) -> list[str]:
+    """dpo and cdpo, of "dpo, cdpo: 0.1"."""
+    return group.rpartition(": ")[0].split(", ")
+
+
+def test_the_help_of_compare_says_what_its_presets_are(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(help_of("compare", capsys).split())
+    for preset in ("quick", "chapter"):
+        assert f"{preset}: " in text
+    assert "the defaults here are quick's (default: quick)" in text
+    assert (
+        f"training pairs; of one's own data at most so many, as they allow (default: {read_preset('quick')['pairs']})"
+        in text
+    )
+
+
+def test_no_help_imports_anything_heavy() -> None:
+    script = (
+        "import sys, contextlib, io; from pairtune.cli import HELP, main\n"
+        "for command in HELP:\n"
+        "  with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main([command, '--help'])\n"
+        "heavy = ('torch', 'transformers', 'datasets', 'numpy', 'scipy', 'sklearn', 'matplotlib')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -495,11 +584,12 @@ def test_the_public_surface_is_what_is_written_down() -> None:
 
 
 def test_every_command_that_has_settings_is_a_function() -> None:
-    assert set(SETTINGS) == set(pairtune.__all__) - {"InputError"}
-    assert set(HELP) == {*SETTINGS, *PLAIN}
+    assert [name for name, kind in SETTINGS.items() if issubclass(kind, Run)] == FUNCTIONS
+    assert set(FUNCTIONS) == set(pairtune.__all__) - {"InputError"}
+    assert list(HELP) == list(SETTINGS)
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_refuse_what_they_do_not_know(name: str) -> None:
     with pytest.raises(InputError, match='no setting "sede"; did you mean "seed"'):
         getattr(pairtune, name)(sede=3)

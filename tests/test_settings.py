@@ -11,19 +11,17 @@ import yaml
 
 from pairtune.cli import SETTINGS
 from pairtune.configure import (
-    add_flags,
-    by_flag,
-    flag,
     loss_to_train,
     read_preset,
     settings_from,
     settings_from_keywords,
 )
 from pairtune.errors import InputError
+from pairtune.flags import add_flags, by_flag, flag
 from pairtune.grid import candidates
-from pairtune.settings import CompareRun, PpoRun, TuneRun, settings_of, to_mapping
+from pairtune.settings import CompareRun, PpoRun, Run, TuneRun, settings_of, to_mapping
 
-COMMANDS = list(SETTINGS.values())
+COMMANDS = [kind for kind in SETTINGS.values() if issubclass(kind, Run)]
 
 
 def written(folder: Path, text: str) -> str:

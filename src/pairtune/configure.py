@@ -6,7 +6,6 @@ in YAML and in Python (`ppo_steps`). A file may also gather a section's settings
 source over the earlier, each value with what the person called it, and checked once.
 """
 
-import argparse
 import dataclasses
 import math
 import os
@@ -22,9 +21,9 @@ import yaml
 from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.hints import near_path, nearest, suggestion
-from pairtune.objectives.mixture import Loss, loss_of
+from pairtune.objectives.mixture import Loss, load_own, loss_of, own_names
 from pairtune.settings import (
-    MAIN_SECTION,
+    PARAMETERS,
     CompareRun,
     Setting,
     TuneRun,
@@ -35,7 +34,6 @@ from pairtune.settings import (
 )
 
 T = TypeVar("T")
-METAVARS = {str: "NAME", int: "N", float: "N", tuple[str, ...]: "NAME", tuple[float, ...]: "N", Values: "N"}
 # Of a value in a message, so many characters are shown.
 SHOWN = 40
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -46,11 +44,12 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
 
     Raises InputError for an unknown name (with the nearest known one), a value of the wrong type, or out of bounds.
     """
-    layers = [_by_key(command, read_yaml(Path(config).expanduser()), f"{config}: ") if config else {}]
-    layers.append(_by_key(command, given))
+    written = read_yaml(Path(config).expanduser()) if config else {}
+    load_objectives(command, written, given)
+    layers = [by_key(command, written, f"{config}: "), by_key(command, given)]
     if any(setting.key == "preset" for setting in settings_of(command)):
         named = next((layer["preset"].value for layer in reversed(layers) if "preset" in layer), "quick")
-        layers.insert(0, _by_key(command, read_preset(str(named)), f"preset {named}: "))
+        layers.insert(0, by_key(command, read_preset(str(named)), f"preset {named}: "))
     found: dict[str, Given] = {}
     for layer in layers:
         found.update(layer)
@@ -63,6 +62,24 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
         every = {setting.key for setting in settings_of(command)}
         return dataclasses.replace(settings, not_given=frozenset(every - said))
     return settings
+
+
+def load_objectives(command: type, *layers: Mapping[str, Any]) -> None:
+    """Load the objectives of people's own files that are named, the last layer's: their parameters are settings too."""
+    asked: dict[str, Any] = {}
+    for layer in layers:
+        inner = layer.get("preference")
+        named = {**layer, **(inner if isinstance(inner, Mapping) else {})}
+        asked |= {_plain(str(name)).removeprefix("preference."): value for name, value in named.items()}
+    names = {s.name for s in settings_of(command) if s.group != PARAMETERS} | {"config", "debug", "help"}
+    for setting in {"objective", "methods"} & names & asked.keys():
+        value = asked[setting]
+        words = [str(word) for word in (value if isinstance(value, list | tuple) else [value])]
+        if setting == "methods":
+            words = " ".join(words).replace(",", " ").split()
+        for name in dict.fromkeys(name for word in words for name in own_names(word)):
+            if taken := names & load_own(name).parameters.keys():
+                raise InputError(f'{name}: "{min(taken)}" is a setting already; give its parameter another name')
 
 
 def loss_to_train(settings: TuneRun) -> Loss:
@@ -106,43 +123,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def add_flags(parser: argparse.ArgumentParser, command: type) -> None:
-    """A flag for every setting of the command; values stay text until `settings_from` checks them."""
-    preset = _by_key(command, read_preset("quick")) if command is CompareRun else {}
-    groups: dict[str, Any] = {}
-    for setting in settings_of(command):
-        section = setting.key.rpartition(".")[0]
-        section = "" if section == MAIN_SECTION[command] else section
-        if section not in groups:
-            groups[section] = parser.add_argument_group(f"{section} settings".strip())
-        default = preset[setting.key].value if setting.key in preset else setting.default
-        options: dict[str, Any] = {
-            "dest": setting.key,
-            "default": argparse.SUPPRESS,
-            "help": f"{setting.meaning} (default {_default(default)})".replace("%", "%%"),
-        }
-        if setting.kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["metavar"] = METAVARS[setting.kind]
-            options["nargs"] = "+" if _takes_several(setting) else None
-        groups[section].add_argument(flag(setting), **options)
-
-
-def flag(setting: Setting) -> str:
-    """The setting's flag: `--ppo-steps`."""
-    return f"--{setting.name.replace('_', '-')}"
-
-
-def by_flag(command: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
-    """What a parser found, by the flags that were typed."""
-    return {flag(setting): parsed[setting.key] for setting in settings_of(command) if setting.key in parsed}
-
-
-def _default(value: Any) -> str:
-    return "the objective's own" if value is None else _shown(value)
-
-
 @dataclass(frozen=True)
 class Given:
     """A value as a person gave it, and what they call it: --beta, beta, run.yaml: ppo.steps."""
@@ -151,7 +131,7 @@ class Given:
     value: Any
 
 
-def _by_key(command: type, named: Mapping[str, Any], where: str = "") -> dict[str, Given]:
+def by_key(command: type, named: Mapping[str, Any], where: str = "") -> dict[str, Given]:
     """What is given by dotted key, every name known to the command and no setting given twice."""
     settings = settings_of(command)
     keys = {setting.name: setting.key for setting in settings} | {setting.key: setting.key for setting in settings}
@@ -229,8 +209,8 @@ def _number(setting: Setting, given: Given, value: Any, kind: type) -> Any:
         (setting.most, lambda b: converted <= b, "at most"),
     ):
         if bound is not None and not holds(bound):
-            shown = _shown(converted if kind is float else value)
-            raise InputError(f"{given.called} is {shown}; it must be {words} {bound:,.10g}")
+            told = _shown(converted if kind is float else value)
+            raise InputError(f"{given.called} is {told}; it must be {words} {bound:,.10g}")
     return converted
 
 
@@ -281,10 +261,6 @@ def _converted(value: Any, kind: Any) -> Any:
     if kind is int:
         return int(number) if number.is_integer() else None
     return number
-
-
-def _takes_several(setting: Setting) -> bool:
-    return setting.kind == Values or typing.get_origin(setting.kind) is tuple
 
 
 def _shown(value: Any) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from pairtune.errors import InputError
-from pairtune.objectives.mixture import Loss, loss_of
-from pairtune.settings import CompareRun, Ppo, PpoBase
+from pairtune.objectives.mixture import Loss, loss_of, short
+from pairtune.settings import CompareRun, Ppo, PpoBase, Values
 from pairtune.varied import varied
 
 
@@ -47,15 +47,21 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
     Raises InputError for a method that is not known, a parameter that it does not have, or a value out of bounds.
     """
     try:
-        known = {method: loss_of(method, others=["ppo"]) for method in settings.methods if method != "ppo"}
+        asked = {short(method): method for method in settings.methods}
+        if len(asked) < len(set(settings.methods)):
+            raise ValueError(f"two of {', '.join(settings.methods)} have one name; results are told apart by it")
+        known = {method: loss_of(name, others=["ppo"]) for method, name in asked.items() if method != "ppo"}
         has = {method: [key for term in loss.terms for key in term.parameters] for method, loss in known.items()}
-        _check_names(settings, has)
+        given = {
+            key: {short(method): values for method, values in of.items()}
+            for key, of in settings.preference.parameters.items()
+        }
+        _check_names(given, has)
         found = {}
-        for method in settings.methods:
+        for method in asked:
             if method == "ppo":
                 found[method] = _of_ppo(settings)
             else:
-                given = settings.preference.parameters
                 values = {key: given[key].get(method) or given[key].get("") for key in given if key in has[method]}
                 tried = {key: each for key, each in values.items() if each}
                 found[method] = _at_each(method, tried, partial(loss_of, method))
@@ -94,9 +100,9 @@ def _shown(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.10g}" for value in values)
 
 
-def _check_names(settings: CompareRun, has: Mapping[str, list[str]]) -> None:
+def _check_names(given: Mapping[str, Values], has: Mapping[str, list[str]]) -> None:
     """Every value is tried by some method: none is meant for a method that is not there, or for nobody."""
-    for key, values in settings.preference.parameters.items():
+    for key, values in given.items():
         if not any(key in names for names in has.values()):
             known = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in has.items())
             raise ValueError(f'no method has a parameter "{key}": {known or "ppo has its own settings"}')

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pairtune.objectives.catalog import OBJECTIVES
+from pairtune.objectives.mixture import known
 
 # A parameter's values to try: by the method they are meant for; under "", for every other method that has it.
 Values = Mapping[str, tuple[float, ...]]
@@ -19,16 +19,55 @@ Values = Mapping[str, tuple[float, ...]]
 # The largest seed: whatever a stage multiplies it by still fits a generator's 64 bits.
 LARGEST_SEED = 2**31 - 1
 # What nobody means: more is a slip of the keys, told before a machine is busy with it for ever.
-MOST, MOST_EPOCHS, MOST_NEW_TOKENS = 10**9, 1000, 10**5
+MOST, MOST_EPOCHS, MOST_NEW_TOKENS, MOST_WORLDS = 10**9, 1000, 10**5, 10**5
+
+
+# What `--help` shows for a value.
+MODEL, FILE, FOLDER, TEXT, NAME, NUMBER = "MODEL", "FILE", "FOLDER", "TEXT", "NAME", "N"
+WORD = "DIR"  # of a command that takes one, without a flag
 
 
 def _setting(
-    default: Any, meaning: str, *, above: float | None = None, least: float | None = None, most: float | None = None
+    default: Any,
+    meaning: str,
+    value: str = NUMBER,
+    *,
+    common: bool = False,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
 ) -> Any:
-    """A field with its meaning (the flag's help) and its bounds."""
+    """A field with its meaning (the flag's help), what its value is called there, and its bounds.
+
+    `common` ones stand first in the help, in the order of the class.
+    """
     if type(default) is int and most is None:
         most = MOST
-    return field(default=default, metadata={"help": meaning, "above": above, "least": least, "most": most})
+    bounds = {"above": above, "least": least, "most": most}
+    return field(default=default, metadata={"help": meaning, "value": value, "common": common, **bounds})
+
+
+def _model(meaning: str) -> Any:
+    """The field of a model that has a default."""
+    return _setting(
+        "smollm2-135m", f"{meaning}: smollm2-135m, a folder, a .gguf file or a hub name", MODEL, common=True
+    )
+
+
+def _data(meaning: str, *, required: bool = True) -> Any:
+    """The field of a command's rows."""
+    kinds = "a JSONL, CSV or Parquet file, or a hub dataset"
+    return _setting("", f"{meaning}: {kinds}{' (required)' if required else ''}", FILE, common=True)
+
+
+def _out(command: str) -> Any:
+    """The field of a result's folder."""
+    meaning = f"folder for the result (default: runs/{command}, or runs/{command}-2 and so on)"
+    return _setting("", meaning, FOLDER, common=True)
+
+
+def _max_tokens(what: str) -> Any:
+    return _setting(1024, f"longest {what} in tokens; longer prompts lose their beginning", least=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +108,18 @@ class Tuning(Optimisation):
 class Preference(Tuning):
     """Preference tuning on pairs with one objective."""
 
-    objective: str = _setting("dpo", "an objective of `pairtune objectives`, or a sum such as dpo+0.2*sft")
+    objective: str = _setting(
+        "dpo", "an objective of `pairtune objectives`, or a sum such as dpo+0.2*sft", NAME, common=True
+    )
     parameters: Mapping[str, float] = field(default_factory=dict)  # of the objective, by name: those not its default
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedTuning(Tuning):
-    """Preference tuning on pairs with several objectives, each at every value given for its parameters."""
+    """Preference tuning on pairs.
+
+    With several objectives, each at every value given for its parameters.
+    """
 
     parameters: Mapping[str, Values] = field(default_factory=dict)  # by name: those not an objective's default
 
@@ -126,7 +170,10 @@ class ComparedPpo(PpoBase):
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """How answers are drawn, but for the temperature: PPO's is one of its own settings."""
+    """How answers are drawn.
+
+    PPO's temperature is one of its own settings.
+    """
 
     max_new_tokens: int = _setting(32, "longest answer, in tokens", least=1, most=MOST_NEW_TOKENS)
     batch_size: int = _setting(128, "answers written side by side", least=1)
@@ -141,15 +188,18 @@ class Sampling(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How an arm is measured."""
+    """How a policy is measured."""
 
-    prompts: int = _setting(256, "held-out (or validation) prompts that are answered", least=2)
+    prompts: int = _setting(256, "held-out prompts that are answered", least=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves(Evaluation):
     """How an arm is measured at its end and along its training."""
 
+    prompts: int = _setting(
+        256, "held-out prompts that are answered; where there is a choice, validation prompts", least=2
+    )
     curve_points: int = _setting(5, "measurements along each arm's training, its end included", least=0)
     curve_prompts: int = _setting(
         64, "held-out prompts answered, and pairs scored, at each of them but the end", least=2
@@ -158,10 +208,10 @@ class Curves(Evaluation):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What every command that computes has."""
+    """What every command has."""
 
     seed: int = _setting(0, "seed of everything random", least=0, most=LARGEST_SEED)
-    dtype: str = _setting("auto", "auto, bfloat16 or float32")
+    dtype: str = _setting("auto", "auto (bfloat16 where the machine has it), bfloat16 or float32", "TYPE")
     trust_remote_code: bool = _setting(False, "run code that a hub model brings along")
 
 
@@ -169,10 +219,10 @@ class Run:
 class SftRun(Run):
     """`pairtune sft`."""
 
-    model: str = _setting("smollm2-135m", "model to train: smollm2-135m, a folder, a .gguf file or a hub name")
-    data: str = _setting("", "demonstrations: a JSONL, CSV or Parquet file, or a hub dataset")
-    out: str = _setting("", "folder for the result; default runs/sft, or runs/sft-2 and so on")
-    max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
+    model: str = _model("model to train")
+    data: str = _data("demonstrations")
+    out: str = _out("sft")
+    max_tokens: int = _max_tokens("row")
     sft: Sft = field(default_factory=Sft)
 
 
@@ -180,11 +230,11 @@ class SftRun(Run):
 class RewardRun(Run):
     """`pairtune reward`."""
 
-    model: str = _setting("smollm2-135m", "model to start from: smollm2-135m, a folder, a .gguf file or a hub name")
-    data: str = _setting("", "pairs: a JSONL, CSV or Parquet file, or a hub dataset")
+    model: str = _model("model to start from")
+    data: str = _data("pairs")
+    out: str = _out("reward")
     heldout: float = _setting(0.1, "pairs kept for measuring: a share below 1, or a number of pairs", above=0)
-    out: str = _setting("", "folder for the result; default runs/reward, or runs/reward-2 and so on")
-    max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
+    max_tokens: int = _max_tokens("row")
     reward: Reward = field(default_factory=Reward)
 
 
@@ -192,11 +242,11 @@ class RewardRun(Run):
 class TuneRun(Run):
     """`pairtune tune`."""
 
-    model: str = _setting("smollm2-135m", "model to tune: smollm2-135m, a folder, a .gguf file or a hub name")
-    data: str = _setting("", "pairs, or responses with labels: a JSONL, CSV or Parquet file, or a hub dataset")
+    model: str = _model("model to tune")
+    data: str = _data("pairs, or responses with labels")
+    out: str = _out("tune")
     heldout: float = _setting(0.1, "pairs kept for measuring: a share below 1, or a number of pairs", above=0)
-    out: str = _setting("", "folder for the result; default runs/tune, or runs/tune-2 and so on")
-    max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
+    max_tokens: int = _max_tokens("row")
     preference: Preference = field(default_factory=Preference)
 
 
@@ -204,11 +254,16 @@ class TuneRun(Run):
 class PpoRun(Run):
     """`pairtune ppo`."""
 
-    model: str = _setting("smollm2-135m", "policy to train: smollm2-135m, a folder, a .gguf file or a hub name")
-    reward_model: str = _setting("", "reward model: of `pairtune reward`, or a sequence classifier with one label")
-    data: str = _setting("", "prompts (pairs serve): a JSONL, CSV or Parquet file, or a hub dataset")
-    out: str = _setting("", "folder for the result; default runs/ppo, or runs/ppo-2 and so on")
-    max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)
+    model: str = _model("policy to train")
+    reward_model: str = _setting(
+        "",
+        "reward model: of `pairtune reward`, or a sequence classifier with one label (required)",
+        MODEL,
+        common=True,
+    )
+    data: str = _data("prompts (pairs serve)")
+    out: str = _out("ppo")
+    max_tokens: int = _max_tokens("prompt")
     ppo: Ppo = field(default_factory=Ppo)
     sampling: Drawing = field(default_factory=Drawing)
 
@@ -217,13 +272,15 @@ class PpoRun(Run):
 class GenerateRun(Run):
     """`pairtune generate`."""
 
-    model: str = _setting("smollm2-135m", "model that answers: smollm2-135m, a folder, a .gguf file or a hub name")
-    prompt: str = _setting("", "one prompt, answered on the terminal; for a chat model, what its user says")
-    system: str = _setting("", "what the system turn before --prompt says")
+    model: str = _model("model that answers")
+    prompt: str = _setting(
+        "", "one prompt, answered on the terminal; for a chat model, what its user says", TEXT, common=True
+    )
+    data: str = _data("prompts to answer instead of --prompt", required=False)
+    out: str = _setting("", "JSONL file for the answers; without it they are printed", FILE, common=True)
+    system: str = _setting("", "what the system turn before --prompt says", TEXT)
     raw: bool = _setting(False, "continue --prompt as text, though the model has a chat template")
-    data: str = _setting("", "prompts to answer instead: a JSONL, CSV or Parquet file, or a hub dataset")
-    out: str = _setting("", "JSONL file for the answers; without it they are printed")
-    max_tokens: int = _setting(1024, "longest prompt in tokens; longer prompts lose their beginning", least=8)
+    max_tokens: int = _max_tokens("prompt")
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -231,12 +288,19 @@ class GenerateRun(Run):
 class EvaluateRun(Run):
     """`pairtune evaluate`."""
 
-    model: str = _setting("smollm2-135m", "policy to measure: smollm2-135m, a folder, a .gguf file or a hub name")
-    reference: str = _setting("", "the reference it was tuned from: a folder, a hub name, or smollm2-135m")
-    reward_model: str = _setting("", "a reward model that scores the answers, if there is one: ours or another's")
-    data: str = _setting("", "held-out pairs: a JSONL, CSV or Parquet file, or a hub dataset")
-    out: str = _setting("", "JSON file for the figures in full; a table of them is printed in any case")
-    max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
+    model: str = _model("policy to measure")
+    reference: str = _setting(
+        "",
+        "the model it was tuned from: smollm2-135m, a folder, a .gguf file or a hub name (required)",
+        MODEL,
+        common=True,
+    )
+    data: str = _data("held-out pairs")
+    out: str = _setting(
+        "", "JSON file for the figures in full; a table of them is printed in any case", FILE, common=True
+    )
+    reward_model: str = _setting("", "a reward model that scores the answers, ours or another's", MODEL)
+    max_tokens: int = _max_tokens("row")
     evaluation: Evaluation = field(default_factory=Evaluation)
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -245,23 +309,34 @@ class EvaluateRun(Run):
 class CompareRun(Run):
     """`pairtune compare`."""
 
+    model: str = _model("the model that every arm starts from")
+    data: str = _setting("reviews", "reviews (the built-in task), a file of pairs, or a hub dataset", FILE, common=True)
+    out: str = _setting(
+        "",
+        "folder for everything the run leaves behind (default: runs/ and the preset's name, or -2 and so on)",
+        FOLDER,
+        common=True,
+    )
+    methods: tuple[str, ...] = _setting(
+        ("dpo", "ppo"), "the arms: ppo, and objectives of `pairtune objectives` or sums of them", NAME, common=True
+    )
     preset: str = _setting(
         "quick",
         "sizes of the run. quick: minutes on two cores; chapter: the exercise to the letter (5,000 pairs, 3 epochs of "
-        "DPO, a reward model, 50 steps of PPO), half an hour",
+        "DPO, a reward model, 50 steps of PPO), half an hour. Flags and --config win over it; the defaults here are "
+        "quick's",
+        NAME,
+        common=True,
     )
-    model: str = _setting("smollm2-135m", "the model: smollm2-135m, a folder, a .gguf file or a hub name")
-    data: str = _setting("reviews", "reviews (the built-in task), a file of pairs, or a hub dataset")
     judge: str = _setting(
         "",
-        "for a file of pairs: a reward model that scores the arms' answers; default: one trained on pairs kept apart",
+        "for a file of pairs: a reward model that scores the arms' answers (default: one trained on pairs kept apart)",
+        MODEL,
     )
-    methods: tuple[str, ...] = _setting(("dpo", "ppo"), "the arms: ppo, and objectives of the catalogue")
     pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)
     heldout: int = _setting(400, "held-out pairs; likewise", least=2)
     validation: int = _setting(200, "pairs to choose by, where a method has several values; likewise", least=2)
-    max_tokens: int = _setting(1024, "longest row in tokens; longer prompts lose their beginning", least=8)
-    out: str = _setting("", "folder for everything the run leaves behind; default runs/<preset>, or -2 and so on")
+    max_tokens: int = _max_tokens("row")
     sft: WarmStart = field(default_factory=WarmStart)
     preference: ComparedTuning = field(default_factory=ComparedTuning)
     reward: Reward = field(default_factory=Reward)
@@ -270,6 +345,37 @@ class CompareRun(Run):
     evaluation: Curves = field(default_factory=Curves)
     # No setting: those that nobody gave, by key. With one's own data `comparison.sizes` settles some of them.
     not_given: frozenset[str] = field(default=frozenset(), compare=False, metadata={"internal": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRun:
+    """`pairtune report DIR`."""
+
+    folder: str = _setting("", "folder that `pairtune compare` left", WORD, common=True)
+    figure: str = _setting("", "PNG file for a picture of the run", FILE, common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheRun:
+    """`pairtune cache`."""
+
+    clear: bool = _setting(False, "remove what is listed", common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectivesRun:
+    """`pairtune objectives`."""
+
+    json: bool = _setting(False, "print them as JSON", common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeriveRun:
+    """`pairtune derive`."""
+
+    json: bool = _setting(False, "print the steps as JSON", common=True)
+    seed: int = _setting(0, "seed of the random worlds", common=True, least=0, most=LARGEST_SEED)
+    worlds: int = _setting(20, "random worlds that each step is checked in", common=True, least=1, most=MOST_WORLDS)
 
 
 MAIN_SECTION: dict[type, str] = {
@@ -282,12 +388,16 @@ MAIN_SECTION: dict[type, str] = {
     CompareRun: "preference",
 }
 
+# Titles of groups in the help that are no section's; within `--help` the groups stand in the order of their ranks.
+COMMON, PARAMETERS, DATA = "common settings", "parameters of objectives, [of which: with which default]", "data"
+
 
 @dataclass(frozen=True)
 class Setting:
     """One setting of a command: where it lies (`ppo.steps`), what people call it (`ppo_steps`), its type and bounds.
 
-    A parameter of objectives has no default and no bounds here: each objective has its own.
+    `value` is what the help calls its value; `group` the title it stands under there, in the order of `rank`. A
+    parameter of objectives has no default and no bounds here: each objective has its own.
     """
 
     key: str
@@ -295,9 +405,12 @@ class Setting:
     kind: Any
     meaning: str
     default: Any
-    above: float | None
-    least: float | None
-    most: float | None
+    group: str
+    rank: int
+    value: str = NUMBER
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 def settings_of(command: type) -> list[Setting]:
@@ -315,11 +428,32 @@ def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]
         elif is_parameters(kind):
             value_kind = typing.get_args(kind)[1]
             for name, meaning in parameters().items():
-                yield Setting(prefix + name, _name(command, prefix + name), value_kind, meaning, None, None, None, None)
+                key = prefix + name
+                yield Setting(key, _name(command, key), value_kind, meaning, None, PARAMETERS, 1)
         else:
             key = prefix + entry.name
-            bounds = {bound: entry.metadata[bound] for bound in ("above", "least", "most")}
-            yield Setting(key, _name(command, key), kind, entry.metadata["help"], entry.default, **bounds)
+            given = {name: entry.metadata[name] for name in ("value", "above", "least", "most")}
+            title, rank = _group(command, section, entry)
+            meaning = entry.metadata["help"]
+            yield Setting(key, _name(command, key), kind, meaning, entry.default, title, rank, **given)
+
+
+def _group(command: type, section: type, entry: "dataclasses.Field[Any]") -> tuple[str, int]:
+    """The group of a setting in the help, and its rank: common ones, the main section, data, others, `Run`'s."""
+    if entry.metadata["common"]:
+        return COMMON, 0
+    if entry.name in Run.__dataclass_fields__ and section is command:
+        return _title(Run), 5
+    if section is command:
+        return DATA, 3
+    main = typing.get_type_hints(command)[MAIN_SECTION[command]]
+    return _title(section), 2 if section is main else 4
+
+
+def _title(section: type) -> str:
+    """The first line of its docstring, as a title."""
+    words = (section.__doc__ or "").partition("\n")[0].rstrip(".")
+    return words if words.startswith("PPO") else words[:1].lower() + words[1:]
 
 
 def is_parameters(kind: Any) -> bool:
@@ -328,19 +462,24 @@ def is_parameters(kind: Any) -> bool:
 
 
 def _name(command: type, key: str) -> str:
-    return key.removeprefix(f"{MAIN_SECTION[command]}.").replace(".", "_")
+    return key.removeprefix(f"{MAIN_SECTION.get(command, '')}.").replace(".", "_")
 
 
 def parameters() -> dict[str, str]:
-    """Every parameter that an objective of the catalogue has, and which have it."""
-    having: dict[str, list[str]] = {}
-    for objective in OBJECTIVES.values():
-        for name in objective.parameters:
-            having.setdefault(name, []).append(objective.name)
-    return {
-        name: f"parameter of {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
-        for name, names in having.items()
-    }
+    """Every parameter that an objective has, and its meanings, a line each, with who takes it so and the default.
+
+    "weight of KL(π‖π_ref) [dpo, cdpo: 0.1; dpop: 0.3]" is one.
+    """
+    having: dict[str, dict[str, dict[float, list[str]]]] = {}
+    for name, objective in known().items():
+        for key, parameter in objective.parameters.items():
+            takers = having.setdefault(key, {}).setdefault(parameter.meaning, {})
+            takers.setdefault(parameter.default, []).append(name)
+    return {key: "\n".join(f"{what} [{_takers(of)}]" for what, of in each.items()) for key, each in having.items()}
+
+
+def _takers(having: Mapping[float, list[str]]) -> str:
+    return "; ".join(f"{', '.join(names)}: {default:g}" for default, names in having.items())
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:

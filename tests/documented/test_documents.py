@@ -20,8 +20,8 @@ import pytest
 import pairtune
 from benchmarks import options
 from pairtune import cli
-from pairtune.configure import flag
 from pairtune.data.sources import read_demonstrations, read_labelled, read_pairs, read_prompts
+from pairtune.flags import flag
 from pairtune.settings import settings_of
 from tests.documented import stand_ins
 from tests.documented.documents import COMMANDS, DOCUMENTS, ROOT, Piece, anchors, inline_code, links, read, shell_lines
@@ -51,9 +51,7 @@ def only_words() -> Run:
     def check(words: list[str]) -> int:
         command = words[0]
         with pytest.MonkeyPatch.context() as patched:
-            if command in cli.PLAIN:
-                patched.setitem(cli.PLAIN, command, lambda **_: 0)
-            elif command in cli.SETTINGS:
+            if command in cli.SETTINGS:
                 patched.setattr(import_module(f"pairtune.commands.{command}"), "run", lambda _: None)
             return cli.main(words)
 
@@ -190,7 +188,6 @@ def known_flags() -> set[str]:
     options.add_flags(parser)
     return {
         *(flag(setting) for command in cli.SETTINGS.values() for setting in settings_of(command)),
-        *(word for words in cli.PLAIN_FLAGS.values() for word in words),
         *parser.format_help().replace("[", " ").split(),
         *("--config", "--debug", "--help", "--version"),
     }

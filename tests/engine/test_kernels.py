@@ -1,6 +1,8 @@
 """Each C++ pass gives what its torch version gives, and that what float64 gives."""
 
+import math
 import shutil
+import struct
 
 import pytest
 import torch
@@ -196,7 +198,67 @@ def test_adamw_is_torchs(dtype, weights):
         exact.grad = grad.double() * 0.5
         adam.step()
     assert far(master - start, exact.detach() - start) < 1e-5
-    assert torch.equal(weight, master.to(weights))
+    assert torch.equal(weight, rounded(master, weights))
+
+
+def rounded(master, dtype):
+    """Between the two neighbours, place by place in plain Python: up where the rest passes the place's threshold."""
+    if dtype == torch.float32:
+        return master
+    values = master.contiguous().flatten().tolist()
+    made = []
+    for place, value in enumerate(values):
+        (bits,) = struct.unpack("<I", struct.pack("<f", value))
+        mixed = place * 0x9E3779B1 % 2**32
+        mixed = (mixed ^ mixed >> 15) * 0x85EBCA77 % 2**32
+        threshold = (mixed ^ mixed >> 13) % 2**16
+        low, rest = bits >> 16, bits % 2**16
+        made.append(struct.unpack("<f", struct.pack("<I", (low + (rest + threshold >= 2**16)) << 16))[0])
+    return torch.tensor(made).view(master.shape).to(dtype)
+
+
+def in_memory_order(tensor):
+    order = sorted(range(tensor.dim()), key=lambda i: -tensor.stride()[i])
+    return tensor.permute(order)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["C++", "torch"])
+def test_weights_move_as_far_as_their_masters(plain):
+    """From bfloat16's grid, by hundredths of its spacing: rounded to nearest none of them would move at all."""
+    start = numbers(100_000).abs().bfloat16()
+    master, mean, square, weight = start.float(), torch.zeros(100_000), torch.zeros(100_000), start.clone()
+    spacing = 2.0 ** (torch.floor(torch.log2(start.float().abs())) - 7)
+    master += 0.03 * spacing
+    step = plainly if plain else lambda function, *args, **named: function(*args, **named)
+    step(kernels.adamw, master, mean, square, torch.zeros_like(start), weight, step=1, learning_rate=0.0, clip=1.0,
+         betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)  # fmt: skip
+    moved = ((weight.float() - start.float()) / spacing).double()
+    assert set(moved.abs().round(decimals=3).tolist()) == {0.0, 1.0}, "to one of the two neighbours"
+    assert abs(moved.mean().item() - 0.03) < 4 * (0.03 * 0.97 / 100_000) ** 0.5
+    assert torch.equal(start.float().bfloat16(), start)
+    kernels.round_into(weight, start.float())
+    assert torch.equal(weight, start), "what bfloat16 holds exactly stays"
+
+
+def test_rounding_keeps_what_is_no_number_and_begins_again_after_its_places():
+    values = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0 + 2**-9] * 4)
+    weight = torch.empty_like(values, dtype=torch.bfloat16)
+    kernels.round_into(weight, values)
+    assert weight[::6].isnan().all()
+    assert weight[1::6].eq(math.inf).all()
+    assert weight[2::6].eq(-math.inf).all()
+    assert torch.equal(weight[3::6].signbit(), torch.zeros(4, dtype=torch.bool))
+    many = numbers(kernels.PLACES + 10)
+    weight = torch.empty_like(many, dtype=torch.bfloat16)
+    kernels.round_into(weight, many)
+    again = torch.empty(10, dtype=torch.bfloat16)
+    kernels.round_into(again, many[-10:].contiguous())
+    assert torch.equal(weight[-10:], again)
+    moments = torch.zeros(2, len(many))
+    of_cpp = torch.empty_like(weight)
+    kernels.adamw(many, *moments, torch.zeros_like(weight), of_cpp, step=1, learning_rate=0.0, clip=1.0,
+                  betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)  # fmt: skip
+    assert torch.equal(of_cpp, weight)
 
 
 def transposed(*shape):
@@ -232,7 +294,7 @@ def test_adamw_of_weights_that_lie_in_any_way(shape, lay, of_gradient, weights):
         exact.grad = grad.double().contiguous()
         adam.step()
     assert far(master - start, exact.detach() - start) < 1e-5
-    assert torch.equal(weight, master.to(weights))
+    assert torch.equal(in_memory_order(weight), rounded(in_memory_order(master), weights))
 
 
 @pytest.mark.parametrize("lay", [transposed, with_gaps])

@@ -23,7 +23,7 @@ def test_updates_too_small_for_bfloat16_add_up_in_the_master() -> None:
     # AdamW under a constant gradient moves by the learning rate; one such move is a thousandth of bfloat16's spacing.
     assert optimizer.masters[0].numpy() == pytest.approx(1 - 5000e-6, abs=2e-4)
     assert weight.dtype == torch.bfloat16
-    assert weight[0].item() == optimizer.masters[0][0].bfloat16().item() < 1
+    assert all(1 - 2 * 2**-8 <= value <= 1 - 2**-8 for value in weight.tolist()), "to one of the master's neighbours"
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -84,7 +84,8 @@ def test_a_parameter_moves_the_same_however_it_lies_in_memory(
                 optimizer.load_state({name: value.contiguous().clone() for name, value in optimizer.state().items()})
         results.append(parameter.detach().clone())
         states.append(optimizer.state())
-    assert torch.allclose(results[0].float(), results[1].float(), rtol=1e-6, atol=1e-7)
+    # A place's threshold for rounding goes by where it lies: in bfloat16 both are a neighbour of the one master.
+    assert torch.allclose(results[0].float(), results[1].float(), rtol=1e-6 if dtype == torch.float32 else 2**-7)
     assert not torch.equal(results[1], start)
     for name, value in states[0].items():
         assert torch.allclose(value, states[1][name], rtol=1e-6, atol=1e-7)

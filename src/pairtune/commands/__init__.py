@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from pairtune import hub
-from pairtune.settings import PpoRun
+from pairtune.settings import PpoRun, Run
 
 
 def run(command: str, settings: Any) -> Any:
@@ -13,6 +13,8 @@ def run(command: str, settings: Any) -> Any:
     A path that is not there is told before anything heavy is imported. A comparison looks at its plan first: in a
     folder that holds another one, that is what has to be told.
     """
+    if not isinstance(settings, Run):  # lists or proves something, and needs none of the libraries that talk
+        return import_module(f"pairtune.commands.{command}").run(settings)
     if command != "compare":
         _check_paths(settings)
     from pairtune.quiet import quiet

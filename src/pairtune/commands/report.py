@@ -8,16 +8,15 @@ from rich.console import Console
 from pairtune.errors import InputError
 from pairtune.progress import say
 from pairtune.report import page, plots, terminal
+from pairtune.settings import ReportRun
 
 
-def run(folder: str, *, figure: str = "") -> Path:
-    """The page and the table of a finished comparison, again, from its records alone. Returns the page.
-
-    figure: a PNG file for the picture of the run, if one is wanted.
-    """
+def run(settings: ReportRun) -> Path:
+    """The page and the table of a finished comparison, again, from its records alone. Returns the page."""
+    figure = settings.figure
     if figure and Path(figure).suffix != ".png":
         raise InputError(f'figure: "{figure}" must end in .png')
-    out = Path(folder)
+    out = Path(settings.folder)
     written = page.write(out)
     terminal.show(json.loads((out / "summary.json").read_text(encoding="utf-8")), Console())
     say(f"report: {written}")

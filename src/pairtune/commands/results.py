@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pairtune import disk
+from pairtune import disk, own
 from pairtune.comparison.plan import data_hash, flat, model_hash
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import Cost
@@ -130,7 +130,8 @@ def _plan(settings: Any, command: str) -> dict[str, Any]:
     """What the result depends on; where it lies is no part of it."""
     sources = {name: getattr(settings, name) for name in ("model", "reward_model") if hasattr(settings, name)}
     hashes = {name: model_hash(source) for name, source in sources.items()} | {"data": data_hash(settings.data)}
-    return {"command": command, **_placeless(to_mapping(settings)), "hashes": hashes}
+    plan = _placeless(to_mapping(settings))
+    return {"command": command, **plan, "hashes": hashes | own.hashes(plan)}
 
 
 def _placeless(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Comparison:
         reward = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=reward, gold=external)
         arms.check_disk()
-        trials: dict[str, Trials] = {method: arms.train(method) for method in settings.methods}
+        trials: dict[str, Trials] = {method: arms.train(method) for method in context.candidates}
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}

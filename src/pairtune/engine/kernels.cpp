@@ -140,7 +140,7 @@ void draw(const S *logits, const double *uniform, float inverse_t, int64_t *toke
 // number of threads, so that no number's rounding depends on who computes it.
 constexpr int64_t BLOCK = 4096;
 
-// AdamW on the master copy, and the copy rounded into the model. `clip` scales the gradient; the rises are
+// AdamW on the master copy, and the copy rounded into the model, unbiased. `clip` scales the gradient; the rises are
 // 1 - beta, the corrections 1 - beta1^t and sqrt(1 - beta2^t), worked out in double precision by the caller.
 template <class S, class W>
 void adamw(float *master, float *mean, float *square, const S *grad, W *weight, float rate, float clip, float rise1,
@@ -154,7 +154,7 @@ void adamw(float *master, float *mean, float *square, const S *grad, W *weight, 
             float v = square[i] * beta2 + g * g * rise2;
             float w = master[i] * keep - step * m / (std::sqrt(v) / correction2 + eps);
             mean[i] = m, square[i] = v, master[i] = w;
-            store(weight[i], w);
+            store_spread(weight[i], w, uint32_t(i));
         }
     }
 }

@@ -367,6 +367,8 @@ def _first_above(upto: Tensor, level_B: Tensor) -> Tensor:
 
 # ---- the optimiser -----------------------------------------------------------------------------------------------
 
+PLACES = 1 << 22  # after so many, a weight's thresholds begin again
+
 
 def adamw(
     master: Tensor,
@@ -382,15 +384,15 @@ def adamw(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """AdamW (Loshchilov & Hutter 2019) in place on a float32 master copy and its moments; `weight` is its rounding.
+    """AdamW (Loshchilov & Hutter 2019) in place on a float32 master copy and its moments.
+
+    `weight` is then the master's rounding by `round_into`.
 
     `clip` is what the gradient is multiplied by, `step` counts from 1. All five have one shape, and may lie in memory
     as they like; `weight` may be `master` itself.
     """
     correction1, correction2 = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
-    # C++ goes through memory from one end to the other: dimensions are taken in the order in which they lie there.
-    order = sorted(range(master.dim()), key=lambda i: -master.stride()[i])
-    laid = [x.permute(order) for x in (master, mean, square, grad, weight)]
+    laid = _as_it_lies(master, mean, square, grad, weight)  # C++ goes through memory from one end to the other
     close = all(x.is_contiguous() for i, x in enumerate(laid) if i != 3)  # the gradient is only read
     if close and serves(master, grad, weight) and (grad.dtype, weight.dtype) in VARIANTS["adamw"]:
         tensors = (*laid[:3], laid[3].contiguous(), laid[4])
@@ -404,7 +406,43 @@ def adamw(
     master.mul_(1 - learning_rate * weight_decay)
     master.addcdiv_(mean, (square.sqrt() / correction2).add_(eps), value=-learning_rate / correction1)
     if weight is not master:
+        round_into(weight, master)
+
+
+def round_into(weight: Tensor, master: Tensor) -> None:
+    """Copy a float32 master into the model's weight, of any layout; to bfloat16 without bias.
+
+    Each place has a threshold of its own, fixed for good, and is rounded up where the bits that bfloat16 drops pass it:
+    over many places the weights move as far as their masters did, from the first step on, and what bfloat16 holds
+    exactly stays. (Rounded to nearest, a weight that starts on bfloat16's grid stays put until half a step of the grid
+    has gathered, so that a short training at a small learning rate was partly undone: docs/decisions.md 65.)
+    """
+    if weight.dtype != torch.bfloat16:
         weight.copy_(master)
+        return
+    laid, laid_weight = _as_it_lies(master, weight)
+    flat = laid.contiguous().flatten()
+    rounded = torch.empty_like(flat, dtype=torch.bfloat16)
+    thresholds = _thresholds(master.device)
+    for values, into in zip(flat.split(PLACES), rounded.split(PLACES), strict=True):
+        up = (values.view(torch.int32) + thresholds[: len(values)]) & -0x10000
+        into.copy_(torch.where(values.isnan(), values, up.view(torch.float32)))
+    laid_weight.copy_(rounded.view(laid.shape))
+
+
+@cache
+def _thresholds(device: torch.device) -> Tensor:
+    """Of each place, from 0 to 65535: a hash of its number, as in numbers.h."""
+    mixed = (torch.arange(PLACES, device=device) * 0x9E3779B1) & 0xFFFFFFFF
+    mixed = ((mixed ^ (mixed >> 15)) * 0x85EBCA77) & 0xFFFFFFFF
+    return ((mixed ^ (mixed >> 13)) & 0xFFFF).int()
+
+
+def _as_it_lies(*tensors: Tensor) -> list[Tensor]:
+    """The tensors, of one shape, with their dimensions in the order in which the first one lies in memory."""
+    first = tensors[0]
+    order = sorted(range(first.dim()), key=lambda i: -first.stride()[i])
+    return [x.permute(order) for x in tensors]
 
 
 def square_sum(values: Tensor) -> float:

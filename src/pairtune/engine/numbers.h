@@ -39,6 +39,20 @@ inline void store(bf16 &at, float x) {  // round to nearest even; a NaN stays on
     at.bits = uint16_t((wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
+constexpr uint32_t PLACES = 1 << 22;  // thresholds begin again after so many
+
+// Round to one of the two neighbours, up where the dropped 16 bits pass place `i`'s own threshold of 65536: over many
+// places that is right on average, and what bfloat16 holds already stays. Rounded to nearest, a weight that starts on
+// bfloat16's grid stays where it is until half a step of the grid has gathered. A NaN stays one.
+inline void store_spread(float &at, float x, uint32_t) { at = x; }
+inline void store_spread(bf16 &at, float x, uint32_t i) {
+    uint32_t wide, mixed = i % PLACES * 0x9e3779b1u;
+    mixed = (mixed ^ (mixed >> 15)) * 0x85ebca77u;
+    mixed ^= mixed >> 13;
+    std::memcpy(&wide, &x, 4);
+    at.bits = uint16_t((wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (wide + (mixed & 0xffff)) >> 16);
+}
+
 // Numbers as integers whose order, without the sign, is that of their magnitudes. The compiler is told that there is no
 // NaN and no infinity, and makes finite numbers of them: so they are looked for by their bits, from BROKEN up.
 constexpr uint32_t BROKEN = 0x7f800000, FORBIDDEN = 0xff800000;  // and minus infinity: a token that cannot come

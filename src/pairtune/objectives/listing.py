@@ -42,8 +42,22 @@ of the first loss: `loss: dpo 0.693 (57%), 0.2*sft 0.515 (43%)`.
 **TRL** means version 1.16, read in its source. The optional test `tests/objectives/test_trl.py` compares values where
 it is installed.
 
-**To add one**: a function whose argument names say what it needs (`src/pairtune/objectives/objective.py` lists them), a
-docstring like those below, an entry in `catalog.py`. Every test of the catalogue then runs on it.
+**To add one**: a function whose argument names say what it needs (`src/pairtune/objectives/objective.py` lists them),
+a docstring like those below, an entry in `catalog.py`; `python docs/make_objectives.py` writes it into this page.
+Flags, help, YAML, sums, comparisons and every test of the catalogue then take it.
+
+**Your own, without touching pairtune**: the same function in a file of yours is an objective by the file's name and
+its own, [examples/my_losses.py](../examples/my_losses.py) is one. Its arguments' names say what it is given, what
+stands after the `*` are its parameters, each with a default, and what a line of its docstring says of one is its
+meaning in the help (`pairtune tune --objective examples/my_losses.py:shifted_dpo --help`). It stands wherever a name
+of the catalogue may, is tried on made-up pairs before anything is trained (one finite loss a pair, with a gradient,
+not changed by the other pairs), and is known by the content of its file and of the modules beside it that it imports:
+a run whose function has changed is another run. It is your code and is run as such; nothing is downloaded for it.
+
+```sh
+pairtune tune --objective examples/my_losses.py:shifted_dpo --shift 1 --data examples/pairs.jsonl
+pairtune compare --data examples/pairs.jsonl --methods dpo "examples/my_losses.py:shifted_dpo+0.2*sft" --out runs/own
+```
 
 """
 

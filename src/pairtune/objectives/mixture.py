@@ -9,16 +9,20 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pairtune import own
 from pairtune.hints import nearest
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.objective import Objective
+from pairtune.objectives.own import objective_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TERM = re.compile(r"(?:(\d+\.?\d*|\.\d+)\*)?([A-Za-z][\w-]*)\Z")
+_TERM = re.compile(r"(?:(\d+\.?\d*|\.\d+)\*)?([A-Za-z][\w-]*|[^*]+:\w+)\Z")
+# The objectives of people's own files that were asked for, by name and by short name.
+OWN: dict[str, Objective] = {}
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,13 @@ class Loss:
             found[name if term.weight == 1 else f"{term.weight:g}*{name}"] = term.weight * loss
         return found
 
-    def to_json(self) -> dict[str, dict[str, float]]:
-        """Each objective's weight and parameters, by its name."""
-        return {term.objective.name: {"weight": term.weight, **term.parameters} for term in self.terms}
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Each objective's weight and parameters, by its name; of a person's own function also its hash."""
+        return {
+            term.objective.name: {"weight": term.weight, **term.parameters}
+            | ({"sha256": term.objective.sha256} if term.objective.own else {})
+            for term in self.terms
+        }
 
 
 def loss_of(name: str, given: Mapping[str, float] | None = None, *, others: Iterable[str] = ()) -> Loss:
@@ -98,12 +106,43 @@ def loss_of(name: str, given: Mapping[str, float] | None = None, *, others: Iter
 
 
 def find(name: str, others: Iterable[str] = ()) -> Objective:
-    """One objective of the catalogue. Raises ValueError with the nearest name, or all of them if none is near."""
-    if name not in OBJECTIVES:
-        near = nearest(name, [*others, *OBJECTIVES])
-        hint = f'did you mean "{near}"?' if near else f"the catalogue has {', '.join(OBJECTIVES)}"
-        raise ValueError(f'there is no objective "{name}"; {hint}')
-    return OBJECTIVES[name]
+    """One objective, of the catalogue or of a person's own file.
+
+    Raises ValueError with the nearest name, or all of them if none is near; InputError of a file that cannot be used.
+    """
+    if name in OBJECTIVES or name in OWN:
+        return OBJECTIVES.get(name) or OWN[name]
+    if own.is_own(name):
+        return load_own(name)
+    near = nearest(name, [*others, *OBJECTIVES])
+    hint = f'did you mean "{near}"?' if near else f"the catalogue has {', '.join(OBJECTIVES)}"
+    raise ValueError(f'there is no objective "{name}"; {hint}')
+
+
+def load_own(name: str) -> Objective:
+    """An objective of a person's own file as it now is; from then on `find` knows it, by its short name too."""
+    if name not in OWN or OWN[name].sha256 != own.sha256(name):
+        OWN[name] = objective_of(name)
+    OWN[own.short(name)] = OWN[name]
+    return OWN[name]
+
+
+def own_names(name: str) -> list[str]:
+    """The terms of a sum that are functions of a person's own."""
+    terms = [_TERM.match(part.strip()) for part in name.split("+")]
+    return [term[2] for term in terms if term and own.is_own(term[2])]
+
+
+def short(name: str) -> str:
+    """A sum, its own functions without the folders of their files: what its result is called."""
+    for each in own_names(name):
+        name = name.replace(each, own.short(each))
+    return name
+
+
+def known() -> dict[str, Objective]:
+    """Every objective there is, by its name: the catalogue's, and those of people's own files that were asked for."""
+    return OBJECTIVES | {objective.name: objective for objective in OWN.values()}
 
 
 def _settled(objective: Objective, given: Mapping[str, float]) -> dict[str, float]:

@@ -74,11 +74,13 @@ class Objective:
     equation: str
     source: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    own: str = ""  # of a person's own function: what it is called, and the SHA-256 of what it was made from
+    sha256: str = ""
 
     @property
     def name(self) -> str:
-        """What people call it: the function's name with hyphens."""
-        return self.loss.__name__.replace("_", "-")
+        """What people call it: the function's name with hyphens; of their own function, `my_losses.py:my_dpo`."""
+        return self.own or self.loss.__name__.replace("_", "-")
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pairtune.data.pack import Tokens, batches_by_tokens
 from pairtune.engine.hidden import TOKENS_PER_PASS
-from pairtune.engine.kernels import adamw, square_sum
+from pairtune.engine.kernels import adamw, round_into, square_sum
 from pairtune.settings import Optimisation
 
 # Adam's decay rates (Kingma & Ba 2014), and the names of what is kept for each parameter.
@@ -19,10 +19,11 @@ MOMENTS = ("master", "mean", "square")
 class Optimizer:
     """AdamW (Loshchilov & Hutter 2019) whose weights and moments are float32 whatever the model's dtype.
 
-    A bfloat16 parameter has a float32 master copy, and after a step the master is rounded back: small learning rates
-    are not lost to bfloat16's 8 bits. A step's gradient is kept as the one pass made it, or added up in float32 where
-    there are several passes. Weights decay if they have two dimensions or more (matrices and embeddings, those of a
-    head too) and are not `undecayed`: to pull a norm's scale or a bias to 0 regularises nothing.
+    A bfloat16 parameter has a float32 master copy, and after a step the master is rounded back without bias
+    (`round_into`): small learning rates are not lost to bfloat16's 8 bits. A step's gradient is kept as the one pass
+    made it, or added up in float32 where there are several passes. Weights decay if they have two dimensions or more
+    (matrices and embeddings, those of a head too) and are not `undecayed`: to pull a norm's scale or a bias to 0
+    regularises nothing.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Optimizer:
             for name, value in zip(MOMENTS, values, strict=True):
                 value.copy_(tensors[f"{i}.{name}"])
         for parameter, master in zip(self.parameters, self.masters, strict=True):
-            parameter.data.copy_(master)
+            round_into(parameter.data, master)
 
     def release(self) -> None:
         """Forget gradients, moments and hooks; the model keeps its weights."""
