@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pairtune.estimate import Estimate
 from pairtune.report import terminal, words
 
 
@@ -147,3 +148,36 @@ def test_an_accuracy_like_chance_is_marked(summary: dict[str, Any]) -> None:
     assert text.count("like chance") == 1
     assert text.count("below chance") == 1
     assert "Like chance: cannot be told from 50%." in " ".join(text.split())
+
+
+@pytest.mark.parametrize("write", [words.decimal, words.tenths, words.thousandths, words.percent, words.points])
+@pytest.mark.parametrize("value", [-0.0, -1e-17])
+def test_a_zero_has_no_sign(write: Any, value: float) -> None:
+    assert write(value) == write(0.0)
+    assert "−" not in write(value)
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (words.percent, 0.0002, "0.02%"),
+        (words.percent, -0.071, "−7.1%"),
+        (words.points, 0.00041, "0.041 points"),
+        (words.tenths, 1234.56, "1,234.6"),
+        (words.tenths, -0.04, "0.0"),
+        (words.decimal, 1234.5, "1,234.50"),
+        (words.ratio, 9.83, "9.8"),
+        (words.ratio, 0.123, "0.12"),
+        (words.ratio, 1234.5, "1,234"),
+    ],
+)
+def test_small_and_large_numbers(write: Any, value: float, text: str) -> None:
+    assert write(value) == text
+
+
+def test_an_interval_within_a_sentence() -> None:
+    found = Estimate(mean=0.6, n=1200, ci95=(0.5, 0.7))
+    assert words.sureness(found, words.percent) == "95% interval 50.0 to 70.0%, n = 1,200"
+    assert words.sureness(found, words.points) == "95% interval 50.0 to 70.0 points, n = 1,200"
+    assert words.sureness(Estimate(mean=0.6, n=3, ci95=None)) == "no interval, n = 3"
+    assert words.sureness(Estimate(mean=0.6, n=3, ci95=(0.6, 0.6))) == "all alike, n = 3"

@@ -308,3 +308,34 @@ def test_a_judge_at_chance_decides_nothing() -> None:
     assert "chance" not in verdict(told)
     told["gold_scorer"] = {"kind": "judge"} | right(0.8, 0.7, 0.9)
     assert "chance" not in verdict(told)
+
+
+# ---- ties -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0, -3e-17])
+@pytest.mark.parametrize("ci95", [[-0.1, 0.1], [0.0, 0.0], [-0.1, -0.0]])
+def test_ties_are_said_to_be_ties(zero: float, ci95: list[float]) -> None:
+    """Once: "DPO has the highest mean, with no detectable difference from IPO (by −0.00, ...)"."""
+    tied = {"gold_score": measured(zero, ci95), "heldout_accuracy": measured(zero, ci95, 512)}
+    arms = {"dpo": arm(0.6), "ipo": arm(0.6), "ppo": arm(0.29)}
+    said = verdict(summary(arms, {"ipo - dpo": tied, "ppo - dpo": differ("below")}))
+    assert said.startswith(
+        "DPO and IPO share the highest mean gold reward, detectably above PPO (by 0.31, 95% interval"
+    )
+    assert "IPO (by" not in said
+    del arms["ppo"]
+    said = verdict(summary(arms, {"ipo - dpo": tied}))
+    assert said.startswith(
+        "There is no detectable difference in gold reward between DPO and IPO, whose means are the same"
+    )
+    assert " (0.00, " in said
+    for words in ("−0.00", "−0.0 ", "-0"):
+        assert words not in said
+
+
+def test_arms_that_all_tie_need_no_more_words() -> None:
+    tied = {"gold_score": measured(0.0, [0.0, 0.0])}
+    arms = {name: arm(0.6) for name in ("dpo", "ipo", "kto")}
+    said = verdict(summary(arms, {f"{name} - dpo": tied for name in ("ipo", "kto")}))
+    assert said.startswith("DPO, IPO and KTO share the highest mean gold reward, at a KL")

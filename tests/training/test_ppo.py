@@ -34,7 +34,7 @@ from pairtune.sampling.sampler import Sample, sample
 from pairtune.settings import Ppo, Sampling
 from pairtune.training import ppo
 from pairtune.training.checkpoint import Journal
-from pairtune.training.ppo import compute_values, judge, minibatch_gradients, step_prompts, train_ppo, update
+from pairtune.training.ppo import compute_values, minibatch_gradients, rollout_of, step_prompts, train_ppo, update
 from pairtune.training.reward import normalise
 from pairtune.training.step import Optimizer
 
@@ -62,8 +62,10 @@ class Four:
             seed=seed,
         )
 
-    def judge(self, answers: Sequence[Sample], settings: Ppo | None = None, coefficient: float = 0.1) -> ppo.Rollout:
-        return judge(PROMPTS, answers, self.value, self.reward_model, self.reference, settings or Ppo(), coefficient)
+    def rollout(self, answers: Sequence[Sample], settings: Ppo | None = None, coefficient: float = 0.1) -> ppo.Rollout:
+        return rollout_of(
+            PROMPTS, answers, self.value, self.reward_model, self.reference, settings or Ppo(), coefficient
+        )
 
     def train(self, settings: Ppo, *, journal: Journal | None = None, max_new_tokens: int = 6) -> list[dict[str, Any]]:
         journal = journal or Journal("ppo")
@@ -87,9 +89,9 @@ def build(tiny_model: Any) -> Callable[..., Four]:
     """build(architecture="llama", **overrides): four models; the reference is not the policy unless `same`."""
 
     def make(architecture: str = "llama", *, same: bool = False, **overrides: Any) -> Four:
-        policy, other, body, judge_body = (tiny_model(architecture, seed=seed, **overrides) for seed in range(4))
+        policy, other, body, scoring_body = (tiny_model(architecture, seed=seed, **overrides) for seed in range(4))
         reference = frozen_copy(policy if same else other)
-        return Four(policy, ScalarModel(body), ScalarModel(judge_body).requires_grad_(False), reference)
+        return Four(policy, ScalarModel(body), ScalarModel(scoring_body).requires_grad_(False), reference)
 
     return make
 
@@ -109,7 +111,7 @@ def test_01_pad_is_not_eos(four: Four) -> None:
     assert len(ended) >= 2
     assert all(answer.response[-1] == EOS and EOS not in answer.response[:-1] for answer in ended)
     assert all(len(answer.logprobs) == len(answer.response) for answer in answers)
-    rollout = four.judge(answers)
+    rollout = four.rollout(answers)
     assert [len(a) for a in rollout.advantages] == [len(answer.response) for answer in answers]
     # Only the end of text is worth something here: its gradient is what raises or lowers the chance to stop.
     row = answers.index(ended[0])
@@ -146,7 +148,7 @@ def test_03_dropout_is_off_everywhere(build: Callable[..., Four]) -> None:
 def test_04_the_temperature_is_in_every_log_probability(four: Four, temperature: float) -> None:
     settings = Ppo(temperature=temperature)
     answers = four.answers(temperature=temperature)
-    rollout = four.judge(answers, settings)
+    rollout = four.rollout(answers, settings)
 
     def tempered(model: PreTrainedModel, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
         logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
@@ -192,7 +194,7 @@ def scores_given(four: Four, answers: Sequence[Sample], settings: Ppo, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(ppo, "token_rewards", watched)
-        four.judge(answers, settings)
+        four.rollout(answers, settings)
     return given
 
 
@@ -308,12 +310,12 @@ def test_14_rewards_are_scaled_and_length_is_not_paid_for(four: Four, monkeypatc
         return scale(values_R)
 
     monkeypatch.setattr(ppo, "scale", watched)
-    rollout = four.judge(four.answers())
+    rollout = four.rollout(four.answers())
     assert scaled_tokens == [sum(len(row.responses[0]) for row in rollout.rows)]
 
 
 def test_15_advantages_are_whitened_over_real_tokens_only(four: Four) -> None:
-    rollout = four.judge(four.answers())
+    rollout = four.rollout(four.answers())
     together = torch.cat(rollout.advantages)
     assert len(together) == sum(len(row.responses[0]) for row in rollout.rows)
     assert together.mean().item() == pytest.approx(0, abs=1e-5)
@@ -432,7 +434,7 @@ def test_every_prompt_comes_once_a_round_across_steps() -> None:
 
 
 def test_a_minibatch_weighs_every_token_alike(four: Four, monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout, gradients = four.judge(four.answers()), []
+    rollout, gradients = four.rollout(four.answers()), []
     for budget in (10_000, 12):
         monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
         policy, value = copy.deepcopy(four.policy), copy.deepcopy(four.value)
@@ -446,21 +448,21 @@ def test_one_minibatch_in_one_pass_begins_with_the_pass_that_made_the_values(
     four: Four, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, gradients = Ppo(minibatches=1), []
-    rollout = four.judge(four.answers(), settings)
+    rollout = four.rollout(four.answers(), settings)
     assert all(values.requires_grad for values in rollout.values)
     for values in (rollout.values, [values.detach() for values in rollout.values]):
         four.value.zero_grad()
         minibatch_gradients(four.policy, four.value, replace(rollout, values=values), range(7, -1, -1), settings)
         gradients.append(torch.cat([p.grad.flatten() for p in four.value.parameters() if p.grad is not None]))
     assert ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item() < 1e-6
-    assert not any(values.requires_grad for values in four.judge(four.answers(), Ppo(minibatches=2)).values)
+    assert not any(values.requires_grad for values in four.rollout(four.answers(), Ppo(minibatches=2)).values)
     monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 12)
-    assert not any(values.requires_grad for values in four.judge(four.answers(), settings).values)
+    assert not any(values.requires_grad for values in four.rollout(four.answers(), settings).values)
 
 
 def test_more_minibatches_than_answers_leave_none_empty(four: Four) -> None:
     actor, critic = Optimizer(four.policy.parameters()), Optimizer(four.value.parameters())
-    rollout = four.judge(four.answers())
+    rollout = four.rollout(four.answers())
     settings = Ppo(minibatches=20, epochs=1)
     figures = update(four.policy, four.value, actor, critic, rollout, settings, step=1, seed=0)
     assert all(math.isfinite(figure) for figure in figures.values())

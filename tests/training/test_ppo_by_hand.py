@@ -25,7 +25,7 @@ from pairtune.sampling.sampler import sample
 from pairtune.settings import Drawing, Ppo
 from pairtune.training import ppo
 from pairtune.training.checkpoint import Journal
-from pairtune.training.ppo import judge, minibatch_gradients, train_ppo
+from pairtune.training.ppo import minibatch_gradients, rollout_of, train_ppo
 
 EOS = 1
 PROMPTS = [(5, 6), (7,), (8, 9, 10, 11, 12), (13, 14, 15), (16, 17), (18,)]
@@ -45,8 +45,8 @@ class Four:
 
 @pytest.fixture
 def four(tiny_model: Any) -> Four:
-    policy, other, body, judge_body = (tiny_model(seed=seed, spread=5.0) for seed in range(4))
-    reward_model = ScalarModel(judge_body, seed=5).requires_grad_(False)
+    policy, other, body, scoring_body = (tiny_model(seed=seed, spread=5.0) for seed in range(4))
+    reward_model = ScalarModel(scoring_body, seed=5).requires_grad_(False)
     reward_model.normalise(mean=0.2, std=0.7)
     return Four(policy, ScalarModel(body, seed=6), reward_model, frozen_copy(other))
 
@@ -103,7 +103,7 @@ def whitened(rows: Sequence[Sequence[float]]) -> list[list[float]]:
 def test_advantages_are_whitened_over_all_answers_and_returns_are_not(four: Four, answers: list[Any]) -> None:
     assert len({len(answer.response) for answer in answers}) > 1
     assert len({answer.ended for answer in answers}) == 2
-    rollout = judge(PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT)
+    rollout = rollout_of(PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT)
     advantages, returns = plain_advantages(four, answers)
     for found, expected in zip(rollout.advantages, whitened(advantages), strict=True):
         assert found.tolist() == pytest.approx(expected, abs=1e-3)
@@ -121,7 +121,9 @@ def test_advantages_are_whitened_over_all_answers_and_returns_are_not(four: Four
 
 
 def test_the_figures_of_a_step(four: Four, answers: list[Any]) -> None:
-    figures = judge(PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT).figures
+    figures = rollout_of(
+        PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT
+    ).figures
     lengths = [len(answer.response) for answer in answers]
     pairs = list(zip(PROMPTS, answers, strict=True))
     scores = [by_hand.scalar_at_the_end(four.reward_model, prompt, answer.response) for prompt, answer in pairs]
@@ -168,8 +170,8 @@ def plain_losses(
 
 
 def test_a_minibatchs_gradients(four: Four, answers: list[Any]) -> None:
-    """Away from the models that sampled and judged, so that ratios, clips and values all take part."""
-    rollout = judge(PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT)
+    """Away from the models that sampled and scored, so that ratios, clips and values all take part."""
+    rollout = rollout_of(PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT)
     rollout = replace(rollout, values=[values.detach() for values in rollout.values])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -230,9 +232,9 @@ def outcome(four: Four, settings: Ppo, drawing: Drawing) -> list[Any]:
 @pytest.fixture
 def fresh(tiny_model: Any) -> Callable[[], Four]:
     def build() -> Four:
-        policy, other, body, judge_body = (tiny_model(seed=seed, spread=5.0) for seed in range(4))
-        judge_model = ScalarModel(judge_body, seed=5).requires_grad_(False)
-        return Four(policy, ScalarModel(body, seed=6), judge_model, frozen_copy(other))
+        policy, other, body, scoring_body = (tiny_model(seed=seed, spread=5.0) for seed in range(4))
+        scoring_model = ScalarModel(scoring_body, seed=5).requires_grad_(False)
+        return Four(policy, ScalarModel(body, seed=6), scoring_model, frozen_copy(other))
 
     return build
 

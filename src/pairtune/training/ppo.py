@@ -87,7 +87,7 @@ def train_ppo(
             batch_size=sampling.batch_size,
         )
         coefficient = float(weight)
-        rollout = judge(asked, answers, value, reward_model, reference, settings, coefficient)
+        rollout = rollout_of(asked, answers, value, reward_model, reference, settings, coefficient)
         figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
         kl = figures["kl"]
         if kl < NEGATIVE_KL_ALARM:
@@ -123,7 +123,7 @@ def step_prompts(prompts: Sequence[Sequence[int]], count: int, *, step: int, see
 
 
 @torch.no_grad()
-def judge(
+def rollout_of(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sample],
     value: ScalarModel,
