@@ -9,7 +9,7 @@ import torch
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
 from pairtune.engine.examples import Examples
-from pairtune.evaluation.objective import judge
+from pairtune.evaluation.objective import measure_examples
 from pairtune.objectives.mixture import loss_of
 
 ROWS = [
@@ -45,7 +45,7 @@ def test_losses_and_log_ratios_stand_in_the_order_of_the_pairs(policy, examples,
     """Also where they were computed in several passes, in whose order lengths decide."""
     monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
     expected = ratios_by_hand(policy, tiny_model)
-    found = judge(policy, loss_of("dpo", {"beta": 0.3}), examples)
+    found = measure_examples(policy, loss_of("dpo", {"beta": 0.3}), examples)
     assert found.losses == pytest.approx([math.log1p(math.exp(-0.3 * (w - r))) for w, r in expected], abs=1e-4)
     for ours, plain in zip(found.log_ratios, expected, strict=True):
         assert ours == pytest.approx(plain, abs=1e-4)
@@ -54,7 +54,7 @@ def test_losses_and_log_ratios_stand_in_the_order_of_the_pairs(policy, examples,
 
 
 def test_without_a_reference_there_are_no_log_ratios(policy):
-    found = judge(policy, loss_of("simpo", {"beta": 2.0, "gamma": 0.5}), Examples(ROWS))
+    found = measure_examples(policy, loss_of("simpo", {"beta": 2.0, "gamma": 0.5}), Examples(ROWS))
     means = [[float(by_hand.token_logprobs(policy, row.prompt, y).mean()) for y in row.responses] for row in ROWS]
     assert found.log_ratios is None
     assert found.losses == pytest.approx([math.log1p(math.exp(-(2.0 * (w - r) - 0.5))) for w, r in means], abs=1e-4)
@@ -63,7 +63,7 @@ def test_without_a_reference_there_are_no_log_ratios(policy):
 
 def test_an_objectives_own_verdict_is_its_own(policy):
     """Imitation is right where the chosen response is likelier than the rejected one, whatever the reference says."""
-    found = judge(policy, loss_of("sft"), Examples(ROWS))
+    found = measure_examples(policy, loss_of("sft"), Examples(ROWS))
     sums = [[float(by_hand.token_logprobs(policy, row.prompt, y).sum()) for y in row.responses] for row in ROWS]
     mean = sum(len(row.responses[0]) for row in ROWS) / len(ROWS)
     assert found.losses == pytest.approx([-w / mean for w, _ in sums], abs=1e-4)
@@ -73,7 +73,7 @@ def test_an_objectives_own_verdict_is_its_own(policy):
 def test_a_loss_that_cannot_tell_is_half_right(policy, examples):
     same = [Tokens(row.prompt, (row.responses[0], row.responses[0])) for row in ROWS]
     frozen = [values[: len(row.responses[0])].repeat(2) for row, values in zip(ROWS, examples.reference, strict=True)]
-    found = judge(policy, loss_of("dpo"), Examples(same, reference=frozen))
+    found = measure_examples(policy, loss_of("dpo"), Examples(same, reference=frozen))
     assert found.own_wins == [0.5] * len(ROWS)
     assert found.losses == pytest.approx([math.log(2)] * len(ROWS))
 
@@ -88,7 +88,9 @@ def test_single_responses_have_losses_and_no_verdict(policy, examples, tiny_mode
     mismatched = [Tokens(row.prompt, rows[i - 1].responses) for i, row in enumerate(rows)]
     reference = tiny_model(seed=2, spread=3.0)
     of_mismatched = [by_hand.token_logprobs(reference, row.prompt, row.responses[0]).float() for row in mismatched]
-    found = judge(policy, loss_of("kto", {"beta": 0.2}), Examples(rows, labels, frozen, mismatched, of_mismatched))
+    found = measure_examples(
+        policy, loss_of("kto", {"beta": 0.2}), Examples(rows, labels, frozen, mismatched, of_mismatched)
+    )
     z = max(0.0, sum(by_hand.log_ratio(policy, reference, r.prompt, r.responses[0]) for r in mismatched) / len(rows))
     for i, (loss, label) in enumerate(zip(found.losses, labels, strict=True)):
         gain = 0.2 * (expected[i][i % 2] - z) * (1 if label else -1)
@@ -102,7 +104,7 @@ def test_a_loss_of_all_pairs_at_once_has_the_margins_verdict(policy, examples, t
     expected = ratios_by_hand(policy, tiny_model)
     for budget in (4096, 10):
         monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
-        found = judge(policy, loss_of("aot-paired"), examples)
+        found = measure_examples(policy, loss_of("aot-paired"), examples)
         assert found.own_wins == [1.0 if w > r else 0.0 for w, r in expected]
         for ours, plain in zip(found.log_ratios, expected, strict=True):
             assert ours == pytest.approx(plain, abs=1e-4)

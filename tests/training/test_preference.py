@@ -20,7 +20,7 @@ from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.engine.unrelated import kl_baseline, unrelated_rows
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import log_ratios, margins, wins
-from pairtune.evaluation.objective import judge
+from pairtune.evaluation.objective import measure_examples
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.mixture import loss_of
 from pairtune.settings import Tuning
@@ -57,9 +57,9 @@ def tune(model: PreTrainedModel, name: str, examples: Examples, journal: Journal
 def test_every_objective_lowers_its_own_held_out_loss(name: str, tiny_model: Any) -> None:
     model, journal = tiny_model(spread=1.0), Journal(name)
     train, held = (ready(model, name, easy_pairs(16, seed=seed)) for seed in (0, 1))
-    before = judge(model, loss_of(name), held)
+    before = measure_examples(model, loss_of(name), held)
     tune(model, name, train, journal, epochs=5, learning_rate=3e-3)
-    after = judge(model, loss_of(name), held)
+    after = measure_examples(model, loss_of(name), held)
     assert len(after.losses) == 16
     assert sum(after.losses) < sum(before.losses)
     assert after.own_wins is not None
@@ -113,7 +113,7 @@ def test_token_values_reach_the_loss_in_their_places(tiny_model: Any, token_pair
     other = tiny_model(seed=1)
     examples = ready(other, "ld-dpo", rows)
     with torch.no_grad():
-        found = {name: judge(model, loss_of(name), examples).losses for name in ("ld-dpo", "unlikelihood")}
+        found = {name: measure_examples(model, loss_of(name), examples).losses for name in ("ld-dpo", "unlikelihood")}
         for i, row in enumerate(rows):
             (chosen, rejected), (frozen_chosen, frozen_rejected) = (
                 naive.response_logprobs(each, [row.prompt] * 2, row.responses) for each in (model, other)
@@ -182,11 +182,11 @@ def test_held_out_margins_and_own_criterion(tiny_model: Any, token_pairs: Pairs)
     assert held.reference is not None
     expected = log_ratios(model, held.rows, held.reference)
     for name in ("dpo", "ipo", "aot-unpaired", "beta-dpo"):
-        judged = judge(model, loss_of(name), held)
-        assert judged.log_ratios is not None
-        torch.testing.assert_close(torch.tensor(judged.log_ratios), torch.tensor(expected), rtol=1e-4, atol=1e-5)
-        assert judged.own_wins == wins(margins(expected))
-    assert judge(tiny_model(seed=1), loss_of("dpo"), held).own_wins == pytest.approx([0.5] * 12, abs=0.5)
+        measured = measure_examples(model, loss_of(name), held)
+        assert measured.log_ratios is not None
+        torch.testing.assert_close(torch.tensor(measured.log_ratios), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+        assert measured.own_wins == wins(margins(expected))
+    assert measure_examples(tiny_model(seed=1), loss_of("dpo"), held).own_wins == pytest.approx([0.5] * 12, abs=0.5)
 
 
 # ---- KTO's baseline -----------------------------------------------------------------------------------------------
@@ -305,9 +305,9 @@ def single(rows: list[Tokens]) -> tuple[list[Tokens], list[bool]]:
 def test_single_responses_with_labels_teach_too(name: str, tiny_model: Any, token_pairs: Pairs) -> None:
     model, journal = tiny_model(), Journal(name)
     train, held = (ready(model, name, *single(token_pairs(16, seed=seed))) for seed in (0, 1))
-    before = judge(model, loss_of(name), held)
+    before = measure_examples(model, loss_of(name), held)
     tune(model, name, train, journal, epochs=4)
-    after = judge(model, loss_of(name), held)
+    after = measure_examples(model, loss_of(name), held)
     assert after.own_wins is None
     assert after.log_ratios is not None
     assert [len(ratios) for ratios in after.log_ratios] == [1] * 32
@@ -340,6 +340,6 @@ def test_a_pass_over_labelled_rows_knows_their_labels(tiny_model: Any, token_pai
 def test_the_policy_is_left_alone_by_measuring(tiny_model: Any, token_pairs: Pairs) -> None:
     model = tiny_model()
     held, before = ready(model, "kto", token_pairs(4)), copy.deepcopy(model.state_dict())
-    judge(model, loss_of("kto"), held)
+    measure_examples(model, loss_of("kto"), held)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())

@@ -19,7 +19,7 @@ from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
 from pairtune.estimate import Estimate
 from pairtune.evaluation.heldout import told_apart
-from pairtune.evaluation.objective import Judged, judge
+from pairtune.evaluation.objective import ExampleFigures, measure_examples
 from pairtune.evaluation.statistics import estimate, paired_difference, share
 from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.objectives.catalog import OBJECTIVES
@@ -44,7 +44,7 @@ def run(settings: TuneRun) -> Path:
 
         def work(folder: Path) -> Facts:
             with uncounted():  # with a reference, every pair begins as a tie
-                begun = None if "reference" in loss.needs else judge(model, loss, held)
+                begun = None if "reference" in loss.needs else measure_examples(model, loss, held)
             tune(
                 folder,
                 name=settings.preference.objective,
@@ -56,7 +56,7 @@ def run(settings: TuneRun) -> Path:
                 seed=settings.seed,
             )
             with uncounted():
-                figures = _measured(judge(model, loss, held), begun, held)
+                figures = _measured(measure_examples(model, loss, held), begun, held)
             facts = {name: figure.to_json() for name, figure in figures.items()}
             return {"pairs" if train.labels is None else "responses": len(train.rows), **facts}
 
@@ -77,30 +77,30 @@ def _prepared(model: PreTrainedModel, examples: Examples, loss: Loss, settings: 
         return prepare(model, examples.rows, loss.needs, labels=examples.labels, seed=settings.seed, **telling)
 
 
-def _measured(judged: Judged, begun: Judged | None, held: Examples) -> dict[str, Estimate]:
+def _measured(found: ExampleFigures, begun: ExampleFigures | None, held: Examples) -> dict[str, Estimate]:
     """What is known of the held-out examples, and the sentence on each figure that a person should read."""
     prompts = [row.prompt for row in held.rows]
-    figures = {"heldout_loss": estimate(judged.losses, prompts)}
-    if held.labels is not None and judged.log_ratios is not None:
+    figures = {"heldout_loss": estimate(found.losses, prompts)}
+    if held.labels is not None and found.log_ratios is not None:
         loss = figures["heldout_loss"]
         say(f"held-out loss: {words.decimal(loss.mean)} ({words.sureness(loss)})")
-        apart = told_apart([ratio for (ratio,) in judged.log_ratios], held.labels, prompts)
+        apart = told_apart([ratio for (ratio,) in found.log_ratios], held.labels, prompts)
         if apart is None:
             say("held-out responses: all have the same label; whether the two are told apart cannot be measured")
             return figures
         say_share("a desirable held-out response moved up by more than an undesirable one", apart, "comparison")
         return figures | {"heldout_told_apart": apart}
-    own = judged.own_wins and share(judged.own_wins, prompts)
-    if judged.log_ratios is not None:
-        figures |= of_pairs(judged.log_ratios, held.rows)
+    own = found.own_wins and share(found.own_wins, prompts)
+    if found.log_ratios is not None:
+        figures |= of_pairs(found.log_ratios, held.rows)
         say_share("held-out accuracy", figures["heldout_accuracy"], "pair")
     if own:
         figures["heldout_own_accuracy"] = own
         if own != figures.get("heldout_accuracy"):
             say_share("held-out accuracy by the objective's own criterion", own, "pair")
-        if begun and begun.own_wins and judged.own_wins:
+        if begun and begun.own_wins and found.own_wins:
             figures["heldout_own_accuracy_before"] = share(begun.own_wins, prompts)
-            difference = paired_difference(judged.own_wins, begun.own_wins, prompts)
+            difference = paired_difference(found.own_wins, begun.own_wins, prompts)
             say_change(figures["heldout_own_accuracy_before"], difference)
     return figures
 

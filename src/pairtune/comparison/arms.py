@@ -16,7 +16,7 @@ from pairtune.engine.cost import uncounted
 from pairtune.engine.examples import prepare
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import wins
-from pairtune.evaluation.objective import judge
+from pairtune.evaluation.objective import measure_examples
 from pairtune.grid import Candidate
 from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
@@ -105,7 +105,7 @@ class Arms:
 
     def _train(self, candidate: Candidate) -> Done:
         how = candidate.how
-        does = "preference tuning" if isinstance(how, Loss) else "sampling, judging, updating"
+        does = "preference tuning" if isinstance(how, Loss) else "sampling, scoring, updating"
 
         def work(folder: Path) -> Facts:
             policy = self.context.load("reference")
@@ -226,7 +226,7 @@ class Arms:
             return None
         reference = self.context.load("reference") if "reference" in candidate.how.needs else policy
         examples, _ = prepare(reference, held, candidate.how.needs, seed=self.settings.seed)
-        return judge(policy, candidate.how, examples).own_wins
+        return measure_examples(policy, candidate.how, examples).own_wins
 
 
 def _key(done: Done | None) -> str | None:

@@ -15,7 +15,7 @@ from pairtune.objectives.quantities import quantities
 
 
 @dataclass(frozen=True)
-class Judged:
+class ExampleFigures:
     """One value per example, in their order; what pairs or the reference would be needed for is None without them.
 
     `own_wins`: 1 where the loss is lower than it would be with the labels exchanged, ½ where it is the same, else 0:
@@ -29,7 +29,7 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
+def measure_examples(model: PreTrainedModel, loss: Loss, examples: Examples) -> ExampleFigures:
     """The objective's own loss of held-out examples, all taken as one step, and its own verdict on each pair."""
     order: list[int] = []
     passed_by: list[Passed] = []
@@ -42,7 +42,7 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
     losses = loss_B if loss.whole_step else _in_order(loss_B, order)
     if not paired:
         ratio_B = quantities(["logratio_B"], passed.tokens, passed.length_S, passed.label_S, {})["logratio_B"]
-        return Judged(losses.tolist(), None, [[ratio] for ratio in _in_order(ratio_B, order).tolist()])
+        return ExampleFigures(losses.tolist(), None, [[ratio] for ratio in _in_order(ratio_B, order).tolist()])
     opposite_B = _loss(loss, Passed(passed.tokens, passed.length_S, ~passed.label_S), numbers, paired=True)
     own_B = (opposite_B > loss_B).double() + 0.5 * (opposite_B == loss_B).double()
     ratio_B2 = None
@@ -53,7 +53,7 @@ def judge(model: PreTrainedModel, loss: Loss, examples: Examples) -> Judged:
     own = _in_order(own_B, order)
     if loss.whole_step and ratio_B2 is not None:
         own = (ratio_B2[:, 0] - ratio_B2[:, 1]).sign() / 2 + 0.5
-    return Judged(losses.tolist(), own.tolist(), None if ratio_B2 is None else ratio_B2.tolist())
+    return ExampleFigures(losses.tolist(), own.tolist(), None if ratio_B2 is None else ratio_B2.tolist())
 
 
 def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ FIGURES: tuple[Figure, ...] = (
         "lower with the labels as they are than with chosen and rejected exchanged (of losses that mix the pairs of "
         "a step: the margin is above zero). PPO's criterion is its reward model, which should score the chosen "
         "response higher. Each method has another rule here, so compare the arms by their held-out accuracy.",
-        code="pairtune.evaluation.objective:judge",
+        code="pairtune.evaluation.objective:measure_examples",
         show=words.percent,
         per="pair",
         better="higher",
@@ -273,7 +273,7 @@ FIGURES: tuple[Figure, ...] = (
         title="Held-out loss",
         meaning="`pairtune tune`: the objective's own loss on the held-out pairs or responses, all of them taken as "
         "one step.",
-        code="pairtune.evaluation.objective:judge",
+        code="pairtune.evaluation.objective:measure_examples",
         show=words.decimal,
         per="pair",
         better="lower",
@@ -284,7 +284,7 @@ FIGURES: tuple[Figure, ...] = (
         title="Own criterion before training",
         meaning="`pairtune tune`: the own criterion of an objective without a reference, whose pairs do not begin as "
         "ties. The change is told with the interval of the paired difference.",
-        code="pairtune.evaluation.objective:judge",
+        code="pairtune.evaluation.objective:measure_examples",
         show=words.percent,
         per="pair",
         accuracy=True,

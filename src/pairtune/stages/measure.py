@@ -104,7 +104,7 @@ def measure(
     """
     answers = write_answers(policy, prompts, sampling, end_ids=end_ids, seed=seed, progress=progress)
 
-    def judge(answers: Sequence[Answer]) -> dict[str, list[float]]:
+    def figures_of(answers: Sequence[Answer]) -> dict[str, list[float]]:
         rewards = score_rewards(reward_model, [answer.tokens for answer in answers]) if reward_model else []
         return {
             **({"gold": score(answers)} if score else {}),
@@ -116,12 +116,12 @@ def measure(
 
     curve = []
     for snapshot in snapshots:
-        figures = judge([Answer.from_json(fields) for fields in snapshot["answers"]])
+        figures = figures_of([Answer.from_json(fields) for fields in snapshot["answers"]])
         known = {name: snapshot[name] for name in ("step", "seconds", "log_ratios", "answers")}
         curve.append(known | figures)
     return {
         "log_ratios": log_ratios(policy, heldout, frozen),
         "answers": [answer.to_json() for answer in answers],
-        **judge(answers),
+        **figures_of(answers),
         "curve": curve,
     }
