@@ -49,9 +49,9 @@ DROPPED = Remark(
 )
 PARTED = Remark(
     "row is written by the chat template in another way than the template begins an answer; "
-    "its response begins where the two part, or later, where the answer does",
+    "its response begins where the two part, or at the answer if that is within the question",
     "rows are written by the chat template in another way than it begins an answer; "
-    "their responses begin where the two part, or later, where the answer does",
+    "their responses begin where the two part, or at the answer if that is within the question",
 )
 JOINED = Remark(
     "row has other tokens where prompt and response are one text; they are tokenised apart",
@@ -166,9 +166,11 @@ class Writer:
         remarks = {DATED} if dated(self.tokenizer, prompt, beside, text) else set()
         asked = self.text.ids(text)
         place, begun = self._last_cut(text, asked)
+        texts = []
         for response in responses:
             turns = (*prompt, as_turn(response))
             whole = render(self.tokenizer, turns, beside=beside)
+            texts.append(whole)
             remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, beside, whole)}
             rest = self.text.ids(whole[place:]) if whole.startswith(text) else []
             same = rest[:1] == asked[begun : begun + 1]  # a longer mark might begin there
@@ -176,7 +178,8 @@ class Writer:
         shared = alike([asked, *wholes])
         if shared < len(asked):
             remarks.add(PARTED)
-            shared = max(shared, self._begins(prompt, beside, wholes))
+            if alike([text, *texts]) < alike([text, self._unasked(prompt, beside)]):  # within the prompt's own turns
+                shared = max(shared, self._begins(prompt, beside, wholes))
         if not 0 < shared < min(map(len, wholes)):
             raise RefusedError("it writes no answer after its prompt")
         written = [self._closed(whole[shared:]) for whole in wholes]
@@ -199,6 +202,13 @@ class Writer:
         if text[place:] != self.opening[0]:
             self.opening = text[place:], self.text.ids(text[place:])
         return (place, begun) if self.opening[1] == ids[begun:] else (0, 0)
+
+    def _unasked(self, prompt: tuple[Message, ...], beside: str) -> str:
+        """The prompt's turns without what begins an answer; nothing if the template does not write them so."""
+        try:
+            return render(self.tokenizer, prompt, beside=beside)
+        except RefusedError:
+            return ""
 
     def _begins(self, prompt: tuple[Message, ...], beside: str, wholes: Sequence[list[int]]) -> int:
         """Where whole dialogues begin to depend on what their answers say; 0 if that cannot be seen."""
