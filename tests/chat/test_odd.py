@@ -18,7 +18,7 @@ from pairtune.data.turns import RESERVED
 from pairtune.data.writing import CUT, DATED, JOINED, LOSSY, LOST, NO_TEMPLATE, PARTED, SHORTENED, UNENDED
 from pairtune.errors import InputError
 from tests.chat.dialogues import ANSWER, ASK, CALL, SYSTEM, TOOLS, WEATHER
-from tests.chat.formats import CHATML, DEEPSEEK_R1, HARMONY, LLAMA2, MISTRAL3, PHI3, QWEN3, QWEN25, Format
+from tests.chat.formats import CHATML, DEEPSEEK_R1, HARMONY, LLAMA2, MISTRAL3, PHI3, QWEN3, QWEN25, R1_KEEPING, Format
 from tests.chat.tokenizers_of import MAKES, tokenizer_of
 
 QUESTION = (Message("user", "Who wrote Emma?"),)
@@ -152,6 +152,14 @@ class TestWhereAnswersBegin:
         row = encoded.rows[0]
         assert [*row.prompt, *row.responses[0]] == whole[: len(row)]
         assert parts(tokenizer, encoded)[1].endswith(f"{answer.lstrip()}<|im_end|>")
+
+    @pytest.mark.parametrize("make", MAKES)
+    def test_what_closes_a_thought_is_the_answers(self, make: str) -> None:
+        """Whether or not the line break that begins the thought is one token with the next one."""
+        encoded = row_of(tokenizer := tokenizer_of(make, R1_KEEPING))
+        prompt, response = parts(tokenizer, encoded)
+        assert prompt.rstrip().endswith("<think>")
+        assert response.replace(" ", "").lstrip() == "</think>\n\nJaneAusten.<|end_of_sentence|>"
 
     def test_a_longer_question_is_shortened_like_its_row(self) -> None:
         """DeepSeek's begins a thought that a finished answer has lost: the question is longer than the row's prompt."""

@@ -20,6 +20,8 @@ from tests.chat.formats import (
     HARMONY,
     LLAMA2,
     MISTRAL1,
+    MISTRAL3,
+    MISTRAL7,
     QWEN3,
     R1_KEEPING,
     ZEPHYR,
@@ -77,12 +79,14 @@ def test_rows_are_what_the_template_writes(form: Format, make: str, write: Write
         assert after.replace(form.eos, "").strip() == "", name
         if whole[: len(begun)] == begun:
             assert list(row.prompt) == begun, name
-        else:  # the response begins where the two part, and not before its text
+        else:
             shared = next(i for i, (a, b) in enumerate(zip(begun, whole, strict=False)) if a != b)
-            assert len(row.prompt) >= shared, name
-            said = tokenizer.decode(list(response)).lstrip()
-            assert said.startswith(messages[-1]["content"].strip()), name
-            assert "Paris?" not in said, name
+            if form in (MISTRAL3, MISTRAL7):  # they part within the question, which is not the answer's
+                said = tokenizer.decode(list(response)).lstrip()
+                assert said.startswith(messages[-1]["content"].strip()), name
+                assert "Paris?" not in said, name
+            else:
+                assert len(row.prompt) == shared, name
     if form.parted:
         assert encoded.remarks[PARTED] == tuple(range(1, len(dialogues) + 1))
 

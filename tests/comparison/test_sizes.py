@@ -187,6 +187,9 @@ def test_answers_are_as_long_as_nearly_all_chosen_responses(
     assert longest([900] * 60) == 256
     assert "at most 256 tokens long, of the chosen responses' 901" in capsys.readouterr().err
     assert longest([900] * 60, max_tokens=100) == 50
+    assert "at most 50 tokens long, of the chosen responses' 901" in capsys.readouterr().err, (
+        "counted before they are cut"
+    )
     assert longest([20] * 60, sampling_max_new_tokens=33) == 33
 
 

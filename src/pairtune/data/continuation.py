@@ -28,6 +28,7 @@ class Continuation:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self.latest: tuple[str, list[int]] = "", []
         plain, full = self.ids("a"), list(tokenizer("a")["input_ids"])
         places = [at for at in range(len(full)) if full[at : at + len(plain)] == plain]
         self.opening = full[: places[0]] if places else []  # what it puts before every text: BOS, or nothing
@@ -41,7 +42,7 @@ class Continuation:
         if not text:  # there must be one token to predict the first token from
             bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
             return list(self.tokenizer("")["input_ids"])[:1] or [int(eos if bos is None else bos)]
-        ids, opening = [*self.opening, *self.ids(text)], self.opening or [self.tokenizer.bos_token_id]
+        ids, opening = [*self.opening, *self._ids_of_prompt(text)], self.opening or [self.tokenizer.bos_token_id]
         size = len(opening)
         while ids[:size] == opening == ids[size : 2 * size]:  # the text had brought its own
             ids = ids[size:]
@@ -52,8 +53,10 @@ class Continuation:
 
         Where the tokenizer cannot write the text so (it changes letters, say), its tokens in the usual way.
         """
-        before = self.ids(prompt)
+        before = self._ids_of_prompt(prompt)
         written = self._decode(before)
+        left = prompt[_word_before(prompt, len(prompt) - _REACH) :]
+        near = self.ids(left)
         for text in texts:
             ways = self._ways(prompt, text, before)
             first = next(ways)
@@ -62,7 +65,7 @@ class Continuation:
                 ids = next(ways, None)
             lossless = ids is not None and written == prompt
             ids = first if ids is None else ids
-            yield Continued(ids, self._as_whole(prompt, text, ids), lossless)
+            yield Continued(ids, self._as_whole(left, near, text, ids), lossless)
 
     def ids(self, text: str) -> list[int]:
         """The text's tokens and nothing else."""
@@ -94,12 +97,18 @@ class Continuation:
     def _goes_on(self, written: str, before: list[int], ids: list[int], text: str) -> bool:
         return self._decode([*before, *ids]) == written + text
 
-    def _as_whole(self, prompt: str, text: str, ids: list[int]) -> bool:
+    def _as_whole(self, left: str, near: list[int], text: str, ids: list[int]) -> bool:
         """Whether the text around the boundary has the same tokens when it is tokenised at once."""
-        left, right = prompt[_word_before(prompt, len(prompt) - _REACH) :], text[: _word_after(text, _REACH)]
-        apart, whole = self.ids(left), self.ids(left + right)
-        rest = whole[len(apart) :]
-        return whole[: len(apart)] == apart and (ids[: len(rest)] == rest if right != text else ids == rest)
+        right = text[: _word_after(text, _REACH)]
+        whole = self.ids(left + right)
+        rest = whole[len(near) :]
+        return whole[: len(near)] == near and (ids[: len(rest)] == rest if right != text else ids == rest)
+
+    def _ids_of_prompt(self, text: str) -> list[int]:
+        """The same as `ids`, which is asked for twice of a prompt."""
+        if self.latest[0] != text:
+            self.latest = text, self.ids(text)
+        return self.latest[1]
 
     def _decode(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))

@@ -49,9 +49,9 @@ DROPPED = Remark(
 )
 PARTED = Remark(
     "row is written by the chat template in another way than the template begins an answer; "
-    "its response begins where the two part, or later, where the answer does",
+    "its response begins where the two part, or at the answer if that is within the question",
     "rows are written by the chat template in another way than it begins an answer; "
-    "their responses begin where the two part, or later, where the answer does",
+    "their responses begin where the two part, or at the answer if that is within the question",
 )
 JOINED = Remark(
     "row has other tokens where prompt and response are one text; they are tokenised apart",
@@ -100,6 +100,10 @@ class Writer:
         self.text = Continuation(tokenizer)
         self.ends, self.beyond = end_ids(tokenizer), [list(end.beyond) for end in turn_ends(tokenizer) if end.beyond]
         self.special = special_ids(tokenizer)
+        # Special tokens that a text is cut at before anything else is done to it.
+        added = tokenizer.added_tokens_decoder if tokenizer.is_fast else {}
+        self.cutting = {i: token.content for i, token in added.items() if not token.normalized}
+        self.opening: tuple[str, list[int]] = "", []
         marks = {end: str(tokenizer.decode([end])) for end in self.ends if end in self.special}
         self.marks = {end: mark for end, mark in marks.items() if mark.strip()}
 
@@ -150,25 +154,32 @@ class Writer:
 
     def _text_row(self, prompt: str, responses: Sequence[str]) -> Written:
         texts, ends = zip(*map(self._without_end, responses), strict=True)
+        ids = self.text.prompt(prompt)
         found = list(self.text.responses(prompt, texts))
         remarks = {JOINED} if not all(each.as_whole for each in found) else set()
         remarks |= {LOSSY} if not all(each.lossless for each in found) else set()
-        ids, written = self.text.prompt(prompt), [[*each.ids, end] for each, end in zip(found, ends, strict=True)]
+        written = [[*each.ids, end] for each, end in zip(found, ends, strict=True)]
         return Written(ids, ids, written, frozenset(remarks))
 
     def _dialogue_row(self, prompt: tuple[Message, ...], responses: Sequence[ResponseText], beside: str) -> Written:
         text, wholes = render(self.tokenizer, prompt, beside=beside, to_be_answered=True), []
         remarks = {DATED} if dated(self.tokenizer, prompt, beside, text) else set()
         asked = self.text.ids(text)
+        place, begun = self._last_cut(text, asked)
+        texts = []
         for response in responses:
             turns = (*prompt, as_turn(response))
-            text = render(self.tokenizer, turns, beside=beside)
-            remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, beside, text)}
-            wholes.append(self.text.ids(text))
+            whole = render(self.tokenizer, turns, beside=beside)
+            texts.append(whole)
+            remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, beside, whole)}
+            rest = self.text.ids(whole[place:]) if whole.startswith(text) else []
+            same = rest[:1] == asked[begun : begun + 1]  # a longer mark might begin there
+            wholes.append([*asked[:begun], *rest] if rest and same else self.text.ids(whole))
         shared = alike([asked, *wholes])
         if shared < len(asked):
             remarks.add(PARTED)
-            shared = max(shared, self._begins(prompt, beside, wholes))
+            if alike([text, *texts]) < alike([text, self._unasked(prompt, beside)]):  # within the prompt's own turns
+                shared = max(shared, self._begins(prompt, beside, wholes))
         if not 0 < shared < min(map(len, wholes)):
             raise RefusedError("it writes no answer after its prompt")
         written = [self._closed(whole[shared:]) for whole in wholes]
@@ -177,6 +188,27 @@ class Writer:
             end = int(self.tokenizer.eos_token_id)
             written = [each if each[-1] in self.ends else [*each, end] for each in written]
         return Written(asked, wholes[0][:shared], written, frozenset(remarks))
+
+    def _last_cut(self, text: str, ids: Sequence[int]) -> tuple[int, int]:
+        """The places, in a text and in its ids, of its last mark, before which nothing changes what goes on behind it.
+
+        A dialogue that begins with the text has these ids up to there, so only the rest of it is tokenised. (0, 0) if
+        there is no such mark.
+        """
+        begun = next((i for i in range(len(ids) - 1, -1, -1) if ids[i] in self.cutting), -1)
+        place = text.rfind(self.cutting[ids[begun]]) if begun >= 0 else -1
+        if place < 0:
+            return 0, 0
+        if text[place:] != self.opening[0]:
+            self.opening = text[place:], self.text.ids(text[place:])
+        return (place, begun) if self.opening[1] == ids[begun:] else (0, 0)
+
+    def _unasked(self, prompt: tuple[Message, ...], beside: str) -> str:
+        """The prompt's turns without what begins an answer; nothing if the template does not write them so."""
+        try:
+            return render(self.tokenizer, prompt, beside=beside)
+        except RefusedError:
+            return ""
 
     def _begins(self, prompt: tuple[Message, ...], beside: str, wholes: Sequence[list[int]]) -> int:
         """Where whole dialogues begin to depend on what their answers say; 0 if that cannot be seen."""
