@@ -21,7 +21,7 @@ def test_sound_pairs_give_the_length_baseline_alone():
         '"the longer response wins" is right for 50.0% of the 2 pairs (in characters; 0 ties count half): '
         "a baseline that any method should beat"
     )
-    assert check_pairs(CLEAN) == [Finding("longer_wins", 2, (), message, "note")]
+    assert check_pairs(CLEAN) == [Finding("longer_wins", 2, (), message)]
 
 
 def test_no_pairs_give_no_findings():
@@ -55,12 +55,11 @@ def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
                 1,
                 (4,),
                 "1 pair (row 4) has a chosen response identical to the rejected one and teaches nothing",
-                "warning",
             ),
         ),
         (
             [Pair("x", "a", "b", 1), Pair("x", "a", "b", 5), Pair("x", "a", "b", 9), Pair("y", "a", "b", 11)],
-            Finding("duplicate", 2, (5, 9), "2 pairs (rows 5, 9) repeat an earlier pair word for word", "warning"),
+            Finding("duplicate", 2, (5, 9), "2 pairs (rows 5, 9) repeat an earlier pair word for word"),
         ),
         (
             [Pair("x", "a", "b", 1), Pair("y", "b", "a", 2), Pair("x", "b", "a", 3), Pair("x", "c", "c", 4)],
@@ -70,7 +69,6 @@ def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
                 (1, 3),
                 "2 pairs (rows 1, 3) prefer one response to another where a different pair prefers the "
                 "second to the first",
-                "warning",
             ),
         ),
         (
@@ -81,7 +79,6 @@ def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
                 (1, 3),
                 "2 pairs (rows 1, 3) share their prompt with another pair (2 distinct prompts in 3 pairs, at "
                 "most 2 pairs for one): hold out whole prompts",
-                "note",
             ),
         ),
         (
@@ -96,7 +93,6 @@ def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
                 (1, 2),
                 "2 pairs (rows 1, 2) have a response that starts with the prompt's own text (a column that "
                 "holds prompt and response together?)",
-                "warning",
             ),
         ),
         (
@@ -111,7 +107,6 @@ def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
                 (1, 2),
                 "2 pairs (rows 1, 2) have a chat template's marks inside a response "
                 '("\\n\\nHuman:" in 1, "<|im_end|>" in 1)',
-                "warning",
             ),
         ),
         (
@@ -122,7 +117,6 @@ def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
                 (8,),
                 "1 pair (row 8) is a dialogue in which user and assistant do not take turns (some chat "
                 "templates refuse that)",
-                "warning",
             ),
         ),
     ],
@@ -143,7 +137,7 @@ def test_at_most_ten_rows_are_named():
 def test_skipped_rows_are_told_by_reason_the_most_frequent_first():
     skipped = [Skipped(2, "empty"), Skipped(3, "torn"), Skipped(7, "torn")]
     assert check_skipped(skipped) == [
-        Finding("skipped", 2, (3, 7), "2 rows (rows 3, 7) left out: torn", "warning"),
-        Finding("skipped", 1, (2,), "1 row (row 2) left out: empty", "warning"),
+        Finding("skipped", 2, (3, 7), "2 rows (rows 3, 7) left out: torn"),
+        Finding("skipped", 1, (2,), "1 row (row 2) left out: empty"),
     ]
     assert check_skipped([]) == []
