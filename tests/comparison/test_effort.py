@@ -142,7 +142,7 @@ def by_hand(source: Source | Any) -> int:
     return len({n.lineno for n in ast.walk(tree) if isinstance(n, ast.stmt)})
 
 
-@pytest.mark.parametrize("source", [preference.train_preference, ppo.judge, policy_gradient.whiten, ScalarModel])
+@pytest.mark.parametrize("source", [preference.train_preference, ppo.rollout_of, policy_gradient.whiten, ScalarModel])
 def test_a_line_of_code_is_a_line_that_a_statement_stands_on(source: Callable[..., Any]) -> None:
     """No line is counted that holds no code: at least as many as statements begin on, at most as many as there are."""
     text = inspect.getsource(source)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pairtune.comparison.measure import distinct_prompts
 
 from pairtune.comparison.pairs import SharedPairs, read_own_pairs, sample_review_pairs
 from pairtune.errors import InputError
 from pairtune.settings import CompareRun
+from pairtune.stages.measure import distinct_prompts
 from tests.chat.formats import DEEPSEEK_R1
 from tests.chat.tokenizers_of import tokenizer_of
 

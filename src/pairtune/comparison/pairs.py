@@ -52,7 +52,8 @@ class SharedPairs:
     validation: Sequence[Tokens] = ()
     judge: Sequence[Tokens] = ()
     asked: Asked = field(default_factory=dict)  # prompts as answers are sampled after them, where that differs
-    places: tuple[Place, Place] | None = None  # of somebody's own pairs: to train on; held out and to choose by
+    # Where somebody's own pairs came from, those to train on and the others; not of what the pairs are.
+    places: tuple[Place, Place] | None = field(default=None, compare=False)
 
     def asked_prompts(self, rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
         """The prompt of each row as answers are sampled after it."""

@@ -282,13 +282,12 @@ def _learning(run: Run, colours: dict[str, int]) -> Iterator[Markup]:
     """The frontier beside the KL, then what is drawn over steps and over seconds, side by side; the others last."""
     before = plots.seconds_before(run.summary)
     known = figures.of_run(run.summary)
-    kl, *once = [each for each in known if len(each.curve) == 1] or [None]
+    once = [each for each in known if len(each.curve) == 1]
     twice = [each for each in known if len(each.curve) > 1]
     drawn = [plots.frontier(run.evaluations, figures.score(run.summary), colours)]
     drawn += [
         plots.learning_curve(run.evaluations, each, colours, over=over, started=before)
-        for each in (kl, *twice, *once)
-        if each
+        for each in (*once[:1], *twice, *once[1:])
         for over in each.curve
     ]
     yield from (Markup(svg) for svg in drawn if svg)
