@@ -49,7 +49,7 @@ def rewards(folder: Path, rows: list[Tokens]) -> list[float]:
 def test_evaluate_and_ppo_read_it(theirs: Path, data: str, tiny_folder: Any, tmp_path: Path) -> None:
     policy = str(tiny_folder(tmp_path))
     few = {"dtype": "float32", "sampling_max_new_tokens": 6, "max_tokens": 64}
-    with recorded(evaluate, "score_rewards") as calls:
+    with recorded(measure, "score_rewards") as calls:
         figures = pairtune.evaluate(model=policy, reference=policy, data=data, reward_model=str(theirs), **few)
     ((_, rows), _, scores), *_ = calls
     right = rewards(theirs, rows)

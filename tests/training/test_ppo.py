@@ -250,14 +250,20 @@ def test_11_the_value_model_starts_as_the_reward_model(
     model.save(tmp_path / "reward", tiny_tokenizer())
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "The film"}\n')
     seen: list[Any] = []
-    monkeypatch.setattr("pairtune.stages.ppo.train_ppo", lambda *models, **_: seen.extend(models))
-    pairtune.ppo(
-        model=tiny_folder(tmp_path),
-        reward_model=tmp_path / "reward",
-        data=tmp_path / "prompts.jsonl",
-        out=tmp_path / "out",
-        dtype="float32",
-    )
+
+    def stop(*models: Any, **_: Any) -> None:
+        seen.extend(models)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pairtune.stages.ppo.train_ppo", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pairtune.ppo(
+            model=tiny_folder(tmp_path),
+            reward_model=tmp_path / "reward",
+            data=tmp_path / "prompts.jsonl",
+            out=tmp_path / "out",
+            dtype="float32",
+        )
     _, value, reward_model, *_ = seen
     assert value is not reward_model
     assert torch.equal(value.head.weight, model.head.weight)

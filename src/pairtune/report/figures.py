@@ -262,7 +262,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         key="lines_of_code",
         title="Lines of code",
-        meaning="Lines that hold code (no blanks, comments, docstrings) in the modules that only this arm needs.",
+        meaning="Lines that hold code (no blanks, comments, docstrings) of all functions and classes that the arm's "
+        "stages reach and fine-tuning on demonstrations does not.",
         code="pairtune.comparison.effort:code_lines",
         show=words.whole,
         better="lower",
