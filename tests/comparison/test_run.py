@@ -4,14 +4,16 @@ import csv
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pairtune.commands.compare import run as run_command
 from pairtune.comparison import context
+from pairtune.comparison import pairs as shared_pairs
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import SPLITS
 from pairtune.comparison.run import compare
@@ -254,8 +256,9 @@ def test_an_architecture_that_is_not_packable_is_padded_in_every_stage(
 
 
 def test_the_built_in_task_on_synthetic_reviews(
-    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worked: list[str]
+    tiny_run: Tiny, tiny_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worked: list[str]
 ) -> None:
+    """On Bloom, which packed rows are wrong for: its pairs are sampled before anything else has looked at the model."""
     path = tmp_path / "reviews.csv"
     words = {True: ["warm", "funny", "loved", "wonder"], False: ["dull", "nowhere", "boring", "awful"]}
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -267,7 +270,20 @@ def test_the_built_in_task_on_synthetic_reviews(
             text = f"Film {i} {words[good][i % 4]} is {chosen}. I saw it."
             writer.writerow({"text": text, "label": str(int(good)), "source": "imdb"})
     monkeypatch.setattr(reviews, "_file", lambda: path)
-    out = compare(tiny_run(data="reviews", methods=["dpo", "ppo"], sft_demonstrations=16, sampling_max_new_tokens=32))
+    bloom = str(tiny_folder(tmp_path / "bloom", "bloom", spread=4.0))
+    few = {"sft_demonstrations": 16, "sampling_max_new_tokens": 32}
+    draw, held = shared_pairs.sample, []
+
+    def holding(model: Any, prompts: Any, **how: Any) -> Any:
+        answers = draw(model, prompts, **how)
+        for prompt, answer in list(zip(prompts, answers, strict=True))[:6]:
+            held.append(answer.logprobs == pytest.approx(own_logprobs(model, prompt, answer.response), abs=1e-3))
+        return answers
+
+    monkeypatch.setattr(shared_pairs, "sample", holding)
+    out = compare(tiny_run(model=bloom, data="reviews", methods=["dpo", "ppo"], **few))
+    assert held
+    assert all(held)
     summary = read(out)
     check_schema(summary, {"reference", "dpo", "ppo"})
     assert summary["gold_scorer"]["kind"] == "gold"
@@ -275,6 +291,13 @@ def test_the_built_in_task_on_synthetic_reviews(
     assert summary["pairs"] == {"train": 12, "heldout": 10, "validation": 0}
     assert worked[0] == "gold"
     assert "judge" not in worked
+
+
+def own_logprobs(model: Any, prompt: Sequence[int], response: Sequence[int]) -> list[float]:
+    """By the model's own forward on the whole text."""
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits, -1)[range(len(response)), list(response)].tolist()
 
 
 def test_every_method_bears_the_cost_of_what_it_needs_and_no_more(tiny_run: Tiny, worked: list[str]) -> None:

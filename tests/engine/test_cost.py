@@ -19,6 +19,7 @@ from pairtune.engine.cost import (
 )
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import Paths, use_paths
+from tests.survey.configs import tiny_config
 
 ROW = Tokens((3, 4, 5), ((6, 7), (8, 9, 10, 11)))
 TOKENS = 3 + 2 + 4
@@ -100,6 +101,16 @@ def test_a_forward_pass(tiny_model):
         token_logprobs(tiny_model(), pack([ROW]))
     assert cost.tokens == TOKENS
     assert cost.flops == FORWARD
+
+
+def test_attention_of_layers_whose_heads_have_different_sizes():
+    """Gemma 4: what the heads of a layer give side by side is what its first projection does."""
+    model = AutoModelForCausalLM.from_config(tiny_config("gemma4_text")).requires_grad_(False)
+    widths = [layer.self_attn.q_proj.out_features for layer in model.base_model.layers]
+    assert len(set(widths)) > 1
+    with measured() as cost:
+        count_pass(model, tokens=0, attended=ATTENDED, predicted=0)
+    assert cost.flops == 4 * ATTENDED * sum(widths)
 
 
 def test_a_pass_with_gradients_costs_three_times_the_operations_and_the_same_tokens(tiny_model):

@@ -177,7 +177,7 @@ VARIANTS: dict[str, dict[str, Fields]] = {
         "longrope": _LONG,
         "llama3 rotary": _rope("llama3", low_freq_factor=1.0, high_freq_factor=4.0),
         "one key head": {"num_key_value_heads": 1},
-        "layers that differ": {"per_layer_config": {0: {"num_key_value_heads": 1, "intermediate_size": 64}}},
+        "layers that differ": {"per_layer_config": {0: {"intermediate_size": 64}}},
         "biases, tied": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     },
     "laguna": {"window": {"layer_types": ["sliding_attention", "full_attention"]}},
