@@ -13,8 +13,10 @@ from pairtune import own
 from pairtune.cli import main
 from pairtune.commands import compare, tune
 from pairtune.configure import settings_from_keywords
+from pairtune.data.sources import has_labels, read_pairs, read_prompts
 from pairtune.errors import InputError
 from pairtune.grid import candidates
+from pairtune.hashes import data_hash
 from pairtune.objectives import mixture
 from pairtune.settings import CompareRun, TuneRun
 
@@ -159,3 +161,111 @@ def test_a_changed_function_is_another_run(
     assert "unfinished run of other settings, data or model (hashes.losses.py:my_dpo)" in fails(*given)
     Path("losses.py").write_text(LOSSES, encoding="utf-8")
     assert main(given) == 0
+
+
+# ---- rows ---------------------------------------------------------------------------------------------------------
+
+ROWS = """
+def rows():
+    for i in range(24):
+        yield {"prompt": f"Film {i} was", "chosen": " a small wonder, warm", "rejected": " dull and went nowhere"}
+
+def prompts():
+    return [{"prompt": f"Film {i} was"} for i in range(3)]
+"""
+
+
+def test_rows_of_ones_own_are_the_rows_of_a_file() -> None:
+    Path("data.py").write_text(ROWS, encoding="utf-8")
+    assert list(read_pairs("data.py:rows").rows) == list(read_pairs("pairs.jsonl").rows)
+    assert [row.prompt for row in read_prompts("data.py:prompts").rows] == [f"Film {i} was" for i in range(3)]
+    assert not has_labels("data.py:rows")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def rows(): pass", "data.py:rows: it returned a NoneType; it must give rows"),
+        ("def rows(): return [3]", "data.py:rows row 1: a int where a row belongs"),
+        ("def rows(): return [{1: 2}]", "data.py:rows row 1: a dict where a row belongs"),
+        ("def rows(): return []", "data.py:rows: there are no rows in it"),
+        ("def rows(path): return []", "data.py:rows failed: TypeError"),
+        (
+            "def rows():\n  yield {'prompt': 'a', 'chosen': 'b', 'rejected': 'c'}\n  1 / 0",
+            "rows failed at line 3: ZeroD",
+        ),
+        ("def rows(): return [{'prompt': 'a', 'chosen': 'b'}]", "data.py:rows row 1:"),
+        ("def rows(): return [{'prompt': 'a', 'chosen': 'b', 'rejected': ''}]", "data.py:rows row 1:"),
+    ],
+)
+def test_rows_that_are_none_are_one_line(text: str, said: str) -> None:
+    Path("data.py").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_pairs("data.py:rows")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_commands_take_rows_and_know_them_by_what_they_are(model: str, fails: Callable[..., str]) -> None:
+    Path("data.py").write_text(ROWS, encoding="utf-8")
+    assert '"dat.py" does not exist; did you mean "data.py"?' in fails("tune", "--data", "dat.py:rows")
+    out = pairtune.tune(model=model, data="data.py:rows", dtype="float32", heldout=4)
+    before = json.loads((out / "settings.json").read_text())["hashes"]["data"]
+    assert json.loads((out / "result.json").read_text())["pairs"] == 20
+    assert data_hash("data.py:rows") == before
+    Path("data.py").write_text(f"# other words, the same rows\n{ROWS}", encoding="utf-8")
+    assert data_hash("data.py:rows") == before
+    Path("data.py").write_text(ROWS.replace("warm", "cold"), encoding="utf-8")
+    assert data_hash("data.py:rows") != before
+
+
+# ---- rewards ------------------------------------------------------------------------------------------------------
+
+SCORE = """
+def score(prompts, answers):
+    assert all(prompt.startswith("Film") for prompt in prompts)
+    return [-abs(len(answer) - 10) / 5 for answer in answers]
+"""
+
+
+def test_ppo_and_evaluate_take_a_reward_of_ones_own(model: str) -> None:
+    Path("mine.py").write_text(SCORE, encoding="utf-8")
+    given = {"model": model, "reward_model": "mine.py:score", "data": "pairs.jsonl", "dtype": "float32"}
+    out = pairtune.ppo(**given, steps=2, batch_size=6, sampling_max_new_tokens=6)
+    rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(-20 < row["reward"] <= 0 for row in rows)
+    assert json.loads((out / "settings.json").read_text())["hashes"]["mine.py:score"] == own.sha256("mine.py:score")
+    few = {"prompts": 8, "sampling_max_new_tokens": 6}
+    figures = pairtune.evaluate(**given | {"model": out, "reference": model}, **few)
+    assert figures["reward_model_score"]["n"] == 8
+    assert -20 < figures["reward_model_score"]["mean"] <= 0
+
+
+def test_a_comparison_takes_a_judge_of_ones_own(model: str) -> None:
+    """It scores every arm's answers, and how often it prefers the chosen ones is told as of any judge."""
+    Path("mine.py").write_text(
+        "def score(prompts, answers): return [float(len(answer)) for answer in answers]\n", encoding="utf-8"
+    )
+    out = pairtune.compare(
+        model=model, data="pairs.jsonl", judge="mine.py:score", methods=["losses.py:my_dpo"], dtype="float32",
+        heldout=6, sampling_max_new_tokens=4, evaluation_prompts=6, evaluation_curve_points=0, out="out",
+    )  # fmt: skip
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["gold_scorer"]["heldout_accuracy"]["mean"] == 0  # the chosen ones are shorter
+    assert set(summary["arms"]) == {"reference", "losses.py:my_dpo"}
+    assert (out / "models" / "losses.py:my_dpo" / "model.safetensors").is_file()
+    assert not (out / "models" / "judge").exists()
+
+
+def test_a_reward_that_is_not_there_is_told_before_anything_is_loaded(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine.py").write_text(SCORE, encoding="utf-8")
+    monkeypatch.setattr("pairtune.commands.compare.compare", None)
+    near = '"mien.py" does not exist; did you mean "mine.py"?'
+    assert near in fails("ppo", "--reward-model", "mien.py:score", "--data", "pairs.jsonl")
+    assert near in fails("evaluate", "--reward-model", "mien.py:score", "--data", "pairs.jsonl")
+    assert near in fails("compare", "--judge", "mien.py:score", "--data", "pairs.jsonl")
+    assert 'no function "scor"' in fails("compare", "--judge", "mine.py:scor", "--data", "pairs.jsonl")
+    assert '"./jduge" does not exist' in fails("compare", "--judge", "./jduge", "--data", "pairs.jsonl")

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pairtune import own
+
 # Files of a model's folder that say what the model is: configuration, weights, tokenizer.
 OF_MODELS = (".safetensors", ".json", ".jinja", ".model", ".txt")
 # A smaller file is read again whenever it is asked for, in bytes; a larger one only once it has changed.
@@ -54,7 +56,9 @@ def model_hash(source: str) -> str:
 
 
 def data_hash(source: str) -> str:
-    """SHA-256 of a data file, or of the files of a folder; the name of what lies on a hub."""
+    """SHA-256 of a data file, or of the files of a folder, or of a function's rows; the name of what lies on a hub."""
+    if own.is_own(source):
+        return own.rows_hash(source)
     path = Path(source).expanduser()
     if path.is_file():
         return file_hash(path)

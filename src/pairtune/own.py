@@ -8,12 +8,14 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,33 @@ def hashes(settings: Mapping[str, Any]) -> dict[str, str]:
             terms = [term.rpartition("*")[2].strip() for term in words.split("+")] if isinstance(words, str) else []
             found |= {term: sha256(term) for term in terms if is_own(term)}
     return found
+
+
+def rows(name: str) -> Iterator[dict[str, Any]]:
+    """What a function without arguments gives, a dict each. Raises InputError where that is something else."""
+    found = load(name)
+    with found.watched():
+        given = found.function()
+    if not isinstance(given, Iterable):
+        raise InputError(f"{name}: it returned a {type(given).__name__}; it must give rows, each a dict of columns")
+    left, end = iter(given), object()
+    for number in count(1):
+        with found.watched():
+            row: Any = next(left, end)
+        if row is end:
+            return
+        if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
+            what = f"a {type(row).__name__} where a row belongs"
+            raise InputError(f'{name} row {number}: {what}, a dict such as {{"prompt": "...", "chosen": "...", ...}}')
+        yield row
+
+
+def rows_hash(name: str) -> str:
+    """SHA-256 of the rows that a function gives, whatever it makes them from."""
+    digest = hashlib.sha256()
+    for row in rows(name):
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _place(name: str) -> tuple[Path, Path]:

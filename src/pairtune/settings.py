@@ -56,7 +56,7 @@ def _model(meaning: str) -> Any:
 
 def _data(meaning: str, *, required: bool = True) -> Any:
     """The field of a command's rows."""
-    kinds = "a JSONL, CSV or Parquet file, or a hub dataset"
+    kinds = "a JSONL, CSV or Parquet file, a hub dataset, or FILE.py:FUNCTION that gives rows"
     return _setting("", f"{meaning}: {kinds}{' (required)' if required else ''}", FILE, common=True)
 
 
@@ -109,7 +109,10 @@ class Preference(Tuning):
     """Preference tuning on pairs with one objective."""
 
     objective: str = _setting(
-        "dpo", "an objective of `pairtune objectives`, or a sum such as dpo+0.2*sft", NAME, common=True
+        "dpo",
+        "an objective of `pairtune objectives`, FILE.py:FUNCTION of your own, or a sum such as dpo+0.2*sft",
+        NAME,
+        common=True,
     )
     parameters: Mapping[str, float] = field(default_factory=dict)  # of the objective, by name: those not its default
 
@@ -257,7 +260,8 @@ class PpoRun(Run):
     model: str = _model("policy to train")
     reward_model: str = _setting(
         "",
-        "reward model: of `pairtune reward`, or a sequence classifier with one label (required)",
+        "reward model: of `pairtune reward`, a sequence classifier with one label, or FILE.py:FUNCTION from lists of "
+        "prompts and answers to numbers (required)",
         MODEL,
         common=True,
     )
@@ -299,7 +303,7 @@ class EvaluateRun(Run):
     out: str = _setting(
         "", "JSON file for the figures in full; a table of them is printed in any case", FILE, common=True
     )
-    reward_model: str = _setting("", "a reward model that scores the answers, ours or another's", MODEL)
+    reward_model: str = _setting("", "a reward model that scores the answers, or FILE.py:FUNCTION as for ppo", MODEL)
     max_tokens: int = _max_tokens("row")
     evaluation: Evaluation = field(default_factory=Evaluation)
     sampling: Sampling = field(default_factory=Sampling)
@@ -310,7 +314,13 @@ class CompareRun(Run):
     """`pairtune compare`."""
 
     model: str = _model("the model that every arm starts from")
-    data: str = _setting("reviews", "reviews (the built-in task), a file of pairs, or a hub dataset", FILE, common=True)
+    data: str = _setting(
+        "reviews",
+        "reviews (the built-in task), or pairs: a JSONL, CSV or Parquet file, a hub dataset, or FILE.py:FUNCTION that "
+        "gives rows",
+        FILE,
+        common=True,
+    )
     out: str = _setting(
         "",
         "folder for everything the run leaves behind (default: runs/ and the preset's name, or -2 and so on)",
@@ -318,7 +328,10 @@ class CompareRun(Run):
         common=True,
     )
     methods: tuple[str, ...] = _setting(
-        ("dpo", "ppo"), "the arms: ppo, and objectives of `pairtune objectives` or sums of them", NAME, common=True
+        ("dpo", "ppo"),
+        "the arms: ppo, objectives of `pairtune objectives`, FILE.py:FUNCTION of your own, sums",
+        NAME,
+        common=True,
     )
     preset: str = _setting(
         "quick",
@@ -330,7 +343,8 @@ class CompareRun(Run):
     )
     judge: str = _setting(
         "",
-        "for a file of pairs: a reward model that scores the arms' answers (default: one trained on pairs kept apart)",
+        "for pairs of one's own: a reward model that scores the arms' answers, or FILE.py:FUNCTION from lists of "
+        "prompts and answers to numbers (default: a reward model trained on pairs kept apart)",
         MODEL,
     )
     pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)

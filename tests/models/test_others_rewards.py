@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import pairtune
-from pairtune.commands import evaluate
 from pairtune.data.pack import Tokens
+from pairtune.stages import measure
 from pairtune.training import ppo
 from tests.survey.ours import recorded
 

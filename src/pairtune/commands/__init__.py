@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from pairtune import hub
+from pairtune import hub, own
 from pairtune.settings import PpoRun, Run
 
 
@@ -25,7 +25,11 @@ def run(command: str, settings: Any) -> Any:
 
 def _check_paths(settings: Any) -> None:
     for name in ("model", "reference", "reward_model"):
-        hub.check_path(getattr(settings, name, ""))
+        source = getattr(settings, name, "")
+        if name == "reward_model" and own.is_own(source):
+            own.sha256(source)
+        else:
+            hub.check_path(source)
     asks_first = isinstance(settings, PpoRun) and not settings.reward_model
     if settings.data and not asks_first:
         from pairtune.data.sources import local_file

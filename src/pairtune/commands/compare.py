@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pairtune import hub, own
 from pairtune.comparison.plan import MODELS
 from pairtune.comparison.run import compare
 from pairtune.progress import say
@@ -14,6 +15,10 @@ from pairtune.settings import CompareRun
 
 def run(settings: CompareRun) -> Path:
     """Compare methods; report.html and a table on the terminal. Returns the run's folder."""
+    if own.is_own(settings.judge):
+        own.load(settings.judge)
+    else:
+        hub.check_path(settings.judge)
     out = compare(settings, report=page.write)
     terminal.show(json.loads((out / "summary.json").read_text(encoding="utf-8")), Console())
     report = out / page.REPORT

@@ -16,6 +16,7 @@ from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
 from pairtune.evaluation.diagnostics import distinct_bigrams
 from pairtune.evaluation.statistics import estimate
+from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say, task
@@ -37,7 +38,7 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
         raise InputError("reference: its tokenizer is not the policy's; give the model that the policy was tuned from")
     policy = load(settings)
     reference = load_model(name, choose_machine(settings.dtype), trust_remote_code=trust)
-    for model in (policy, reference, *([reward_model.body] if reward_model else [])):
+    for model in (policy, reference, *([reward_model.body] if isinstance(reward_model, ScalarModel) else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, say=say)
     prompts = distinct_prompts(rows, encoded.asked)[: settings.evaluation.prompts]

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
+from pairtune import own
 from pairtune.data.check import check_pairs, check_skipped, check_unread
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
@@ -13,12 +15,13 @@ from pairtune.data.schema import Pair, Row, Rows
 from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_pairs, encode_prompts
+from pairtune.engine.own_score import OwnScore
 from pairtune.errors import InputError
 from pairtune.models.heads import ScalarModel, load_reader
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
-from pairtune.settings import EvaluateRun, RewardRun, Run, TuneRun
+from pairtune.settings import EvaluateRun, PpoRun, RewardRun, Run, TuneRun
 
 
 def given(value: str, name: str) -> str:
@@ -36,10 +39,23 @@ def load(settings: Any) -> PreTrainedModel:
     return model
 
 
-def load_reward_model(settings: Run, folder: str, tokenizer: Tokenizer) -> ScalarModel:
-    """A reward model that reads what the policy writes."""
+def load_reward_model(settings: Run, name: str, tokenizer: Tokenizer) -> ScalarModel | OwnScore:
+    """What scores what the policy writes: a reward model, or a person's own function."""
+    if own.is_own(name):
+        return OwnScore(name, tokenizer)
     machine, trust = choose_machine(settings.dtype), settings.trust_remote_code
-    return load_reader(folder, machine, tokenizer, setting="reward_model", trust_remote_code=trust)
+    return load_reader(name, machine, tokenizer, setting="reward_model", trust_remote_code=trust)
+
+
+def load_value_model(settings: PpoRun, tokenizer: Tokenizer) -> ScalarModel:
+    """What learns the values: a second copy of the reward model; where a function scores, the policy and a 0."""
+    model = None if own.is_own(settings.reward_model) else load_reward_model(settings, settings.reward_model, tokenizer)
+    if isinstance(model, ScalarModel):
+        return model
+    machine = choose_machine(settings.dtype)
+    model = ScalarModel(load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code))
+    nn.init.zeros_(model.head.weight)
+    return model
 
 
 def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pairtune.commands.figures import say_ppo
-from pairtune.commands.inputs import given, load, load_reward_model, read_prompt_ids
+from pairtune.commands.inputs import given, load, load_reward_model, load_value_model, read_prompt_ids
 from pairtune.commands.results import check_out, say_done, say_next, stage_of
 from pairtune.engine.self_check import check_engine, rows_of_prompts
+from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_tokenizer
 from pairtune.settings import PpoRun
 from pairtune.stages.ppo import ppo
@@ -20,12 +21,13 @@ def run(settings: PpoRun) -> Path:
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     prompts = read_prompt_ids(settings.data, settings.max_tokens, tokenizer)
     reward_model = load_reward_model(settings, source, tokenizer)
-    value = load_reward_model(settings, source, tokenizer)
+    value = load_value_model(settings, tokenizer)
     with stage_of(settings, "ppo") as stage:
         policy = load(settings)
         rows = rows_of_prompts(prompts)
         check_engine(policy, rows)
-        check_engine(reward_model.body, rows, others=[value.body], quiet=True)
+        scorers = [reward_model.body] if isinstance(reward_model, ScalarModel) else []
+        check_engine(value.body, rows, others=scorers, quiet=True)
 
         def work(folder: Path) -> Facts:
             ppo(

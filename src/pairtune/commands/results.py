@@ -128,7 +128,9 @@ def _rests_on(settings: Any, command: str) -> dict[str, Any]:
     """What the result rests on; where it lies is no part of it."""
     sources = {name: getattr(settings, name) for name in ("model", "reward_model") if hasattr(settings, name)}
     asked = {name: value for name, value in to_mapping(settings).items() if name != "out"}
-    hashes = {name: model_hash(resolve(source)) for name, source in sources.items()}
+    hashes = {
+        name: model_hash(resolve(source)) for name, source in sources.items() if source and not own.is_own(source)
+    }
     hashes |= {"data": data_hash(settings.data), **own.hashes(asked)}
     return {"command": command, **asked, "hashes": hashes}
 

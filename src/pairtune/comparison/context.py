@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pairtune import own
 from pairtune.comparison.pairs import SharedPairs, gold_text, split_own_pairs
 from pairtune.comparison.plan import MODELS, STAGES, check_disk
 from pairtune.comparison.sittings import Sittings
@@ -20,6 +21,7 @@ from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Rows
 from pairtune.engine.content import structure
 from pairtune.engine.cost import Cost
+from pairtune.engine.own_score import OwnScore
 from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.scalars import score_rewards
@@ -127,6 +129,12 @@ class Context:
         self.on_its_path(model.body)
         return model
 
+    def load_judge(self) -> ScalarModel | OwnScore:
+        """What no arm is trained on and scores them all: a reward model, the run's own or somebody's, or a function."""
+        if own.is_own(self.settings.judge):
+            return OwnScore(self.settings.judge, self.tokenizer)
+        return self.load_scalar("judge")
+
     def on_its_path(self, model: PreTrainedModel) -> PreTrainedModel:
         """What the check of a run's first model finds right is right for all that were trained from it."""
         paths = self.paths.setdefault(structure(model), Paths())
@@ -152,7 +160,7 @@ class Context:
                 return [float(score) for score in scorer(texts)]
 
             return by_gold
-        model = self.load_scalar("judge")
+        model = self.load_judge()
 
         def by_judge(answers: Sequence[Answer]) -> list[float]:
             return [score[0] for score in score_rewards(model, [answer.tokens for answer in answers])]

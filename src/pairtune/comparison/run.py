@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pairtune import clock
+from pairtune import clock, own
 from pairtune.comparison.arms import Arms, Trials
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import SharedPairs, sample_review_pairs
@@ -44,16 +44,16 @@ def compare(settings: CompareRun, *, report: Report | None = None) -> Path:
     began = clock.began()
     run_folder(settings)  # what is wrong with it is told before anything is read
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    own = read_pairs(settings.data) if settings.data != "reviews" else None
-    if own:
-        settings = settle(settings, own.rows, tokenizer)
+    given = read_pairs(settings.data) if settings.data != "reviews" else None
+    if given:
+        settings = settle(settings, given.rows, tokenizer)
     out = open_run(settings)
     with Sittings(out / STAGES / "sittings.json", began=began).under_way() as sittings:
 
         def count() -> None:
             tell_time(out, sittings.finish())
 
-        Comparison(Context(settings, out, tokenizer, own, sittings)).run()
+        Comparison(Context(settings, out, tokenizer, given, sittings)).run()
         count()
         if report:
             report(out, count)
@@ -254,11 +254,13 @@ class Comparison:
     def _given_judge(self, pairs: Done) -> Done:
         def work(folder: Path) -> dict[str, Any]:
             with uncounted():
-                margins = reward_margins(self.context.load_scalar("judge"), self.context.pairs.heldout)
+                margins = reward_margins(self.context.load_judge(), self.context.pairs.heldout)
             return {"kind": "judge", "margins": margins}
 
-        stage = self.context.stage("judge", {"pairs": pairs.key, "judge": model_hash(resolve(self.settings.judge))})
-        return self._told(self.context.done(stage, work, title=f"judge: {printable(self.settings.judge)}"))
+        judge = self.settings.judge
+        known = own.sha256(judge) if own.is_own(judge) else model_hash(resolve(judge))
+        stage = self.context.stage("judge", {"pairs": pairs.key, "judge": known})
+        return self._told(self.context.done(stage, work, title=f"judge: {printable(judge)}"))
 
     def _fit_reward(self, name: str, rows: Sequence[Tokens], pairs: Done, *, title: str) -> Done:
         settings = self.settings

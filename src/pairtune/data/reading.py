@@ -18,9 +18,9 @@ class Reader:
     def continuation(self, prompt: Sequence[int], response: Sequence[int]) -> str:
         """How raw text goes on: prompt and answer decoded together, less the prompt."""
         body = [token for token in response if token not in self.ends]
-        before = self._decode(prompt)
-        whole = self._decode([*prompt, *body])
-        return whole[len(before) :] if whole.startswith(before) else self._decode(body)
+        before = self.text(prompt)
+        whole = self.text([*prompt, *body])
+        return whole[len(before) :] if whole.startswith(before) else self.text(body)
 
     def answer(self, prompt: Sequence[int], response: Sequence[int]) -> str:
         """An answer to a dialogue, from where it is said aloud: after what the template writes before any answer."""
@@ -28,7 +28,8 @@ class Reader:
         places = [at for at in range(len(body)) if size and body[at : at + size] == self.opening]
         return self.continuation(prompt, body[places[-1] + size :] if places else body).strip()
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as text, special ones left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 

@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
-from pairtune import hub
+from pairtune import hub, own
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
 from pairtune.data.store import store_texts
@@ -63,9 +63,7 @@ def has_labels(source: str, *, split: str = "train") -> bool:
 
     Raises InputError if the source cannot be read.
     """
-    path = local_file(source)
-    name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
-    first = next(_open(path, name) if path else _hub(source, name, split), None)
+    first = next(_records(source, split)[1], None)
     return first is not None and "label" in first.columns and "chosen" not in first.columns
 
 
@@ -97,24 +95,21 @@ def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
 
 
 def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, int], Row]) -> Rows[Row]:
-    path = local_file(source)
-    name = escaped(str(path)) if path else f"dataset {quoted(source, 80)}"
-    if path and split != "train":
-        raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
+    name, records, is_a_hubs = _records(source, split)
     skipped: list[Skipped] = []
     ignored: dict[str, None] = {}
     unit = "row"
 
     def usable() -> Iterator[Row]:
         nonlocal unit
-        for unit, number, columns in _open(path, name) if path else _hub(source, name, split):
+        for unit, number, columns in records:
             ignored.update(dict.fromkeys(unread(columns)))
             try:
                 yield parse(columns, number)
             except MalformedError as error:
                 raise InputError(f"{name} {unit} {number}: {error}") from None
             except UnusableError as error:
-                if path and "prompt" in columns:
+                if not is_a_hubs and "prompt" in columns:
                     raise InputError(
                         f"{name} {unit} {number}: {error.reason}; {error.need} - remove the row or fill it in"
                     ) from None
@@ -131,9 +126,30 @@ def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, in
     return Rows(rows, tuple(skipped), tuple(ignored))
 
 
+def _records(source: str, split: str) -> tuple[str, Iterator[Record], bool]:
+    """What a source is called, its rows as they came, and whether they are a hub's."""
+    path = local_file(source)
+    name = escaped(str(path or source))
+    is_a_hubs = not path and not own.is_own(source)
+    if is_a_hubs:
+        name = f"dataset {quoted(source, 80)}"
+        return name, _hub(source, name, split), True
+    if split != "train":
+        raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
+    return name, _open(path, name) if path else _own(source), False
+
+
+def _own(source: str) -> Iterator[Record]:
+    """The rows that a person's own function gives, with the columns that a file's rows have."""
+    return (Record("row", number, row) for number, row in enumerate(own.rows(source), 1))
+
+
 def local_file(source: str) -> Path | None:
-    """The file that ``source`` names, or None where only a hub dataset can be meant; InputError if it is not there."""
+    """The file that ``source`` names, None for a hub's dataset or a function; InputError if it is not there."""
     shown = quoted(source, 80)
+    if own.is_own(source):
+        own.sha256(source)
+        return None
     if not source.strip() or "\0" in source:
         raise InputError(f"{shown} is not a data source; give {KNOWN}, or the name of a hub dataset")
     path = Path(source).expanduser()

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.hidden import hidden_states, passes
+from pairtune.engine.own_score import OwnScore
 from pairtune.models.heads import ScalarModel
 
 
 @torch.no_grad()
-def score_rewards(model: ScalarModel, rows: Sequence[Tokens]) -> list[list[float]]:
+def score_rewards(model: ScalarModel | OwnScore, rows: Sequence[Tokens]) -> list[list[float]]:
     """The reward of every response, read at its last real token: one list a row, in the row's order."""
+    if isinstance(model, OwnScore):
+        return model.score(rows)
     device = model.body.device
     rewards: list[list[float]] = [[] for _ in rows]
     for group in passes(rows, device):

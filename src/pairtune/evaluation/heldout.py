@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
+from pairtune.engine.own_score import OwnScore
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.scalars import score_rewards
 from pairtune.estimate import Estimate
@@ -29,7 +30,7 @@ def margins(log_ratios: Sequence[Sequence[float]]) -> list[float]:
     return [chosen - rejected for chosen, rejected in log_ratios]
 
 
-def reward_margins(model: ScalarModel, rows: Sequence[Tokens]) -> list[float]:
+def reward_margins(model: ScalarModel | OwnScore, rows: Sequence[Tokens]) -> list[float]:
     """Reward of chosen minus reward of rejected for each pair."""
     return [chosen - rejected for chosen, rejected in score_rewards(model, rows)]
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.tokenize import Asked
+from pairtune.engine.own_score import OwnScore
 from pairtune.engine.scalars import score_rewards
 from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
@@ -92,7 +93,7 @@ def measure(
     sampling: Sampling,
     end_ids: Sequence[int],
     seed: int,
-    reward_model: ScalarModel | None = None,
+    reward_model: ScalarModel | OwnScore | None = None,
     score: Score | None = None,
     snapshots: Sequence[Mapping[str, Any]] = (),
     progress: Callable[[int], None] = lambda rows: None,

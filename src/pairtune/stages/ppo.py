@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.data.ends import end_ids
+from pairtune.engine.own_score import OwnScore
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, frozen_copy, save_model
 from pairtune.settings import Drawing, Ppo
@@ -20,7 +21,7 @@ def ppo(
     *,
     policy: PreTrainedModel,
     value: ScalarModel,
-    reward_model: ScalarModel,
+    reward_model: ScalarModel | OwnScore,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     settings: Ppo,
@@ -30,13 +31,15 @@ def ppo(
 ) -> Facts:
     """Train a policy that still is the reference, and save it. Its last step, and the seconds of all its steps.
 
-    value: a second copy of the reward model, which learns.
+    value: a second copy of the reward model, which learns; if that is a function, the policy with a scalar on top.
     """
+    if isinstance(reward_model, ScalarModel):
+        reward_model.requires_grad_(False)
     journal = Journal("ppo", folder)
     train_ppo(
         policy,
         value,
-        reward_model.requires_grad_(False),
+        reward_model,
         frozen_copy(policy),
         prompts,
         settings,

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.hidden import hidden_states, passes
 from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.own_score import OwnScore
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.scalars import compute_values, score_rewards
 from pairtune.models.heads import ScalarModel
@@ -56,7 +57,7 @@ class Rollout:
 def train_ppo(
     policy: PreTrainedModel,
     value: ScalarModel,
-    reward_model: ScalarModel,
+    reward_model: ScalarModel | OwnScore,
     reference: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     settings: Ppo,
@@ -69,7 +70,8 @@ def train_ppo(
 ) -> None:
     """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised."""
     for model in (policy, value, reward_model, reference):
-        model.eval()  # no dropout: the policy that is updated is the one that was sampled
+        if isinstance(model, nn.Module):
+            model.eval()  # no dropout: the policy that is updated is the one that was sampled
     say_router(policy)
     actor = Optimizer(policy.parameters(), eps=ADAM_EPS)
     critic = Optimizer(value.parameters(), eps=ADAM_EPS)
@@ -127,7 +129,7 @@ def rollout_of(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sample],
     value: ScalarModel,
-    reward_model: ScalarModel,
+    reward_model: ScalarModel | OwnScore,
     reference: PreTrainedModel,
     settings: Ppo,
     kl_coefficient: float,
