@@ -19,6 +19,7 @@ from pairtune.grid import candidates
 from pairtune.hashes import data_hash
 from pairtune.objectives import mixture
 from pairtune.settings import CompareRun, TuneRun
+from pairtune.stages import preference
 
 LOSSES = '''
 def my_dpo(chosen_logratio_B, rejected_logratio_B, *, beta: float = 0.1, shift: float = 0.0):
@@ -153,7 +154,7 @@ def test_a_changed_function_is_another_run(
     given = ["tune", "--model", model, "--data", "pairs.jsonl", "--dtype", "float32", "--out", "out"]
     given += ["--objective", "losses.py:my_dpo"]
     with monkeypatch.context() as patched:
-        patched.setattr(tune, "train_preference", interrupt)
+        patched.setattr(preference, "train_preference", interrupt)
         assert main(given) == 130
     written = json.loads(Path("out/settings.json").read_text())
     assert written["hashes"]["losses.py:my_dpo"] == own.sha256("losses.py:my_dpo")

@@ -277,7 +277,8 @@ def test_the_built_in_task_on_synthetic_reviews(
     def holding(model: Any, prompts: Any, **how: Any) -> Any:
         answers = draw(model, prompts, **how)
         for prompt, answer in list(zip(prompts, answers, strict=True))[:6]:
-            held.append(answer.logprobs == pytest.approx(own_logprobs(model, prompt, answer.response), abs=1e-3))
+            right = own_logprobs(model, prompt, answer.response, temperature=how["temperature"])
+            held.append(answer.logprobs == pytest.approx(right, abs=1e-3))
         return answers
 
     monkeypatch.setattr(shared_pairs, "sample", holding)
@@ -293,11 +294,11 @@ def test_the_built_in_task_on_synthetic_reviews(
     assert "judge" not in worked
 
 
-def own_logprobs(model: Any, prompt: Sequence[int], response: Sequence[int]) -> list[float]:
+def own_logprobs(model: Any, prompt: Sequence[int], response: Sequence[int], *, temperature: float) -> list[float]:
     """By the model's own forward on the whole text."""
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
-    return torch.log_softmax(logits, -1)[range(len(response)), list(response)].tolist()
+    return torch.log_softmax(logits / temperature, -1)[range(len(response)), list(response)].tolist()
 
 
 def test_every_method_bears_the_cost_of_what_it_needs_and_no_more(tiny_run: Tiny, worked: list[str]) -> None:

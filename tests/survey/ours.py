@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import pairtune
-from pairtune.commands import generate, tune
+from pairtune.commands import generate
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import paths_of
@@ -21,6 +21,7 @@ from pairtune.engine.self_check import check_engine
 from pairtune.models.heads import HEAD_FILE, ScalarModel, load_scalar_model
 from pairtune.models.load import load_model
 from pairtune.models.machine import choose_machine
+from pairtune.stages import preference
 from tests.survey.material import tokenizer
 from tests.survey.plain import Row
 
@@ -132,7 +133,7 @@ def tuned(folder: Path, pairs: Sequence[dict[str, str]], *, dtype: str, scratch:
     scratch.mkdir()
     data, out = scratch / "pairs.jsonl", scratch / "tuned"
     data.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
-    with recorded(tune, "train_preference") as calls:
+    with recorded(preference, "train_preference") as calls:
         pairtune.tune(model=str(folder), data=str(data), out=str(out), dtype=dtype, **settings)
     examples = calls[0][0][1]
     steps = [json.loads(line) for line in (out / "records.jsonl").read_text(encoding="utf-8").splitlines()]
