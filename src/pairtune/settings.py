@@ -149,6 +149,9 @@ class PpoBase:
     kl_target: float = _setting(
         0.0, "nats per response an adaptive KL weight steers to; 0: the weight is fixed", least=0
     )
+    kl_stop: float = _setting(
+        0.0, "nats per response from the reference at which training ends, steps left or not; 0: nowhere", least=0
+    )
     discount: float = _setting(1.0, "γ of generalised advantage estimation", above=0, most=1)
     gae_lambda: float = _setting(0.95, "λ of generalised advantage estimation", least=0, most=1)
     clip_ratio: float = _setting(0.2, "how far the probability ratio counts on either side of 1", above=0)
@@ -346,6 +349,9 @@ class CompareRun(Run):
         "for pairs of one's own: a reward model that scores the arms' answers, or FILE.py:FUNCTION from lists of "
         "prompts and answers to numbers (default: a reward model trained on pairs kept apart)",
         MODEL,
+    )
+    match_kl: bool = _setting(
+        False, "end PPO once its answers are as far from the reference as those of the first preference method"
     )
     pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)
     heldout: int = _setting(400, "held-out pairs; likewise", least=2)

@@ -284,6 +284,20 @@ def test_12_the_kl_reward_is_per_token_and_its_weight_fixed_or_adaptive(build: C
     assert adapted_kl_coefficient(0.1, 11.0, target=10.0, answers=100) == pytest.approx(0.1 * (1 + 0.1 * 0.01))
 
 
+def test_12_training_may_end_at_a_kl(build: Callable[..., Four]) -> None:
+    """Before the step whose answers have come so far: its update is not made, and no later one."""
+    settings = Ppo(steps=8, batch_size=8, learning_rate=1e-2, warmup=0.0, kl_coefficient=0.0)
+    kls = [row["kl"] for row in build(same=True).train(settings)]
+    stop = (kls[1] + max(kls)) / 2
+    end = next(step for step, kl in enumerate(kls) if kl >= stop)
+    assert 1 < end < 8
+    ended, short = build(same=True), build(same=True)
+    assert [row["kl"] for row in ended.train(replace(settings, kl_stop=stop))] == kls[:end]
+    short.train(replace(settings, steps=end))
+    assert all(torch.equal(a, b) for a, b in zip(ended.policy.parameters(), short.policy.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(ended.value.parameters(), short.value.parameters(), strict=True))
+
+
 def test_13_advantages_are_gae() -> None:
     rewards, values = torch.tensor([1.0, 0.0, 2.0, -1.0, 3.0]), torch.tensor([0.5, 1.0, -0.5, 2.0, 0.0])
     lengths = torch.tensor([3, 2])

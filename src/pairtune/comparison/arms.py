@@ -1,7 +1,7 @@
 """The arms: each method's candidates trained, the best one chosen on validation data, and that one measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +17,7 @@ from pairtune.engine.examples import prepare
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import measure_examples
+from pairtune.evaluation.policy import log_ratios_to, write_answers
 from pairtune.grid import Candidate
 from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
@@ -52,6 +53,10 @@ class Arms:
     def __init__(self, context: Context, *, pairs: Done, reward: Done | None, gold: Done) -> None:
         self.context, self.settings = context, context.settings
         self.pairs, self.reward, self.gold = pairs, reward, gold
+        self.trials: dict[str, Trials] = {}
+        methods = list(context.candidates)
+        preference = [method for method in methods if method != "ppo"]
+        self.matched = preference[0] if self.settings.match_kl and preference and "ppo" in methods else None
 
     # ---- training ------------------------------------------------------------------------------------------------
 
@@ -62,7 +67,13 @@ class Arms:
         weights = sum(path.stat().st_size for path in context.model_folder("reference").glob("*.safetensors"))
         context.check_disk(weights / context.machine.dtype.itemsize, untrained)
 
-    def train(self, method: str) -> Trials:
+    def train_all(self) -> dict[str, Trials]:
+        """Every method's candidates. PPO comes last: where it is to end may be known only then."""
+        for method in sorted(self.context.candidates, key=lambda method: method == "ppo"):
+            self.trials[method] = self._train_method(method)
+        return {method: self.trials[method] for method in self.context.candidates}
+
+    def _train_method(self, method: str) -> Trials:
         """Every candidate of a method; a candidate that fails is a result, and the others go on."""
         several = self.context.candidates[method]
         trials = [self._try(candidate, validate=len(several) > 1) for candidate in several]
@@ -96,6 +107,9 @@ class Arms:
         if isinstance(candidate.how, Ppo):
             needs = {"reward": _key(self.reward), "ppo": to_mapping(candidate.how)}
             needs |= {"sampling": to_mapping(settings.sampling)}
+            if self.matched:
+                matched = [self._stage(each).key for each in self.context.candidates[self.matched]]
+                needs |= {"matched": matched, "evaluation": settings.evaluation.prompts}
         else:
             shared = {key: value for key, value in to_mapping(settings.preference).items() if key not in parameters()}
             needs = {"pairs": self.pairs.key, "preference": shared, "loss": candidate.how.to_json()}
@@ -111,7 +125,9 @@ class Arms:
             policy = self.context.load("reference")
             if isinstance(how, Loss):
                 return self._tune(folder, policy, candidate, how)
-            return self._ppo(folder, policy, how)
+            distance = self._distance()
+            facts = self._ppo(folder, policy, replace(how, kl_stop=distance) if distance else how)
+            return facts | ({"matched": {"arm": self.matched, "kl": distance, "steps": how.steps}} if distance else {})
 
         return self.context.done(self._stage(candidate), work, title=f"{candidate.name}: {does}")
 
@@ -151,6 +167,29 @@ class Arms:
             measure=snapshots,
         )
 
+    def _distance(self) -> float:
+        """How far the matched method's answers to training prompts are from the reference, in nats; 0 if none is."""
+        chosen = self.trials[self.matched].chosen if self.matched else None
+        if chosen is None or chosen.trained is None:
+            return 0.0
+        context, settings = self.context, self.settings
+        with uncounted():
+            sampling = replace(settings.sampling, temperature=settings.ppo.temperature)
+            answers = write_answers(
+                context.load(chosen.candidate.name),
+                distinct_prompts(context.pairs.train, context.pairs.asked)[: settings.evaluation.prompts],
+                sampling,
+                end_ids=end_ids(context.tokenizer),
+                seed=stream_seed(settings.seed, "distance"),
+            )
+            ratios = log_ratios_to(context.load("reference"), answers, temperature=sampling.temperature)
+        distance, name = fmean(ratios), chosen.candidate.name
+        if distance <= 0:
+            say(f"  the answers of {name} are no measurable KL from the reference: it goes all its steps")
+            return 0.0
+        say(f"  to end at a KL of {distance:.2f} nats per response from the reference, where {name} has come to")
+        return distance
+
     def _snapshots(self, folder: Path, policy: PreTrainedModel) -> Snapshots:
         """Measurements along the training of a policy that still is the reference."""
         held, _ = self.context.logprobs(policy, self.context.pairs.heldout)
@@ -174,7 +213,7 @@ class Arms:
 
         def work(folder: Path) -> Facts:
             policy = self.context.load(trial.candidate.name if trial else "reference")
-            snapshots = Snapshots.load(trained.folder) if trained else []
+            snapshots = Snapshots.load(trained.folder, before=trained.facts["step"]) if trained else []
             facts = self._measured(policy, self.context.pairs.heldout, snapshots)
             return facts | {"own_wins": self._own_wins(trial.candidate, policy) if trial else None}
 

@@ -36,6 +36,8 @@ def run_folder(settings: CompareRun) -> Path:
     """
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
+    if settings.match_kl and "match_kl" not in settings.not_given and not {"ppo"} < set(settings.methods):
+        raise InputError("match_kl: it needs ppo and a preference method among the methods")
     if settings.judge and settings.data == "reviews":
         raise InputError("judge: the built-in task has its gold scorer; give --judge with a file of pairs")
     if settings.out:

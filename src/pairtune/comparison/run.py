@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pairtune import clock, own
-from pairtune.comparison.arms import Arms, Trials
+from pairtune.comparison.arms import Arms
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import SharedPairs, sample_review_pairs
 from pairtune.comparison.plan import STAGES, open_run, run_folder, write_environment
@@ -82,7 +82,7 @@ class Comparison:
         rewards = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
-        trials: dict[str, Trials] = {method: arms.train(method) for method in context.candidates}
+        trials = arms.train_all()
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}

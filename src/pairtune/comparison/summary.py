@@ -72,6 +72,7 @@ def summarise(
         "grid": _grid(trials, _gold_scale(validated) if validated else scale, pairs.validation),
         "differences": differences(values, pairs.heldout),
         "failed": _failed(trials),
+        "matched_kl": _matched_kl(chosen.get("ppo")),
     }
     summary["notices"] = notices(summary, values)
     summary["verdict"] = verdict(summary)
@@ -191,6 +192,13 @@ def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
         for method, found in trials.items()
         if not found.chosen
     }
+
+
+def _matched_kl(trial: Trial | None) -> dict[str, Any] | None:
+    """Where PPO was to end: the "arm" whose "kl" its sampled answers had reached after "step" of "steps", or not."""
+    if not trial or not trial.trained or "matched" not in trial.trained.facts:
+        return None
+    return {**trial.trained.facts["matched"], "step": trial.trained.facts["step"]}
 
 
 def _costs(arm: str, stages: Mapping[str, Done]) -> dict[str, Any]:

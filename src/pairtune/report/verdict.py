@@ -128,7 +128,18 @@ def _at_kl(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
     if len(arms) == 1:
         return f", at a KL from the reference of {words.decimal(values[0][1])} nats per response"
     listed = words.listed([f"{words.decimal(kl)} for {_name(arm)}" for arm, kl in values])
-    return f", at a KL from the reference (nats per response) of {listed}"
+    return f", at a KL from the reference (nats per response) of {listed}{_matched(summary, arms)}"
+
+
+def _matched(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
+    """That PPO was ended where another method had come to, or that its steps did not take it there."""
+    matched = summary.get("matched_kl")
+    if not matched or "ppo" not in arms:
+        return ""
+    step, steps, other = matched["step"], matched["steps"], _name(matched["arm"])
+    if step < steps:
+        return f", where {_name('ppo')} was ended after {step} of {steps} steps for being as far from it as {other}"
+    return f"; {_name('ppo')}'s {steps} steps did not take it as far as {other}"
 
 
 def _accuracy_and_compute(summary: Mapping[str, Any], arms: Sequence[str]) -> str:

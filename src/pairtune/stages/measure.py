@@ -53,7 +53,7 @@ class Snapshots:
 
     def take(self, step: int, seconds: float) -> None:
         """Measure the policy as it is after `step`; a snapshot of a later step is left from an interrupted run."""
-        earlier = [row for row in self.load(self.path.parent) if row["step"] < step]
+        earlier = self.load(self.path.parent, before=step)
         answers = write_answers(
             self.model,
             self.prompts,
@@ -70,12 +70,13 @@ class Snapshots:
         self.path.write_text("".join(json.dumps(each) + "\n" for each in [*earlier, row]), encoding="utf-8")
 
     @staticmethod
-    def load(folder: Path) -> list[dict[str, Any]]:
-        """The snapshots kept in a stage's folder, in the order of their steps."""
+    def load(folder: Path, *, before: int) -> list[dict[str, Any]]:
+        """The snapshots kept in a stage's folder of the steps before one, in their order."""
         path = folder / "snapshots.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row["step"] < before]
 
 
 def distinct_prompts(rows: Sequence[Tokens], asked: Asked) -> list[tuple[int, ...]]:

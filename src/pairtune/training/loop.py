@@ -58,7 +58,7 @@ def fit(
 
 def run_steps(
     steps: int,
-    work: Callable[[int], dict[str, float]],
+    work: Callable[[int], dict[str, float] | None],
     optimizers: Mapping[str, Optimizer],
     state: Mapping[str, Tensor],
     *,
@@ -67,6 +67,8 @@ def run_steps(
     measure: Measure | None,
 ) -> None:
     """Do the work of each step; its figures are recorded, and noted for whoever waits. A checkpoint is gone on from.
+
+    A step without figures was none: training ends before it.
 
     optimizers: by the prefix that their tensors have in a checkpoint. state: what the work remembers from step to step,
     kept in checkpoints beside them, and put back in place.
@@ -82,6 +84,8 @@ def run_steps(
         for step in range(done + 1, steps + 1):
             began = time.perf_counter()
             figures = work(step)
+            if figures is None:
+                break
             seconds += time.perf_counter() - began
             journal.record(kind="step", stage=journal.stage, step=step, seconds=round(seconds, 3), **figures)
             progress.note(note(figures))

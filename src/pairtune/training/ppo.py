@@ -68,7 +68,10 @@ def train_ppo(
     journal: Journal,
     measure: Measure | None = None,
 ) -> None:
-    """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised."""
+    """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised.
+
+    With a `kl_stop` training ends before the first step whose answers are so far from the reference.
+    """
     for model in (policy, value, reward_model, reference):
         if isinstance(model, nn.Module):
             model.eval()  # no dropout: the policy that is updated is the one that was sampled
@@ -77,7 +80,7 @@ def train_ppo(
     critic = Optimizer(value.parameters(), eps=ADAM_EPS)
     weight = torch.tensor(settings.kl_coefficient, dtype=torch.float64)  # of the KL reward; moves if there is a target
 
-    def work(step: int) -> dict[str, float]:
+    def work(step: int) -> dict[str, float] | None:
         asked = step_prompts(prompts, settings.batch_size, step=step, seed=seed)
         answers = sample(
             policy,
@@ -90,6 +93,9 @@ def train_ppo(
         )
         coefficient = float(weight)
         rollout = rollout_of(asked, answers, value, reward_model, reference, settings, coefficient)
+        if step > 1 and 0 < settings.kl_stop <= rollout.figures["kl"]:
+            say(f"  ended after step {step - 1}: the KL is {rollout.figures['kl']:.2f}, kl_stop {settings.kl_stop:.2f}")
+            return None
         figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
         kl = figures["kl"]
         if kl < NEGATIVE_KL_ALARM:
