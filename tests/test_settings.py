@@ -295,7 +295,7 @@ def test_in_a_comparison_a_parameter_goes_to_every_method_that_has_it() -> None:
 
     plain = parameters()
     assert {name: of.get("beta") for name, of in plain.items() if name != "ppo"} == {
-        "dpo": 0.1,
+        "dpo": 0.5,  # the quick preset's
         "ipo": 0.1,
         "kto": 0.1,
         "simpo": 2.0,
@@ -309,6 +309,18 @@ def test_in_a_comparison_a_parameter_goes_to_every_method_that_has_it() -> None:
     assert said in complaint(CompareRun, methods=["dpo", "orpo", "ppo"], preference__gamma=1)
     said = "methods: label_smoothing is 0; for exo it must be above 0"
     assert said in complaint(CompareRun, methods=["cdpo", "exo"], preference__label_smoothing=0)
+
+
+def test_what_a_preset_has_for_a_method_is_for_runs_with_that_method() -> None:
+    def beta(**given: Any) -> Any:
+        return settings_from_keywords(CompareRun, given).preference.parameters.get("beta")
+
+    assert beta() == {"dpo": (0.5,)}
+    assert beta(methods=["ppo"]) is None
+    assert beta(methods=["ipo", "ppo"]) is None
+    assert beta(beta=[0.2]) == {"": (0.2,)}
+    said = 'methods: beta has values for "dpo", which is no method of this run that has it'
+    assert said in complaint(CompareRun, methods=["ipo"], preference__beta=["dpo=0.5"])
 
 
 def test_a_comparison_tries_every_combination_of_the_values_given() -> None:
@@ -342,7 +354,7 @@ def test_a_grid_survives_yaml(tmp_path: Path) -> None:
     settings = settings_from_keywords(CompareRun, {"methods": ["dpo", "simpo"], "beta": [0.1, 0.3, "simpo=2"]})
     plan = to_mapping(settings)
     assert plan["preference"]["beta"] == [0.1, 0.3, "simpo=2"]
-    assert plan["ppo"]["kl_coefficient"] == 0.12  # one value stands as it was given
+    assert plan["ppo"]["kl_coefficient"] == 0.05  # one value stands as it was given
     assert settings_from(CompareRun, {}, config=written(tmp_path, yaml.safe_dump(plan))) == settings
 
 

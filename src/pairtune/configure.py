@@ -57,11 +57,26 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
     if isinstance(settings, TuneRun):
         loss_to_train(settings)
     if isinstance(settings, CompareRun):
-        candidates(settings)
         said = {key for layer in layers[1:] for key in layer}  # the first is the preset
         every = {setting.key for setting in settings_of(command)}
-        return dataclasses.replace(settings, not_given=frozenset(every - said))
+        compared = _without_absent(settings, said)
+        candidates(compared)
+        return typing.cast(T, dataclasses.replace(compared, not_given=frozenset(every - said)))
     return settings
+
+
+def _without_absent(settings: CompareRun, said: set[str]) -> CompareRun:
+    """Without a preset's values for methods that are not in the run: only a person's own are a mistake there."""
+    kept = {
+        name: {
+            method: values
+            for method, values in of.items()
+            if f"preference.{name}" in said or not method or method in settings.methods
+        }
+        for name, of in settings.preference.parameters.items()
+    }
+    parameters = {name: of for name, of in kept.items() if of}
+    return dataclasses.replace(settings, preference=dataclasses.replace(settings.preference, parameters=parameters))
 
 
 def load_objectives(command: type, *layers: Mapping[str, Any]) -> None:

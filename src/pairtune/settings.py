@@ -150,7 +150,9 @@ class PpoBase:
         0.0, "nats per response an adaptive KL weight steers to; 0: the weight is fixed", least=0
     )
     kl_stop: float = _setting(
-        0.0, "nats per response from the reference at which training ends, steps left or not; 0: nowhere", least=0
+        0.0,
+        "nats per response from the reference at which training ends, steps left or not; 0: nowhere",
+        least=0,
     )
     discount: float = _setting(1.0, "γ of generalised advantage estimation", above=0, most=1)
     gae_lambda: float = _setting(0.95, "λ of generalised advantage estimation", least=0, most=1)

@@ -70,7 +70,7 @@ def test_environment(tiny_run: Tiny, cpu: Any) -> None:
     write_environment(out, tiny_run(), cpu, {"model": "abc"})
     found = json.loads((out / "environment.json").read_text())
     assert set(found) == {"versions", "machine", "hashes", "seed", "candidates"}
-    assert found["candidates"] == {"dpo": {"beta": 0.1}, "ipo": {"beta": 0.1}, "ppo": {"kl_coefficient": 0.12}}
+    assert found["candidates"] == {"dpo": {"beta": 0.5}, "ipo": {"beta": 0.1}, "ppo": {"kl_coefficient": 0.05}}
     assert found["versions"]["torch"] != "not installed"
     assert found["hashes"] == {"model": "abc"}
 

@@ -152,7 +152,7 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
     assert reference["heldout_own_accuracy"] is None
     dpo = summary["arms"]["dpo"]
     assert dpo["heldout_own_accuracy"] == dpo["heldout_accuracy"]  # DPO's loss looks at the margin alone
-    assert dpo["parameters"] == {"beta": 0.1}
+    assert dpo["parameters"] == {"beta": 0.5}
     assert set(summary["differences"]) == {
         "dpo - reference",
         "ipo - reference",

@@ -70,7 +70,7 @@ def train_ppo(
 ) -> None:
     """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised.
 
-    With a `kl_stop` training ends before the first step whose answers are so far from the reference.
+    With a `kl_stop` training ends at the step nearest to it: where half of another one's way would lead beyond.
     """
     for model in (policy, value, reward_model, reference):
         if isinstance(model, nn.Module):
@@ -93,11 +93,11 @@ def train_ppo(
         )
         coefficient = float(weight)
         rollout = rollout_of(asked, answers, value, reward_model, reference, settings, coefficient)
-        if step > 1 and 0 < settings.kl_stop <= rollout.figures["kl"]:
-            say(f"  ended after step {step - 1}: the KL is {rollout.figures['kl']:.2f}, kl_stop {settings.kl_stop:.2f}")
+        kl = rollout.figures["kl"]
+        if step > 1 and 0 < settings.kl_stop <= kl + 0.5 * kl / (step - 1):
+            say(f"  ended after step {step - 1}: the KL is {kl:.2f}, to end at {settings.kl_stop:.2f}")
             return None
         figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
-        kl = figures["kl"]
         if kl < NEGATIVE_KL_ALARM:
             say(f"  step {step}: the sampled KL is {kl:.2f} nats; it should not be below 0")
         if settings.kl_target > 0:
