@@ -25,7 +25,8 @@ def _informative(parameter: Tensor, gain: float, *, embedding: bool) -> Tensor:
     noise = torch.randn(parameter.shape)
     if embedding:
         return noise * EMBEDDING
-    if parameter.dim() < 2:  # norms, biases, decays: what they begin as means something
-        return parameter + noise * BIAS
+    if parameter.dim() < 2:  # norms, biases, decays, scales: what they begin as means something
+        begun = parameter.abs().clamp(max=1.0)
+        return parameter + noise * BIAS * torch.where(begun > 0, begun, torch.ones(()))
     inputs = parameter[0].numel() if parameter.dim() > 2 and parameter.shape[1] == 1 else parameter.shape[-1]
     return noise * gain / inputs**0.5

@@ -67,7 +67,14 @@ class Four:
             PROMPTS, answers, self.value, self.reward_model, self.reference, settings or Ppo(), coefficient
         )
 
-    def train(self, settings: Ppo, *, journal: Journal | None = None, max_new_tokens: int = 6) -> list[dict[str, Any]]:
+    def train(
+        self,
+        settings: Ppo,
+        *,
+        journal: Journal | None = None,
+        max_new_tokens: int = 6,
+        distance: Callable[[], float] | None = None,
+    ) -> list[dict[str, Any]]:
         journal = journal or Journal("ppo")
         train_ppo(
             self.policy,
@@ -80,6 +87,7 @@ class Four:
             end_ids=[EOS],
             seed=0,
             journal=journal,
+            distance=distance,
         )
         return journal.rows
 
@@ -285,15 +293,15 @@ def test_12_the_kl_reward_is_per_token_and_its_weight_fixed_or_adaptive(build: C
 
 
 def test_12_training_may_end_at_a_kl(build: Callable[..., Four]) -> None:
-    """At the step whose KL is nearest, by the way of a mean step: the next update is not made, and no later one."""
-    settings = Ppo(steps=8, batch_size=8, learning_rate=1e-2, warmup=0.0, kl_coefficient=0.0)
-    kls = [row["kl"] for row in build(same=True).train(settings)]
-    stop = (kls[1] + max(kls)) / 2
-    end = next(updates for updates, kl in enumerate(kls) if updates and kl + kl / updates / 2 >= stop)
-    assert 1 < end < 8
-    ended, short = build(same=True), build(same=True)
-    assert [row["kl"] for row in ended.train(replace(settings, kl_stop=stop))] == kls[:end]
-    short.train(replace(settings, steps=end))
+    """At the step whose KL is nearest, by the way of a mean step; measured where the step's own answers are near."""
+    settings = Ppo(steps=8, batch_size=8, learning_rate=1e-2, warmup=0.0, kl_coefficient=0.0, kl_stop=1.0)
+    ended, short, measured = build(same=True), build(same=True), iter([0.5, 0.79, 0.91, 2.0])
+    rows = ended.train(settings, distance=lambda: next(measured))
+    first = next(step for step, row in enumerate(rows, 1) if row["kl"] >= 0.5)
+    assert first > 1
+    assert len(rows) == first + 2  # 0.79 and half of a mean step more is below 1, 0.91 and that is not
+    assert next(measured) == 2.0
+    short.train(replace(settings, steps=len(rows), kl_stop=0.0))
     assert all(torch.equal(a, b) for a, b in zip(ended.policy.parameters(), short.policy.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(ended.value.parameters(), short.value.parameters(), strict=True))
 

@@ -208,6 +208,7 @@ OTHER: dict[str, Any] = {
     "warmup": 0.0,
     "max_gradient_norm": 1e-4,
     "kl_target": 0.5,
+    "kl_stop": 1e-3,  # the reference is another model
     "discount": 0.5,
     "gae_lambda": 0.1,
     "clip_ratio": 1e-4,
@@ -223,7 +224,7 @@ def outcome(four: Four, settings: Ppo, drawing: Drawing) -> list[Any]:
     journal = Journal("ppo")
     train_ppo(
         four.policy, four.value, four.reward_model, four.reference, PROMPTS, settings, drawing, end_ids=[EOS], seed=0,
-        journal=journal,
+        journal=journal, distance=lambda: 1.0,
     )  # fmt: skip
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in journal.rows]
     return [json.dumps(rows), *(p.detach().clone() for m in (four.policy, four.value) for p in m.parameters())]

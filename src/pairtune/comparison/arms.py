@@ -17,14 +17,13 @@ from pairtune.engine.examples import prepare
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import measure_examples
-from pairtune.evaluation.policy import log_ratios_to, write_answers
 from pairtune.grid import Candidate
 from pairtune.objectives.mixture import Loss
 from pairtune.progress import say
 from pairtune.sampling.sampler import stream_seed
 from pairtune.settings import Ppo, parameters, to_mapping
 from pairtune.stages.measure import Snapshots, distinct_prompts, measure
-from pairtune.stages.ppo import ppo
+from pairtune.stages.ppo import distance, ppo
 from pairtune.stages.preference import tune
 from pairtune.stages.stage import Done, Facts, Stage
 
@@ -109,7 +108,7 @@ class Arms:
             needs |= {"sampling": to_mapping(settings.sampling)}
             if self.matched:
                 matched = [self._stage(each).key for each in self.context.candidates[self.matched]]
-                needs |= {"matched": matched, "evaluation": settings.evaluation.prompts}
+                needs |= {"matched": matched}
         else:
             shared = {key: value for key, value in to_mapping(settings.preference).items() if key not in parameters()}
             needs = {"pairs": self.pairs.key, "preference": shared, "loss": candidate.how.to_json()}
@@ -125,9 +124,9 @@ class Arms:
             policy = self.context.load("reference")
             if isinstance(how, Loss):
                 return self._tune(folder, policy, candidate, how)
-            distance = self._distance()
-            facts = self._ppo(folder, policy, replace(how, kl_stop=distance) if distance else how)
-            return facts | ({"matched": {"arm": self.matched, "kl": distance, "steps": how.steps}} if distance else {})
+            kl = self._distance()
+            facts = self._ppo(folder, policy, replace(how, kl_stop=kl) if kl else how)
+            return facts | ({"matched": {"arm": self.matched, "kl": kl, "steps": how.steps}} if kl else {})
 
         return self.context.done(self._stage(candidate), work, title=f"{candidate.name}: {does}")
 
@@ -173,22 +172,22 @@ class Arms:
         if chosen is None or chosen.trained is None:
             return 0.0
         context, settings = self.context, self.settings
+        name = chosen.candidate.name
         with uncounted():
-            sampling = replace(settings.sampling, temperature=settings.ppo.temperature)
-            answers = write_answers(
-                context.load(chosen.candidate.name),
-                distinct_prompts(context.pairs.train, context.pairs.asked)[: settings.evaluation.prompts],
-                sampling,
-                end_ids=end_ids(context.tokenizer),
-                seed=stream_seed(settings.seed, "distance"),
+            kl = distance(
+                context.load(name),
+                context.load("reference"),
+                context.tokenizer,
+                context.pairs.asked_prompts(context.pairs.train),
+                settings.ppo,
+                settings.sampling,
+                seed=settings.seed,
             )
-            ratios = log_ratios_to(context.load("reference"), answers, temperature=sampling.temperature)
-        distance, name = fmean(ratios), chosen.candidate.name
-        if distance <= 0:
+        if kl <= 0:
             say(f"  the answers of {name} are no measurable KL from the reference: it goes all its steps")
             return 0.0
-        say(f"  to end at a KL of {distance:.2f} nats per response from the reference, where {name} has come to")
-        return distance
+        say(f"  to end at a KL of {kl:.2f} nats per response from the reference, where {name} has come to")
+        return kl
 
     def _snapshots(self, folder: Path, policy: PreTrainedModel) -> Snapshots:
         """Measurements along the training of a policy that still is the reference."""

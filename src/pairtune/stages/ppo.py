@@ -2,18 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from transformers import PreTrainedModel
 
 from pairtune.data.ends import end_ids
 from pairtune.engine.own_score import OwnScore
+from pairtune.evaluation.policy import log_ratios_to, write_answers
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, frozen_copy, save_model
-from pairtune.settings import Drawing, Ppo
+from pairtune.sampling.sampler import stream_seed
+from pairtune.settings import ComparedPpo, Drawing, Ppo, Sampling
 from pairtune.stages.stage import Facts
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure
 from pairtune.training.ppo import train_ppo
+
+# Training prompts that are answered to measure how far a policy is from its reference.
+DISTANCE_PROMPTS = 256
 
 
 def ppo(
@@ -36,11 +42,12 @@ def ppo(
     if isinstance(reward_model, ScalarModel):
         reward_model.requires_grad_(False)
     journal = Journal("ppo", folder)
+    reference = frozen_copy(policy)
     train_ppo(
         policy,
         value,
         reward_model,
-        frozen_copy(policy),
+        reference,
         prompts,
         settings,
         sampling,
@@ -48,6 +55,26 @@ def ppo(
         seed=seed,
         journal=journal,
         measure=measure,
+        distance=lambda: distance(policy, reference, tokenizer, prompts, settings, sampling, seed=seed),
     )
     save_model(policy, tokenizer, folder)
     return journal.end()
+
+
+def distance(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    settings: Ppo | ComparedPpo,
+    sampling: Drawing,
+    *,
+    seed: int,
+) -> float:
+    """KL(policy‖reference) in nats per response, by answers to training prompts at PPO's temperature."""
+    drawing = Sampling(
+        max_new_tokens=sampling.max_new_tokens, batch_size=sampling.batch_size, temperature=settings.temperature
+    )
+    asked = list(dict.fromkeys(map(tuple, prompts)))[:DISTANCE_PROMPTS]
+    answers = write_answers(policy, asked, drawing, end_ids=end_ids(tokenizer), seed=stream_seed(seed, "distance"))
+    return fmean(log_ratios_to(reference, answers, temperature=settings.temperature))

@@ -58,17 +58,18 @@ def fit(
 
 def run_steps(
     steps: int,
-    work: Callable[[int], dict[str, float] | None],
+    work: Callable[[int], dict[str, float]],
     optimizers: Mapping[str, Optimizer],
     state: Mapping[str, Tensor],
     *,
     journal: Journal,
     note: Callable[[Mapping[str, float]], str],
     measure: Measure | None,
+    ended: Callable[[int, Mapping[str, float]], bool] | None = None,
 ) -> None:
     """Do the work of each step; its figures are recorded, and noted for whoever waits. A checkpoint is gone on from.
 
-    A step without figures was none: training ends before it.
+    ended(step, figures): whether training ends after a step before the last; what it takes to see is no training.
 
     optimizers: by the prefix that their tensors have in a checkpoint. state: what the work remembers from step to step,
     kept in checkpoints beside them, and put back in place.
@@ -84,12 +85,16 @@ def run_steps(
         for step in range(done + 1, steps + 1):
             began = time.perf_counter()
             figures = work(step)
-            if figures is None:
-                break
             seconds += time.perf_counter() - began
             journal.record(kind="step", stage=journal.stage, step=step, seconds=round(seconds, 3), **figures)
             progress.note(note(figures))
             progress.advance()
+            with uncounted():
+                over = ended is not None and step < steps and ended(step, figures)
+            if over and interruption.asked:
+                raise KeyboardInterrupt
+            if over:
+                break
             if measure and step in points:
                 with uncounted():
                     measure.take(step, seconds)

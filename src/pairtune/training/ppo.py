@@ -4,7 +4,7 @@ Four models: the policy and the value model learn, the reward model and the refe
 Shape suffixes: B answers of one step, R their tokens end to end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,6 +39,8 @@ from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_
 ADAM_EPS = 1e-5
 # A sampled KL this far below zero, in nats per answer, cannot be sampling noise of a policy near its reference.
 NEGATIVE_KL_ALARM = -0.5
+# A step's answers are too few to tell the KL by. From this share of `kl_stop` on, by them, it is measured on more.
+NEAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ def train_ppo(
     seed: int,
     journal: Journal,
     measure: Measure | None = None,
+    distance: Callable[[], float] | None = None,
 ) -> None:
     """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised.
 
-    With a `kl_stop` training ends at the step nearest to it: where half of another one's way would lead beyond.
+    distance(): the policy's KL from the reference, for `kl_stop`: training ends at the step nearest to that, which is
+    where half of a mean step's way more would lead beyond.
     """
     for model in (policy, value, reward_model, reference):
         if isinstance(model, nn.Module):
@@ -80,7 +84,7 @@ def train_ppo(
     critic = Optimizer(value.parameters(), eps=ADAM_EPS)
     weight = torch.tensor(settings.kl_coefficient, dtype=torch.float64)  # of the KL reward; moves if there is a target
 
-    def work(step: int) -> dict[str, float] | None:
+    def work(step: int) -> dict[str, float]:
         asked = step_prompts(prompts, settings.batch_size, step=step, seed=seed)
         answers = sample(
             policy,
@@ -93,16 +97,22 @@ def train_ppo(
         )
         coefficient = float(weight)
         rollout = rollout_of(asked, answers, value, reward_model, reference, settings, coefficient)
-        kl = rollout.figures["kl"]
-        if step > 1 and 0 < settings.kl_stop <= kl + 0.5 * kl / (step - 1):
-            say(f"  ended after step {step - 1}: the KL is {kl:.2f}, to end at {settings.kl_stop:.2f}")
-            return None
         figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
+        kl = figures["kl"]
         if kl < NEGATIVE_KL_ALARM:
             say(f"  step {step}: the sampled KL is {kl:.2f} nats; it should not be below 0")
         if settings.kl_target > 0:
             weight.fill_(adapted_kl_coefficient(coefficient, kl, target=settings.kl_target, answers=len(answers)))
         return figures | {"kl_coefficient": coefficient}
+
+    def ended(step: int, figures: Mapping[str, float]) -> bool:
+        if distance is None or figures["kl"] < NEAR * settings.kl_stop:
+            return False
+        kl = distance()
+        over = kl + 0.5 * kl / step >= settings.kl_stop
+        if over:
+            say(f"  ended after step {step}: the KL is {kl:.2f}, to end at {settings.kl_stop:.2f}")
+        return over
 
     run_steps(
         settings.steps,
@@ -112,6 +122,7 @@ def train_ppo(
         journal=journal,
         note=lambda figures: f"reward {figures['reward']:.3f}  kl {figures['kl']:.2f}",
         measure=measure,
+        ended=ended if settings.kl_stop > 0 else None,
     )
     actor.release()
     critic.release()
