@@ -67,6 +67,25 @@ def test_what_is_no_causal_language_model_is_refused_in_one_line(title: str) -> 
     assert not any("\n" in outcome.line for outcome in finding.uses["float32"].values())
 
 
+def test_what_cannot_be_trained_is_refused_in_one_line_and_else_right() -> None:
+    """Reformer's layers compute their inputs again backwards, and only with dropout on."""
+    finding = survey(CASES["reformer"], dtypes=("float32",))
+    outcomes = finding.uses["float32"]
+    assert (
+        set(wrong(outcomes, RIGHT)) == set(wrong(outcomes, REFUSED).keys() ^ outcomes.keys()) == {"gradients", "tune"}
+    )
+    said = "this model cannot be trained here: AssertionError: If you want to train `ReformerModel`"
+    assert outcomes["gradients"].line.startswith(said)
+    assert outcomes["tune"].line.startswith(said)
+
+
+def test_a_router_that_falls_to_either_side_in_bfloat16_is_rounding() -> None:
+    """Cohere 2's experts: plain bfloat16 with embeddings one rounding off chooses as ours does."""
+    finding = survey(CASES["cohere2_moe"], dtypes=("bfloat16",), uses=("sampling",))
+    assert not wrong(finding.uses["bfloat16"], RIGHT)
+    assert finding.uses["bfloat16"]["sampling"].allowed < finding.signal
+
+
 @pytest.mark.parametrize("title", ["llama", "lfm2", "falcon_h1"])
 def test_bfloat16_is_no_further_off_than_plain_bfloat16(title: str) -> None:
     finding = survey(CASES[title], dtypes=("bfloat16",), uses=(*NUMBERS, "tune"))

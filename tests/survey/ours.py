@@ -17,7 +17,7 @@ from pairtune.data.pack import Tokens, pack
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import paths_of
 from pairtune.engine.scalars import score_rewards
-from pairtune.engine.self_check import check_engine
+from pairtune.engine.self_check import check_engine, failing_in_a_line
 from pairtune.models.heads import HEAD_FILE, ScalarModel, load_scalar_model
 from pairtune.models.load import load_model
 from pairtune.models.machine import choose_machine
@@ -51,7 +51,8 @@ def logprobs(model: PreTrainedModel, rows: Sequence[Row]) -> Tensor:
 def gradients(model: PreTrainedModel, rows: Sequence[Row], weights: Tensor) -> dict[str, Tensor]:
     """Of Σ weight · log π over all response tokens, with respect to every parameter that it reaches."""
     model.zero_grad(set_to_none=True)
-    (weights * logprobs(model, rows)).sum().backward()
+    with failing_in_a_line("trained"):
+        (weights * logprobs(model, rows)).sum().backward()
     found = {name: p.grad.float() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     return found

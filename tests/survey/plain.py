@@ -4,8 +4,10 @@ Shape suffixes: L tokens of one sequence, V vocabulary, E hidden size.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +106,22 @@ def cached_logits(model: PreTrainedModel, prompt: Sequence[int], answer: Sequenc
             rows.append(output.logits[0, -1].double())
             cache, ids = output.past_key_values, [token]
     return torch.stack(rows)
+
+
+@contextmanager
+def rounded_otherwise(model: PreTrainedModel, *, seed: int) -> Iterator[PreTrainedModel]:
+    """Inside, about every third entry of the embeddings is the bfloat16 number next to it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def next_to(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        noise = 2 * torch.rand(output.shape, generator=generator) - 1
+        return (output.float() * (1 + 1.5 * 2**-8 * noise)).to(output.dtype)
+
+    hook = model.get_input_embeddings().register_forward_hook(next_to)
+    try:
+        yield model
+    finally:
+        hook.remove()
 
 
 def margins(model: PreTrainedModel, rows: Sequence[Row]) -> Tensor:

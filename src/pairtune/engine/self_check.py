@@ -8,8 +8,11 @@ Shape suffixes: R response tokens.
 """
 
 import math
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -254,6 +257,18 @@ def check_weights(model: PreTrainedModel) -> None:
     for name, value in model.named_parameters():
         if value.is_floating_point() and not torch.isfinite(value.sum(dtype=torch.float32)):
             raise InputError(f"the model's weight {name} holds numbers that are not finite; its file is damaged")
+
+
+@contextmanager
+def failing_in_a_line(doing: str) -> Iterator[None]:
+    """Raises InputError in place of an error of an architecture's own code in transformers: "trained" is what it is."""
+    try:
+        yield
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if _is_memory(error) or {"transformers", "models"} - set(Path(last.filename).parts):
+            raise
+        raise InputError(f"this model cannot be {doing} here: {described(error)}") from error
 
 
 def described(error: Exception) -> str:

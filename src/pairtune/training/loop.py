@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from pairtune.engine.cost import mixtures, uncounted
+from pairtune.engine.self_check import failing_in_a_line
 from pairtune.progress import say, significant, task
 from pairtune.settings import Optimisation
 from pairtune.training.checkpoint import Journal, interruptible
@@ -84,7 +85,8 @@ def run_steps(
     with task(journal.stage, steps, done) as progress, interruptible() as interruption:
         for step in range(done + 1, steps + 1):
             began = time.perf_counter()
-            figures = work(step)
+            with failing_in_a_line("trained"):
+                figures = work(step)
             seconds += time.perf_counter() - began
             journal.record(kind="step", stage=journal.stage, step=step, seconds=round(seconds, 3), **figures)
             progress.note(note(figures))
