@@ -17,7 +17,7 @@ from pairtune.data.sources import has_labels, read_pairs, read_prompts
 from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.hashes import data_hash
-from pairtune.objectives import mixture
+from pairtune.objectives import loss as losses
 from pairtune.settings import CompareRun, TuneRun
 from pairtune.stages import preference
 
@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> str:
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A fresh folder with pairs and losses in it, and nothing left behind of what a test loads."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mixture, "OWN", {})
+    monkeypatch.setattr(losses, "OWN", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     Path("losses.py").write_text(LOSSES, encoding="utf-8")

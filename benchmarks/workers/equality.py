@@ -15,7 +15,7 @@ from pairtune.engine.examples import Examples
 from pairtune.engine.reference import compute_logprobs
 from pairtune.models.load import frozen_copy, load_model
 from pairtune.models.machine import choose_machine
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.settings import Preference
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference

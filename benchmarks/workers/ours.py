@@ -17,7 +17,7 @@ from pairtune.engine.examples import prepare
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy, load_model
 from pairtune.models.machine import choose_machine, describe_machine
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.sampling.sampler import sample
 from pairtune.settings import Ppo, Preference, Reward, Sampling
 from pairtune.training.checkpoint import Journal

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
 from pairtune.engine import naive
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.objectives.pairwise import dpo
 from pairtune.settings import Preference
 from pairtune.training.checkpoint import Journal

@@ -21,7 +21,7 @@ import yaml
 from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.hints import near_path, nearest, suggestion
-from pairtune.objectives.mixture import Loss, load_own, loss_of, own_names
+from pairtune.objectives.loss import Loss, load_own, loss_of, own_names
 from pairtune.settings import (
     PARAMETERS,
     CompareRun,

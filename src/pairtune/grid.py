@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from pairtune.errors import InputError
-from pairtune.objectives.mixture import Loss, loss_of, short
+from pairtune.objectives.loss import Loss, loss_of, short
+from pairtune.report.words import varied
 from pairtune.settings import CompareRun, Ppo, PpoBase, Values
-from pairtune.varied import varied
 
 
 @dataclass(frozen=True)

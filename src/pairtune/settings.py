@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pairtune.objectives.mixture import known
+from pairtune.objectives.loss import known
 
 # A parameter's values to try: by the method they are meant for; under "", for every other method that has it.
 Values = Mapping[str, tuple[float, ...]]

@@ -13,13 +13,13 @@ import pytest
 
 from pairtune.comparison.effort import Source, code_lines, effort, reached, sources
 from pairtune.data.pack import Tokens
-from pairtune.engine import reference, unrelated
+from pairtune.engine import mismatched, reference
 from pairtune.engine.examples import prepare
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives import pairwise, policy_gradient
 from pairtune.objectives.catalog import OBJECTIVES
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.sampling import packed
 from pairtune.settings import Ppo, Reward, Tuning
 from pairtune.stages.preference import tune
@@ -72,7 +72,7 @@ def test_the_lines_are_those_of_what_is_reached_each_once() -> None:
 
 NEEDED = {
     "reference": {reference.reference_logprobs},
-    "unrelated": {unrelated.unrelated_rows, unrelated.kl_baseline},
+    "mismatched": {mismatched.mismatched_rows, mismatched.kl_baseline},
     "collision": {inspect.unwrap(logprobs_and_collisions)},
 }
 

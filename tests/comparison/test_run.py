@@ -309,7 +309,7 @@ def test_every_method_bears_the_cost_of_what_it_needs_and_no_more(tiny_run: Tiny
     assert {arm: set(figures["seconds"]) for arm, figures in summary["arms"].items()} == {
         "reference": set(),
         "dpo": {"reference", "dpo"},
-        "kto": {"reference", "unrelated", "kto"},
+        "kto": {"reference", "mismatched", "kto"},
         "simpo": {"simpo"},
         "dpo+0.2*sft": {"reference", "dpo+0.2*sft"},
     }

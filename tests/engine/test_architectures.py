@@ -5,8 +5,8 @@ The whole of it, every architecture in every use and both dtypes, is in docs/arc
 
 import pytest
 
+from tests.survey.attempt import REFUSED, RIGHT, Outcome, survey
 from tests.survey.configs import Case, cases
-from tests.survey.judge import REFUSED, RIGHT, Outcome, survey
 from tests.survey.page import verdict
 
 CASES = {case.title: case for case in cases()}

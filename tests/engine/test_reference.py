@@ -11,7 +11,7 @@ import torch
 
 from pairtune.cache import cache_folder, entries, remove
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import content, fusion, hidden, reference, shelf, varlen
+from pairtune.engine import compile, content, hidden, logprob_store, reference, varlen
 from pairtune.engine.content import model_key
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import token_logprobs
@@ -167,7 +167,7 @@ def test_a_superset_computes_what_is_new_and_tells_of_both_parts(model, passes):
 
 
 def test_a_long_pass_keeps_what_it_has_as_it_goes(model, passes, monkeypatch):
-    monkeypatch.setattr(reference, "TOKENS_PER_SHELF", 1)
+    monkeypatch.setattr(reference, "TOKENS_PER_FILE", 1)
     real = reference.token_logprobs
 
     def third_time_stopped(*args, **kwargs):
@@ -269,7 +269,7 @@ def test_whatever_else_computes_the_numbers_is_in_the_key(model, monkeypatch, ch
 
 def test_a_sentence_is_not_in_the_key(model, monkeypatch):
     before = model_key(model)
-    for module in (fusion, varlen):
+    for module in (compile, varlen):
         monkeypatch.setattr(module, "describe", lambda model: "told in other words")
     assert model_key(model) == before
 
@@ -318,16 +318,16 @@ def test_a_damaged_file_is_computed_again_and_why_is_said(model, passes, damage)
 
 
 def test_a_write_that_breaks_off_leaves_no_file(model, monkeypatch):
-    real = shelf.save_file
+    real = logprob_store.save_file
 
     def broken(tensors, path, **kwargs):
         real(tensors, path, **kwargs)
         os.truncate(path, 10)
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(shelf, "save_file", broken)
+    monkeypatch.setattr(logprob_store, "save_file", broken)
     with pytest.raises(OSError, match="no space"):
         get(model)
     assert kept_files() == []
-    monkeypatch.setattr(shelf, "save_file", real)
+    monkeypatch.setattr(logprob_store, "save_file", real)
     assert get(model)[2] == []

@@ -15,12 +15,12 @@ from pairtune.engine.examples import Examples
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import Paths, paths_of, rope_switch, use_paths
 from pairtune.engine.reference import compute_logprobs
-from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine, rows_of
+from pairtune.engine.value_heads import score_rewards
 from pairtune.errors import InputError
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.settings import Tuning
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference

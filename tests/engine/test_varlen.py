@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack, pack_prompts
-from pairtune.engine import fusion, kernels, naive, varlen
+from pairtune.engine import compile, kernels, naive, varlen
 from pairtune.engine.logprob import token_logprobs
 
 CPU = torch.device("cpu")
@@ -160,7 +160,9 @@ class TestChoice:
 
     def test_float32_and_capped_scores_go_by_torch_and_say_so(self, tiny_model):
         assert varlen.describe(tiny_model()) == "torch's attention: flash kernels do not take float32"
-        assert fusion.describe(tiny_model("gemma2")).startswith("torch's products: the attention's scores are capped, ")
+        assert compile.describe(tiny_model("gemma2")).startswith(
+            "torch's products: the attention's scores are capped, "
+        )
 
 
 @pytest.mark.gpu
@@ -183,7 +185,7 @@ class TestGpu:
 
         exact = found()
         model.bfloat16()
-        assert fusion.describe(model).startswith(varlen.describe(model))
+        assert compile.describe(model).startswith(varlen.describe(model))
         if varlen.describe(model).startswith("torch's"):
             pytest.skip(varlen.describe(model))
         kernel, calls = varlen.kernel_for, []

@@ -10,7 +10,7 @@ from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
 from pairtune.engine.examples import Examples
 from pairtune.evaluation.objective import measure_examples
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 
 ROWS = [
     Tokens((5, 6, 7), ((8, 9, 1), (10, 1))),

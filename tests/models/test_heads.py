@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from pairtune.data.pack import Tokens
-from pairtune.engine.scalars import score_rewards
+from pairtune.engine.value_heads import score_rewards
 from pairtune.errors import InputError
 from pairtune.models.heads import FACTS_FILE, HEAD_FILE, ScalarModel, load_scalar_model
 from pairtune.models.machine import Machine

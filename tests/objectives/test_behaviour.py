@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pairtune.objectives.catalog import OBJECTIVES
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.objectives.objective import OF_LOGRATIOS
 from pairtune.objectives.reward import bradley_terry
 

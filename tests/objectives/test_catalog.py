@@ -15,7 +15,7 @@ import torch
 from pairtune.cli import main
 from pairtune.objectives import listing
 from pairtune.objectives.catalog import OBJECTIVES
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.objectives.objective import QUANTITY, STEP_NUMBERS
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
@@ -25,7 +25,7 @@ def test_what_it_needs_is_read_off_its_arguments() -> None:
     """Of one of each kind; that it holds of all, `test_behaviour` sees by changing the reference."""
     assert {name: set(OBJECTIVES[name].needs) for name in ("dpo", "kto", "beta-dpo", "rpo", "wpo", "simpo", "sft")} == {
         **{name: {"reference"} for name in ("dpo", "beta-dpo", "rpo")},
-        "kto": {"reference", "unrelated"},
+        "kto": {"reference", "mismatched"},
         "wpo": {"reference", "collision"},
         **{name: set() for name in ("simpo", "sft")},
     }

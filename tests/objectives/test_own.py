@@ -11,8 +11,8 @@ import torch
 
 from pairtune import own
 from pairtune.errors import InputError
-from pairtune.objectives import mixture
-from pairtune.objectives.mixture import find, known, load_own, loss_of, short
+from pairtune.objectives import loss as losses
+from pairtune.objectives.loss import find, known, load_own, loss_of, short
 
 DPO = '''
 def my_dpo(chosen_logratio_B, rejected_logratio_B, *, beta: float = 0.3):
@@ -28,7 +28,7 @@ def my_dpo(chosen_logratio_B, rejected_logratio_B, *, beta: float = 0.3):
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A fresh folder, and nothing that a test loads left behind."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mixture, "OWN", {})
+    monkeypatch.setattr(losses, "OWN", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield

@@ -206,11 +206,11 @@ class TestGpu:
 
     @pytest.mark.filterwarnings("ignore")  # the compiler's own
     def test_compiled_blocks_in_bfloat16_are_replayed(self, tiny_model, monkeypatch):
-        from pairtune.engine import fusion
+        from pairtune.engine import compile
 
-        if fusion.obstacle():
-            pytest.skip(f"nothing is compiled here: {fusion.obstacle()}")
-        monkeypatch.setattr(fusion, "LARGE_MODEL", 0)
+        if compile.obstacle():
+            pytest.skip(f"nothing is compiled here: {compile.obstacle()}")
+        monkeypatch.setattr(compile, "LARGE_MODEL", 0)
         model = tiny_model("llama").bfloat16().cuda()
         answers(model, replayed=True)
         assert not TROUBLE[type(model)]

@@ -21,8 +21,8 @@ import torch
 import transformers
 
 from pairtune.engine import kernels
+from tests.survey.attempt import TRACEBACK, Finding, Outcome, survey
 from tests.survey.configs import Case, cases
-from tests.survey.judge import TRACEBACK, Finding, Outcome, survey
 from tests.survey.page import faults, line, page, summary
 
 ROOT = Path(__file__).resolve().parent.parent.parent

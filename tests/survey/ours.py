@@ -16,8 +16,8 @@ from pairtune.commands import generate
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.path import paths_of
-from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine, failing_in_a_line
+from pairtune.engine.value_heads import score_rewards
 from pairtune.models.heads import HEAD_FILE, ScalarModel, load_scalar_model
 from pairtune.models.load import load_model
 from pairtune.models.machine import choose_machine

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 import transformers
 
-from tests.survey.judge import REFUSED, RIGHT, TRACEBACK, WRONG, Finding, Outcome
+from tests.survey.attempt import REFUSED, RIGHT, TRACEBACK, WRONG, Finding, Outcome
 
 WORST = (TRACEBACK, WRONG, REFUSED)
 SLOWEST = ("alone", "padded", "packed")

@@ -18,7 +18,7 @@ from pairtune.engine.cost import Cost
 from pairtune.engine.examples import Examples
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.settings import Ppo, Reward, Sampling, Sft, Tuning
 from pairtune.training.checkpoint import Journal, interruptible
 from pairtune.training.ppo import train_ppo

@@ -13,7 +13,7 @@ from pairtune.data.pack import Tokens
 from pairtune.engine import naive
 from pairtune.engine.path import Paths, use_paths
 from pairtune.errors import InputError
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.training.first_loss import check_first_loss, measured_rounding
 
 Pairs = Callable[..., list[Tokens]]

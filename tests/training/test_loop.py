@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from pairtune.data.pack import Tokens
 from pairtune.engine.examples import Examples
 from pairtune.models.heads import ScalarModel
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.settings import Reward, Sft, Tuning
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden, naive
 from pairtune.engine.examples import Examples
-from pairtune.engine.scalars import score_rewards
+from pairtune.engine.value_heads import score_rewards
 from pairtune.models.heads import ScalarModel
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.settings import Reward, Sft, Tuning
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import train_preference

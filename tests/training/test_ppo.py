@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 import pairtune
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden, naive
-from pairtune.engine.scalars import score_rewards
+from pairtune.engine.value_heads import score_rewards
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy
 from pairtune.objectives.policy_gradient import (

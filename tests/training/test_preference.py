@@ -17,12 +17,12 @@ from pairtune.engine import hidden, naive
 from pairtune.engine.examples import Examples, prepare, run_pass
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
-from pairtune.engine.unrelated import kl_baseline, unrelated_rows
+from pairtune.engine.mismatched import kl_baseline, mismatched_rows
 from pairtune.errors import InputError
 from pairtune.evaluation.heldout import log_ratios, margins, wins
 from pairtune.evaluation.objective import measure_examples
 from pairtune.objectives.catalog import OBJECTIVES
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.settings import Tuning
 from pairtune.training.checkpoint import Journal
 from pairtune.training.preference import _batches, train_preference
@@ -96,7 +96,7 @@ def test_only_what_is_named_is_computed(
 
     monkeypatch.setattr(examples_module, "logprobs_and_collisions", counting)
     examples, journal = ready(model, name, token_pairs(8)), Journal(name)
-    assert (examples.unrelated is not None) == (name == "kto")
+    assert (examples.mismatched is not None) == (name == "kto")
     tune(model, name, examples, journal, epochs=1)
     assert counts["collision"] == (1 if name == "wpo" else 0)
     assert ("kl_baseline" in journal.rows[0]) == (name == "kto")
@@ -192,27 +192,27 @@ def test_held_out_margins_and_own_criterion(tiny_model: Any, token_pairs: Pairs)
 # ---- KTO's baseline -----------------------------------------------------------------------------------------------
 
 
-def test_unrelated_rows_have_another_prompts_responses(token_pairs: Pairs) -> None:
+def test_mismatched_rows_have_another_prompts_responses(token_pairs: Pairs) -> None:
     rows = token_pairs(9)
     rows += [Tokens(row.prompt, row.responses[::-1]) for row in rows[:4]]  # prompts with two rows
-    found = unrelated_rows(rows, seed=3)
+    found = mismatched_rows(rows, seed=3)
     owner = {row.responses: row.prompt for row in rows}
     assert [row.prompt for row in found] == [row.prompt for row in rows]
     assert all(owner[row.responses] != row.prompt for row in found)
     assert sorted(row.responses for row in found) == sorted(row.responses for row in rows), "each response once"
-    assert found == unrelated_rows(rows, seed=3) != unrelated_rows(rows, seed=4)
+    assert found == mismatched_rows(rows, seed=3) != mismatched_rows(rows, seed=4)
     with pytest.raises(InputError, match="all rows have the same prompt; hold out more"):
-        unrelated_rows([rows[0], Tokens(rows[0].prompt, ((5, 1), (6, 1)))], seed=0)
+        mismatched_rows([rows[0], Tokens(rows[0].prompt, ((5, 1), (6, 1)))], seed=0)
 
 
 def test_the_kl_baseline_is_the_mean_log_ratio_of_mismatched_responses(tiny_model: Any, token_pairs: Pairs) -> None:
     model, frozen = tiny_model(seed=2), tiny_model()
     examples = ready(frozen, "kto", token_pairs(6))
-    assert examples.unrelated is not None
+    assert examples.mismatched is not None
     for indices in ([0, 3, 5], [1, 2, 4], range(6)):
         ratios = []
         for i in indices:
-            row = examples.unrelated[i]
+            row = examples.mismatched[i]
             with torch.no_grad():
                 own, reference = (
                     naive.response_logprobs(each, [row.prompt] * 2, row.responses) for each in (model, frozen)
@@ -246,9 +246,9 @@ def test_no_gradient_flows_through_the_baseline(
 
 
 def baseline_of(model: PreTrainedModel, examples: Examples, indices: Sequence[int]) -> float:
-    assert examples.unrelated is not None
-    assert examples.unrelated_reference is not None
-    return float(kl_baseline(model, examples.unrelated, examples.unrelated_reference, indices))
+    assert examples.mismatched is not None
+    assert examples.mismatched_reference is not None
+    return float(kl_baseline(model, examples.mismatched, examples.mismatched_reference, indices))
 
 
 def gradients_of(model: PreTrainedModel, name: str, examples: Examples, monkeypatch: pytest.MonkeyPatch) -> Tensor:

@@ -23,7 +23,7 @@ from pairtune.evaluation.objective import ExampleFigures, measure_examples
 from pairtune.evaluation.statistics import estimate, paired_difference, share
 from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.objectives.catalog import OBJECTIVES
-from pairtune.objectives.mixture import Loss
+from pairtune.objectives.loss import Loss
 from pairtune.progress import counted, say, task
 from pairtune.report import words
 from pairtune.settings import TuneRun

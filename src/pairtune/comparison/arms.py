@@ -18,7 +18,7 @@ from pairtune.errors import InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import measure_examples
 from pairtune.grid import Candidate
-from pairtune.objectives.mixture import Loss
+from pairtune.objectives.loss import Loss
 from pairtune.progress import say
 from pairtune.sampling.sampler import stream_seed
 from pairtune.settings import Ppo, parameters, to_mapping
@@ -260,7 +260,7 @@ class Arms:
         if isinstance(candidate.how, Ppo):
             return wins(self.reward.facts["margins"]) if self.reward else None
         held = self.context.pairs.heldout
-        if "unrelated" in candidate.how.needs and len({row.prompt for row in held}) < 2:
+        if "mismatched" in candidate.how.needs and len({row.prompt for row in held}) < 2:
             return None
         reference = self.context.load("reference") if "reference" in candidate.how.needs else policy
         examples, _ = prepare(reference, held, candidate.how.needs, seed=self.settings.seed)

@@ -24,8 +24,8 @@ from pairtune.engine.cost import Cost
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.path import Paths, use_paths
 from pairtune.engine.reference import reference_logprobs
-from pairtune.engine.scalars import score_rewards
 from pairtune.engine.self_check import check_engine
+from pairtune.engine.value_heads import score_rewards
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
 from pairtune.hashes import data_hash

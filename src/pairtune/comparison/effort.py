@@ -14,9 +14,9 @@ from typing import Any
 
 from pairtune.engine.examples import prepare
 from pairtune.engine.logprob import logprobs_and_collisions
+from pairtune.engine.mismatched import kl_baseline, mismatched_rows
 from pairtune.engine.reference import reference_logprobs
-from pairtune.engine.unrelated import kl_baseline, unrelated_rows
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.settings import Ppo, Reward, Tuning
 from pairtune.stages.ppo import ppo
 from pairtune.stages.preference import tune
@@ -28,7 +28,7 @@ Source = Callable[..., Any]  # a function or a class
 # What runs in preference tuning only for an objective with such a need.
 ONLY_FOR: dict[str, tuple[Source, ...]] = {
     "reference": (reference_logprobs, check_first_loss),
-    "unrelated": (unrelated_rows, kl_baseline),
+    "mismatched": (mismatched_rows, kl_baseline),
     "collision": (logprobs_and_collisions,),
 }
 

@@ -18,13 +18,13 @@ from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows
 from pairtune.data.sources import read_pairs
 from pairtune.engine.cost import Cost, uncounted
+from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.self_check import check_engine
-from pairtune.engine.unrelated import unrelated_rows
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import share
 from pairtune.hashes import model_hash
 from pairtune.models.load import load_model, load_tokenizer, resolve
-from pairtune.objectives.mixture import Loss
+from pairtune.objectives.loss import Loss
 from pairtune.progress import printable, say
 from pairtune.settings import CompareRun, to_mapping
 from pairtune.stages.reward import reward
@@ -77,7 +77,7 @@ class Comparison:
         gold = None if context.own_data else self.fit_gold(root)
         warm = self.warm_start(root, gold)
         pairs = self.make_pairs(warm, gold)
-        logprobs, unrelated = self.reference_pass(pairs), self.unrelated_pass(pairs)
+        logprobs, mismatched = self.reference_pass(pairs), self.mismatched_pass(pairs)
         external = gold or self.train_judge(pairs)
         rewards = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
@@ -86,7 +86,7 @@ class Comparison:
         validated = arms.validate("reference", None) if context.validation else None
         chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
         measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
-        before = {"reference": logprobs, "unrelated": unrelated, "reward": rewards}
+        before = {"reference": logprobs, "mismatched": mismatched, "reward": rewards}
         summarise(
             self.out,
             settings,
@@ -224,17 +224,17 @@ class Comparison:
         """Every loss that is to be trained."""
         return [candidate.how for candidate in self.context.every_candidate if isinstance(candidate.how, Loss)]
 
-    def unrelated_pass(self, pairs: Done) -> Done | None:
+    def mismatched_pass(self, pairs: Done) -> Done | None:
         """The reference's log-probabilities of responses to other prompts, for methods that estimate a KL by them."""
-        if not any("unrelated" in loss.needs for loss in self.losses):
+        if not any("mismatched" in loss.needs for loss in self.losses):
             return None
 
         def work(folder: Path) -> dict[str, Any]:
-            rows = unrelated_rows(self.context.pairs.train, seed=self.settings.seed)
+            rows = mismatched_rows(self.context.pairs.train, seed=self.settings.seed)
             _, cost = self.context.logprobs(self.context.load("reference"), rows, aloud=True)
             return {"cost": cost.to_json()}
 
-        stage = self.context.stage("unrelated", {"pairs": pairs.key, "seed": self.settings.seed})
+        stage = self.context.stage("mismatched", {"pairs": pairs.key, "seed": self.settings.seed})
         return self.context.done(stage, work, title="reference: of responses to other prompts, once")
 
     def train_judge(self, pairs: Done) -> Done:

@@ -21,7 +21,7 @@ from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
 from pairtune.evaluation.statistics import estimate, paired_difference, share
 from pairtune.models.load import Tokenizer
-from pairtune.objectives.mixture import loss_of
+from pairtune.objectives.loss import loss_of
 from pairtune.report import figures
 from pairtune.report.figures import Figure
 from pairtune.report.verdict import verdict
@@ -221,7 +221,7 @@ def _stages_of(arm: str) -> list[str]:
     if arm in ("reference", "ppo"):
         return [] if arm == "reference" else ["reward", "ppo"]
     loss = loss_of(arm)
-    return [*(name for name in ("reference", "unrelated") if name in loss.needs), arm]
+    return [*(name for name in ("reference", "mismatched") if name in loss.needs), arm]
 
 
 def _step_rows(stages: Mapping[str, Done]) -> list[dict[str, Any]]:

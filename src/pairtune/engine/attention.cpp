@@ -29,7 +29,7 @@ struct Shape {
     int64_t S, H, K, D;
     float scale;
     int64_t window;
-    int64_t size() const { return whole(D, WIDE); }
+    int64_t size() const { return round_up(D, WIDE); }
 };
 
 // Numbers [T, heads, D]; those of a head lie side by side.
@@ -66,7 +66,7 @@ template <class F, class S> struct Operand {
     // A right operand whose columns are the tokens: [tokens / 16][size / steps][16].
     Right<F> columns(Word *to, Number *line) const {
         const int64_t words = size / F::steps;
-        for (int64_t i = 0; i < whole(count, WIDE); i++) {
+        for (int64_t i = 0; i < round_up(count, WIDE); i++) {
             row(i, line);
             Word *panel = to + i / WIDE * words * WIDE + i % WIDE;
             const Word *from = as_words(line);
@@ -77,7 +77,7 @@ template <class F, class S> struct Operand {
 
     // A right operand whose columns are the head's numbers: [size / 16][tokens / steps][16].
     Right<F> panels(Word *to, Number *lines, Word *both) const {
-        const int64_t steps = whole(count, F::steps) / F::steps, panel = steps * WIDE;
+        const int64_t steps = round_up(count, F::steps) / F::steps, panel = steps * WIDE;
         for (int64_t i = 0; i < steps; i++) {
             for (int64_t j = 0; j < F::steps; j++) row(i * F::steps + j, lines + j * size);
             interleave(lines, lines + size, both, size);
@@ -109,9 +109,9 @@ struct Cut {
             Row &row = rows.back();
             segments.push_back({begin, count, row.begin, before});
             row.stop = s + 1, row.count += count, row.work += double(count) * double(before + before + count);
-            longest = std::max(longest, whole(before + count, WIDE)), longest_row = std::max(longest_row, row.count);
+            longest = std::max(longest, round_up(before + count, WIDE)), longest_row = std::max(longest_row, row.count);
         }
-        widest = std::min(longest, whole(std::min(longest, shape.window) + QUERIES, WIDE) + WIDE);
+        widest = std::min(longest, round_up(std::min(longest, shape.window) + QUERIES, WIDE) + WIDE);
         // The longest first, so that no thread is left alone with it at the end.
         std::sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) { return a.work > b.work; });
     }
@@ -125,7 +125,7 @@ struct Tile {
 
     Tile(const Segment &segment, int64_t first, int64_t window)
         : queries{segment.begin + first, std::min(QUERIES, segment.count - first), 0, 0}, last(segment.before + first),
-          window(window), from(first_key(0) / WIDE * WIDE), to(whole(last + queries.count, WIDE)), span(to - from) {}
+          window(window), from(first_key(0) / WIDE * WIDE), to(round_up(last + queries.count, WIDE)), span(to - from) {}
 
     // The first key that query m sees. `from` follows from it, so that no row begins before its memory.
     int64_t first_key(int64_t m) const { return std::max(int64_t(0), last + m + 1 - window); }
@@ -134,7 +134,7 @@ struct Tile {
     int64_t high(int64_t m) const { return std::min(last + m + 1 - from, span); }
     // Steps of a product over the keys, of which there are `keys`.
     template <class F> int64_t steps(int64_t keys) const {
-        return (std::min(to, whole(keys, F::steps)) - from) / F::steps;
+        return (std::min(to, round_up(keys, F::steps)) - from) / F::steps;
     }
 
     template <class N> void clear_unseen(int64_t m, N *row) const {
@@ -145,7 +145,7 @@ struct Tile {
 
 // exp(scale * (x - the highest)) of a row's scores, over them: their sum, and in `highest` what was taken off. The
 // scale is positive. The sum and its rounding to bfloat16 are two loops, for gcc makes no vectors of both in one.
-inline float weigh(float *__restrict x, int64_t count, float scale, float &highest) {
+inline float softmax_row(float *__restrict x, int64_t count, float scale, float &highest) {
     float most = std::numeric_limits<float>::lowest(), sum = 0;
     const bool broken = any_broken(x, count);
     for (int64_t j = 0; j < count; j++) most = std::max(most, x[j]);
@@ -206,7 +206,7 @@ template <class S> struct Forward {
         for (int64_t m = 0; m < count; m++) {
             float *x = scores + m * span + tile.low(m), highest;
             const int64_t seen = tile.high(m) - tile.low(m);
-            const float sum = weigh(x, seen, shape.scale, highest);
+            const float sum = softmax_row(x, seen, shape.scale, highest);
             convert(x, weights + m * span + tile.low(m), seen);
             tile.clear_unseen(m, weights + m * span);
             inverse[m] = 1 / sum;
@@ -285,8 +285,8 @@ template <class S> struct Backward {
         const Operand<F, S> own(key, k, segment, shape);
         const Right<F> columns = own.columns(key_columns, lines), panels = own.panels(key_panels, lines, both);
         const Right<F> values = Operand<F, S>(value, k, segment, shape).columns(value_columns, lines);
-        std::fill_n(of_keys.data, whole(segment.keys(), WIDE) * size, 0.0f);
-        std::fill_n(of_values.data, whole(segment.keys(), WIDE) * size, 0.0f);
+        std::fill_n(of_keys.data, round_up(segment.keys(), WIDE) * size, 0.0f);
+        std::fill_n(of_values.data, round_up(segment.keys(), WIDE) * size, 0.0f);
         const int64_t shared = shape.H / shape.K;
         for (int64_t h = k * shared; h < (k + 1) * shared; h++)
             for (int64_t first = 0; first < segment.count; first += QUERIES)
@@ -301,7 +301,7 @@ template <class S> struct Backward {
     }
 
     void tile(const Tile &tile, int64_t h, int64_t total, Right<F> columns, Right<F> panels, Right<F> values) {
-        const int64_t count = tile.queries.count, span = tile.span, pairs = whole(count, F::steps) / F::steps;
+        const int64_t count = tile.queries.count, span = tile.span, pairs = round_up(count, F::steps) / F::steps;
         const Operand<F, S> queries(query, h, tile.queries, shape), grads(grad, h, tile.queries, shape);
         const int64_t words = size / F::steps;
         product<F>(count, span, words, queries.rows(tile_query), columns.column(tile.from), scores, span, false);

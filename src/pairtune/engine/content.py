@@ -10,7 +10,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from pairtune.engine import varlen
-from pairtune.engine.fusion import is_large, obstacle
+from pairtune.engine.compile import is_large, obstacle
 from pairtune.engine.kernels import built, fingerprint
 from pairtune.engine.path import paths_of
 from pairtune.hashes import weights_hash

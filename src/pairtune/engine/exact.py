@@ -6,7 +6,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from pairtune.engine.fusion import leave_plain
+from pairtune.engine.compile import leave_plain
 
 # Share of the free memory that a copy may take.
 SHARE = 0.5

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.cost import Cost
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
+from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.reference import reference_logprobs
-from pairtune.engine.unrelated import unrelated_rows
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Examples:
     """Pairs, or single responses with labels, and the reference's log-probabilities where an objective needs them.
 
     `labels[i]` says whether row i's one response is desirable; None where each row is (chosen, rejected).
-    `reference[i]` holds log π_ref of row i's response tokens, end to end. `unrelated[i]` is row i's prompt with the
-    responses to another prompt, and `unrelated_reference[i]` their log π_ref.
+    `reference[i]` holds log π_ref of row i's response tokens, end to end. `mismatched[i]` is row i's prompt with the
+    responses to another prompt, and `mismatched_reference[i]` their log π_ref.
     """
 
     rows: Sequence[Tokens]
     labels: Sequence[bool] | None = None
     reference: Sequence[Tensor] | None = None
-    unrelated: Sequence[Tokens] | None = None
-    unrelated_reference: Sequence[Tensor] | None = None
+    mismatched: Sequence[Tokens] | None = None
+    mismatched_reference: Sequence[Tensor] | None = None
 
     def labels_of(self, indices: Sequence[int]) -> list[bool]:
         """Of each response of these rows, whether it is chosen or desirable."""
@@ -58,11 +58,11 @@ def prepare(
     if "reference" not in needs:
         return Examples(rows, labels), Cost()
     reference, cost = reference_logprobs(model, rows, **passing)
-    if "unrelated" not in needs:
+    if "mismatched" not in needs:
         return Examples(rows, labels, reference), cost
-    unrelated = unrelated_rows(rows, seed=seed)
-    unrelated_reference, more = reference_logprobs(model, unrelated, **{**passing, "progress": lambda rows: None})
-    return Examples(rows, labels, reference, unrelated, unrelated_reference), cost + more
+    mismatched = mismatched_rows(rows, seed=seed)
+    mismatched_reference, more = reference_logprobs(model, mismatched, **{**passing, "progress": lambda rows: None})
+    return Examples(rows, labels, reference, mismatched, mismatched_reference), cost + more
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Pack, Tokens, pack
 from pairtune.engine.attention import NotPackableError, watched_masks
-from pairtune.engine.fusion import plain_blocks
+from pairtune.engine.compile import plain_blocks
 from pairtune.engine.own import own_response_logits, response_rows
 from pairtune.engine.packed import packed_hidden_states
 

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Pack
 from pairtune.engine import attention
 from pairtune.engine.attention import NAME, NotPackableError
+from pairtune.engine.compile import fused_blocks
 from pairtune.engine.cost import count_pass
-from pairtune.engine.fusion import fused_blocks
 from pairtune.models.body import body_of
 
 

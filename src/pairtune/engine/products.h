@@ -24,7 +24,7 @@ constexpr int PANELS = 4;
 constexpr int PANELS = 1;
 #endif
 
-inline int64_t whole(int64_t count, int64_t of) { return (count + of - 1) / of * of; }
+inline int64_t round_up(int64_t count, int64_t of) { return (count + of - 1) / of * of; }
 
 // A number format of operands. A word is what one lane multiplies at a time: `steps` numbers that lie side by side.
 // Vectors go by reference: to hand one over by value depends on what the processor has (gcc's -Wpsabi).

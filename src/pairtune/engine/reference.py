@@ -21,12 +21,12 @@ from pairtune.engine.content import about, model_key
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.hidden import passes, tokens_per_pass
 from pairtune.engine.logprob import token_logprobs
-from pairtune.engine.shelf import Kept, Shelf, find, open_shelves, response_digests, write_shelf
+from pairtune.engine.logprob_store import Kept, LogprobFile, find, open_files, response_digests, write_file
 from pairtune.engine.version import engine_version
 from pairtune.progress import counted
 
 # Tokens of rows after which a pass keeps what it has: what an interruption may cost, and what memory must hold.
-TOKENS_PER_SHELF = 1 << 20
+TOKENS_PER_FILE = 1 << 20
 
 
 def compute_logprobs(
@@ -59,19 +59,19 @@ def reference_logprobs(
     others their tokens' share of what the passes cost in which they were computed. It does not depend on the cache.
     """
     folder = _folder(model, say)
-    shelves, damaged = open_shelves(folder)
+    files, damaged = open_files(folder)
     if damaged:
         what = "a cached file does" if damaged == 1 else f"{damaged} cached files do"
         say(f"reference: {what} not hold what was written; computing those values again")
     digests, counts = response_digests(rows)
     last = counts.cumsum()
     places = np.stack([last - counts, last], axis=1)
-    found = find(shelves, digests)
+    found = find(files, digests)
     lengths = row_lengths(rows)
     missing = np.zeros(len(rows), dtype=bool)
     missing[np.repeat(np.arange(len(rows)), counts)[found[:, 0] < 0]] = True
     hits = len(rows) - int(missing.sum())
-    cost = _recorded(shelves, found[places[~missing, 0], 0], lengths[~missing])
+    cost = _recorded(files, found[places[~missing, 0], 0], lengths[~missing])
     if hits:
         some = f"{hits:,} of {counted(len(rows), 'row')}" if hits < len(rows) else counted(hits, "row")
         say(f"reference: {some} from the cache")
@@ -87,10 +87,10 @@ def reference_logprobs(
                     sizes.extend(map(len, row.responses))
         cost += spent
         tokens = int(lengths[[i for group in groups for i in group]].sum())
-        shelves.append(
-            write_shelf(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=about(model))
+        files.append(
+            write_file(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=about(model))
         )
-    return Kept(shelves, find(shelves, digests), places), cost
+    return Kept(files, find(files, digests), places), cost
 
 
 def _folder(model: PreTrainedModel, say: Callable[[str], None]) -> Path:
@@ -126,20 +126,20 @@ def _passes(
 def _portions(missing: np.ndarray, lengths: np.ndarray, limit: int) -> Iterator[list[list[int]]]:
     """The missing rows in groups for one pass each, and these in portions that are kept together."""
     portion: list[list[int]] = []
-    room = TOKENS_PER_SHELF
+    room = TOKENS_PER_FILE
     for group in batches_by_length(lengths[missing], limit):
         indices = missing[group]
         portion.append(indices.tolist())
         room -= int(lengths[indices].sum())
         if room <= 0:
             yield portion
-            portion, room = [], TOKENS_PER_SHELF
+            portion, room = [], TOKENS_PER_FILE
     if portion:
         yield portion
 
 
-def _recorded(shelves: Sequence[Shelf], shelf_N: np.ndarray, length_N: np.ndarray) -> Cost:
-    """What a pass over rows cost that lie on these shelves, by their number of tokens."""
-    tokens = np.bincount(shelf_N, weights=length_N, minlength=len(shelves)).tolist()
-    shares = (shelf.cost * (asked / shelf.tokens) for shelf, asked in zip(shelves, tokens, strict=True) if asked)
+def _recorded(files: Sequence[LogprobFile], file_N: np.ndarray, length_N: np.ndarray) -> Cost:
+    """What a pass over rows cost that lie on these files, by their number of tokens."""
+    tokens = np.bincount(file_N, weights=length_N, minlength=len(files)).tolist()
+    shares = (file.cost * (asked / file.tokens) for file, asked in zip(files, tokens, strict=True) if asked)
     return sum(shares, Cost())

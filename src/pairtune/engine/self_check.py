@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Pack, Tokens, highest_id, pack, sequence_lengths
 from pairtune.engine import naive, verdicts
 from pairtune.engine.attention import NotPackableError
+from pairtune.engine.compile import describe
 from pairtune.engine.cost import uncounted
 from pairtune.engine.exact import exact_copy
-from pairtune.engine.fusion import describe
 from pairtune.engine.head import head_logprobs
 from pairtune.engine.isolation import check_isolation, check_masks, check_own_forward, has_experts
 from pairtune.engine.limits import check_ids, check_length

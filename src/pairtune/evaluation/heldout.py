@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from pairtune.data.pack import Tokens
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.reference import compute_logprobs
-from pairtune.engine.scalars import score_rewards
+from pairtune.engine.value_heads import score_rewards
 from pairtune.estimate import Estimate
 from pairtune.evaluation.statistics import exact_interval, resamples, share
 from pairtune.models.heads import ScalarModel

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from pairtune.engine.examples import Examples, Passed, join, run_pass
 from pairtune.engine.hidden import passes
-from pairtune.engine.unrelated import kl_baseline
-from pairtune.objectives.mixture import Loss
+from pairtune.engine.mismatched import kl_baseline
+from pairtune.objectives.loss import Loss
 from pairtune.objectives.quantities import quantities
 
 
@@ -61,9 +61,9 @@ def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict
     numbers: dict[str, Tensor] = {}
     if examples.labels is None:
         numbers["mean_length"] = passed.length_S[passed.label_S].float().mean()
-    if examples.unrelated is not None and examples.unrelated_reference is not None:
+    if examples.mismatched is not None and examples.mismatched_reference is not None:
         every = range(len(examples.rows))
-        numbers["kl_baseline"] = kl_baseline(model, examples.unrelated, examples.unrelated_reference, every)
+        numbers["kl_baseline"] = kl_baseline(model, examples.mismatched, examples.mismatched_reference, every)
     if "reference" in passed.tokens:
         names = ["chosen_logratio_B", "rejected_logratio_B"]
         chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()

@@ -38,7 +38,7 @@ STEP_NUMBERS = (*OF_LOGRATIOS, "mean_length")
 # What costs more than log π: log π_ref, that of responses to other prompts, collisions; and what is made of each.
 NEEDS = {
     "reference": {"logratio", "reference", *OF_LOGRATIOS},
-    "unrelated": {"kl_baseline"},
+    "mismatched": {"kl_baseline"},
     "collision": {"collision"},
 }
 

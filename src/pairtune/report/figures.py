@@ -120,7 +120,7 @@ FIGURES: tuple[Figure, ...] = (
         unit="sd",
         meaning="The score of the reward model trained on the pairs, 0 ± 1 over the training responses. PPO is "
         "trained to raise it, so it favours PPO.",
-        code="pairtune.engine.scalars:score_rewards",
+        code="pairtune.engine.value_heads:score_rewards",
         show=words.decimal,
         per="answer",
         difference=words.decimal,

@@ -14,7 +14,6 @@ from pairtune.report import figures, plots, style, words
 from pairtune.report.figures import Figure
 from pairtune.report.glossary import Term, glossary
 from pairtune.report.records import REFERENCE, Row, Run, measured, read
-from pairtune.varied import varied
 
 PROMPTS_SHOWN = 12
 """Generations are shown for this many prompts, the lowest prompt indices: a rule, so nobody picks them."""
@@ -244,7 +243,7 @@ def _grid(summary: Row) -> list[tuple[str, float, list[tuple[Row, str, list[Cell
     """Per method: its seconds in all, and each candidate's row, settings and figures on the validation split."""
     methods = []
     for method, candidates in (summary.get("grid") or {}).items():
-        names = varied([row["parameters"] for row in candidates])
+        names = words.varied([row["parameters"] for row in candidates])
         rows = []
         for row in candidates:
             cells = [_cell(each, row.get(each.key)) for each in _of_candidates(summary)]

@@ -14,7 +14,6 @@ from pairtune.errors import InputError
 from pairtune.estimate import Estimate
 from pairtune.report import figures, style, words
 from pairtune.report.records import REFERENCE, Row, measured, read
-from pairtune.varied import varied
 
 
 def frontier(evaluations: Sequence[Row], score: figures.Figure, colours: Mapping[str, int]) -> str | None:
@@ -194,7 +193,7 @@ def _draw_grid(
             for kl, gold, _ in found[-1:]:
                 labels.append((kl.mean, gold.mean, words.arm_name(each), style.PALETTE[colours.get(each, 0)]))
     else:
-        names = varied([row["parameters"] for row in candidates[method]])
+        names = words.varied([row["parameters"] for row in candidates[method]])
         for kl, gold, row in points[method]:
             value = ", ".join(words.setting(row["parameters"].get(name)) for name in names)
             labels.append((kl.mean, gold.mean, value, style.PALETTE[colours.get(method, 0)]))

@@ -11,7 +11,6 @@ from rich.text import Text
 from pairtune.report import figures, words
 from pairtune.report.figures import Figure
 from pairtune.report.records import REFERENCE, measured
-from pairtune.varied import varied
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:
@@ -62,7 +61,7 @@ def _named(summary: Mapping[str, Any], arm: str) -> Text:
     """The arm's name, and under it its settings; of a grid, those that were chosen, and out of how many."""
     settings = summary["arms"][arm].get("parameters") or {}
     if tried := (summary.get("grid") or {}).get(arm):
-        settings = {name: settings.get(name) for name in varied([row["parameters"] for row in tried])}
+        settings = {name: settings.get(name) for name in words.varied([row["parameters"] for row in tried])}
     under = (words.parameters(settings), words.choice(summary, arm))
     return Text(words.arm_name(arm), style="bold").append(
         "".join(f"\n{text}" for text in under if text), style="not bold dim"

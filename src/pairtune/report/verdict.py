@@ -11,7 +11,6 @@ from typing import Any
 from pairtune.estimate import Estimate
 from pairtune.report import figures, words
 from pairtune.report.records import REFERENCE, measured
-from pairtune.varied import varied
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
@@ -255,7 +254,7 @@ def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str
         return ""
     listed = []
     for arm, point in chosen:
-        names = varied([other["parameters"] for other in grid[arm]])
+        names = words.varied([other["parameters"] for other in grid[arm]])
         values = ", ".join(
             f"{name} {words.setting(point['parameters'][name])}" for name in names if name in point["parameters"]
         )

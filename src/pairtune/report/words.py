@@ -1,7 +1,7 @@
 """Names, numbers and strange text, written the same way on the page, in the figures and in the terminal."""
 
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pairtune.estimate import Estimate
@@ -22,6 +22,12 @@ def setting(value: Any) -> str:
     """The value of one parameter."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{value:g}".replace("-", "−") if plain else visible(str(value))
+
+
+def varied(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parameters in which candidates of one method differ, each given as its parameters by name."""
+    names = dict.fromkeys(name for each in candidates for name in each)
+    return [name for name in names if any(each.get(name) != candidates[0].get(name) for each in candidates)]
 
 
 def parameters(values: Row | None) -> str:

@@ -14,8 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from pairtune.data.pack import Pack, pack_prompts
 from pairtune.engine.attention import LIBRARY, NotPackableError, attend, no_mask, refuse
+from pairtune.engine.compile import fused_blocks
 from pairtune.engine.cost import count_pass
-from pairtune.engine.fusion import fused_blocks
 from pairtune.engine.kernels import attend_one
 from pairtune.models.body import body_of
 

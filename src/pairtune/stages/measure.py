@@ -16,7 +16,7 @@ from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.tokenize import Asked
 from pairtune.engine.own_score import OwnScore
-from pairtune.engine.scalars import score_rewards
+from pairtune.engine.value_heads import score_rewards
 from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
 from pairtune.models.heads import ScalarModel

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from pairtune.engine.examples import Examples
 from pairtune.models.load import Tokenizer, save_model
-from pairtune.objectives.mixture import Loss
+from pairtune.objectives.loss import Loss
 from pairtune.settings import Tuning
 from pairtune.stages.stage import Facts
 from pairtune.training.checkpoint import Journal

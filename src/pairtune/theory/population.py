@@ -130,7 +130,7 @@ def catalogued(
     """
     import torch  # heavy, and needed only for a loss that is written in torch
 
-    from pairtune.objectives.mixture import loss_of
+    from pairtune.objectives.loss import loss_of
     from pairtune.objectives.quantities import quantities
 
     loss = loss_of(name, parameters)

@@ -16,7 +16,7 @@ from pairtune.engine import naive
 from pairtune.engine.cost import uncounted
 from pairtune.engine.logprob import token_logprobs
 from pairtune.errors import InputError
-from pairtune.objectives.mixture import Loss
+from pairtune.objectives.loss import Loss
 from pairtune.progress import say, significant
 
 # Rows that are compared with the reference, and rows of them on which rounding is measured.

@@ -16,7 +16,7 @@ from pairtune.engine.hidden import hidden_states, passes
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.reference import compute_logprobs
-from pairtune.engine.scalars import compute_values, score_rewards
+from pairtune.engine.value_heads import compute_values, score_rewards
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives.policy_gradient import (
     adapted_kl_coefficient,
@@ -254,15 +254,13 @@ def minibatch_gradients(
         value_R = old_value_R  # where it has its graph, no update has come between: this pass has been made
         if not value_R.requires_grad:
             value_R = value.scalars(hidden_states(value.body, batch)[batch.source_R])
-        worth = clipped_value_loss(value_R, old_value_R.detach(), return_R, clip=settings.clip_value)
-        (worth.loss_R.sum() / tokens).backward()
+        value_loss = clipped_value_loss(value_R, old_value_R.detach(), return_R, clip=settings.clip_value)
+        (value_loss.loss_R.sum() / tokens).backward()
         logprob_R = token_logprobs(policy, batch, temperature=settings.temperature)
-        chosen = clipped_policy_loss(logprob_R, old_R, advantage_R, clip=settings.clip_ratio)
-        (chosen.loss_R.sum() / tokens).backward()
-        for name, figure_R in zip(
-            names,
-            (chosen.loss_R, worth.loss_R, chosen.clipped_R, worth.clipped_R, (logprob_R - old_R).abs()),
-            strict=True,
-        ):
+        policy_loss = clipped_policy_loss(logprob_R, old_R, advantage_R, clip=settings.clip_ratio)
+        (policy_loss.loss_R.sum() / tokens).backward()
+        clipped = policy_loss.clipped_R, value_loss.clipped_R
+        found = policy_loss.loss_R, value_loss.loss_R, *clipped, (logprob_R - old_R).abs()
+        for name, figure_R in zip(names, found, strict=True):
             figures[name] += float(figure_R.detach().float().sum()) / tokens
     return figures

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.engine.examples import Examples, Passed, join, run_pass
-from pairtune.engine.unrelated import kl_baseline
-from pairtune.objectives.mixture import Loss
+from pairtune.engine.mismatched import kl_baseline
+from pairtune.objectives.loss import Loss
 from pairtune.objectives.quantities import quantities
 from pairtune.progress import say, significant
 from pairtune.settings import Tuning
@@ -40,8 +40,8 @@ def train_preference(
         numbers = dict(averages)
         if "mean_length" in loss.arguments:
             numbers["mean_length"] = torch.tensor(examples.mean_length(indices), device=model.device)
-        if examples.unrelated is not None and examples.unrelated_reference is not None:
-            baseline = kl_baseline(model, examples.unrelated, examples.unrelated_reference, indices)
+        if examples.mismatched is not None and examples.mismatched_reference is not None:
+            baseline = kl_baseline(model, examples.mismatched, examples.mismatched_reference, indices)
             numbers["kl_baseline"] = baseline
         groups = micro_batches(examples.rows, indices, model.device)
         if loss.whole_step and len(groups) > 1:

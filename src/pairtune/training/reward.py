@@ -6,7 +6,7 @@ import torch
 
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.hidden import hidden_states
-from pairtune.engine.scalars import score_rewards
+from pairtune.engine.value_heads import score_rewards
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives.reward import bradley_terry
 from pairtune.settings import Reward

@@ -1,10 +1,10 @@
-"""Candidates are told apart by the parameters in which they differ."""
+"""Names and numbers as they are written everywhere."""
 
 from typing import Any
 
 import pytest
 
-from pairtune.varied import varied
+from pairtune.report.words import varied
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pairtune.engine.reference import compute_logprobs
 from pairtune.errors import InputError
 
 
-def unrelated_rows(rows: Sequence[Tokens], *, seed: int) -> list[Tokens]:
+def mismatched_rows(rows: Sequence[Tokens], *, seed: int) -> list[Tokens]:
     """Each row's prompt with the responses of a row that has another prompt; a function of the rows and the seed alone.
 
     The rows are laid in a circle, shuffled but those of one prompt together, and each takes the responses of the one a
@@ -38,7 +38,7 @@ def unrelated_rows(rows: Sequence[Tokens], *, seed: int) -> list[Tokens]:
 def kl_baseline(
     model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], indices: Sequence[int]
 ) -> Tensor:
-    """max(0, mean log-ratio of all responses of these unrelated rows): a number in nats, without gradient."""
+    """max(0, mean log-ratio of all responses of these mismatched rows): a number in nats, without gradient."""
     some = [rows[i] for i in indices]
     logprobs = compute_logprobs(model, some)
     total = sum(float((own - reference[i]).sum()) for i, own in zip(indices, logprobs, strict=True))

@@ -30,7 +30,7 @@ DIGEST = "S16"
 
 
 @dataclass(frozen=True)
-class Shelf:
+class LogprobFile:
     """One file: digests [M] of 16 bytes, ends [M], the values memory-mapped, and the pass that made them."""
 
     digests: np.ndarray
@@ -40,7 +40,7 @@ class Shelf:
     tokens: int  # of the rows that the pass was over
 
     @classmethod
-    def open(cls, path: Path) -> "Shelf":
+    def open(cls, path: Path) -> "LogprobFile":
         """A file that is known to be sound."""
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")  # safetensors: a length, a head in JSON, the tensors
@@ -56,22 +56,22 @@ class Shelf:
             return cls(digests, ends, mapped("logprobs", np.float32), Cost(**about["cost"]), about["tokens"])
 
 
-def open_shelves(folder: Path) -> tuple[list[Shelf], int]:
+def open_files(folder: Path) -> tuple[list[LogprobFile], int]:
     """The folder's sound files, and how many were damaged; those are removed."""
-    shelves, damaged = [], 0
+    files, damaged = [], 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
             if file_hash(path) == path.stem:
-                shelves.append(Shelf.open(path))
+                files.append(LogprobFile.open(path))
                 continue
             path.unlink()
         except FileNotFoundError:  # cleared meanwhile
             continue
         damaged += 1
-    return shelves, damaged
+    return files, damaged
 
 
-def write_shelf(
+def write_file(
     folder: Path,
     digests: np.ndarray,
     sizes: Sequence[int],
@@ -80,7 +80,7 @@ def write_shelf(
     *,
     tokens: int,
     about: dict[str, str],
-) -> Shelf:
+) -> LogprobFile:
     """Keep the values of responses with these digests [M] and numbers of tokens, end to end in that order."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"partial-{uuid.uuid4().hex}"
@@ -96,7 +96,7 @@ def write_shelf(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return Shelf.open(path)
+    return LogprobFile.open(path)
 
 
 def response_digests(rows: Iterable[Tokens]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,31 +116,31 @@ def response_digests(rows: Iterable[Tokens]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(digests, dtype=DIGEST), np.asarray(counts)
 
 
-def find(shelves: Sequence[Shelf], digests: np.ndarray) -> np.ndarray:
-    """For each response the shelf that holds it (-1: none) and where on it: [S, 3] of shelf, begin, end."""
+def find(files: Sequence[LogprobFile], digests: np.ndarray) -> np.ndarray:
+    """For each response the file that holds it (-1: none) and where on it: [S, 3] of file, begin, end."""
     places = np.full((len(digests), 3), -1)
-    if not shelves:
+    if not files:
         return places
-    held = np.concatenate([shelf.digests for shelf in shelves])
-    ends = np.concatenate([shelf.ends for shelf in shelves])
-    begins = np.concatenate([np.concatenate(([0], shelf.ends[:-1])) for shelf in shelves])
-    shelf_M = np.repeat(np.arange(len(shelves)), [len(shelf.digests) for shelf in shelves])
+    held = np.concatenate([file.digests for file in files])
+    ends = np.concatenate([file.ends for file in files])
+    begins = np.concatenate([np.concatenate(([0], file.ends[:-1])) for file in files])
+    file_M = np.repeat(np.arange(len(files)), [len(file.digests) for file in files])
     order = np.argsort(held, kind="stable")
     at = order[np.searchsorted(held[order], digests).clip(max=len(order) - 1)]
     hit = held[at] == digests
-    places[hit] = np.stack([shelf_M[at], begins[at], ends[at]], axis=1)[hit]
+    places[hit] = np.stack([file_M[at], begins[at], ends[at]], axis=1)[hit]
     return places
 
 
 class Kept(OnDisk[Tensor]):
     """A tensor a row: the values of its responses, end to end. `places` [N, 2]: its first response, its last + 1."""
 
-    def __init__(self, shelves: Sequence[Shelf], found: np.ndarray, places: np.ndarray) -> None:
+    def __init__(self, files: Sequence[LogprobFile], found: np.ndarray, places: np.ndarray) -> None:
         super().__init__(places)
-        self.shelves, self.found = shelves, found
+        self.files, self.found = files, found
 
     def item(self, place: list[int]) -> Tensor:
         """The values of the responses from place[0] to place[1]."""
         parts = self.found[place[0] : place[1]].tolist()
-        values = [self.shelves[shelf].values.read(begin, end) for shelf, begin, end in parts]
+        values = [self.files[file].values.read(begin, end) for file, begin, end in parts]
         return torch.from_numpy(np.concatenate(values))

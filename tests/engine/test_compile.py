@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import attention, fusion
+from pairtune.engine import attention, compile
 from pairtune.engine.logprob import token_logprobs
 from pairtune.sampling.sampler import sample
 
@@ -22,9 +22,9 @@ def run(model):
 
 @pytest.fixture
 def compiling(monkeypatch):
-    if fusion.obstacle():
-        pytest.skip(f"nothing is compiled here: {fusion.obstacle()}")
-    monkeypatch.setattr(fusion, "LARGE_MODEL", 0)
+    if compile.obstacle():
+        pytest.skip(f"nothing is compiled here: {compile.obstacle()}")
+    monkeypatch.setattr(compile, "LARGE_MODEL", 0)
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
@@ -34,13 +34,13 @@ def test_compiled_blocks_give_the_same_values_gradients_and_answers(tiny_model, 
     fused = [*run(model)]
     drawn = sample(model, [(3, 4), (5,), (3, 4)], end_ids=[1], max_new_tokens=6, seed=0)
     assert not torch._dynamo.utils.counters["graph_break"]  # a block is one graph: forward, backward and decoding
-    assert fusion.describe(model).endswith(", blocks compiled")
-    assert all(block._compiled_call_impl is None for block in fusion.blocks_of(model))
+    assert compile.describe(model).endswith(", blocks compiled")
+    assert all(block._compiled_call_impl is None for block in compile.blocks_of(model))
     other = copy.deepcopy(model)  # the reference of a run: its own weights, not the policy's
     with torch.no_grad():
         other.get_input_embeddings().weight.mul_(0.5)
     moved = run(other)[0]
-    monkeypatch.setattr(fusion, "LARGE_MODEL", 10**12)
+    monkeypatch.setattr(compile, "LARGE_MODEL", 10**12)
     for ours, plain in zip(fused, run(model), strict=True):
         assert (ours - plain).norm() <= 1e-5 * plain.norm()
     assert [a.response for a in drawn] == [
@@ -63,13 +63,13 @@ def test_a_backward_pass_does_not_attend_again(tiny_model, compiling, architectu
 
 def test_small_models_and_machines_without_a_compiler_say_so(tiny_model, monkeypatch):
     model = tiny_model("llama")
-    assert fusion.describe(model).endswith(", blocks not compiled: the model is small")
-    monkeypatch.setattr(fusion, "LARGE_MODEL", 0)
+    assert compile.describe(model).endswith(", blocks not compiled: the model is small")
+    monkeypatch.setattr(compile, "LARGE_MODEL", 0)
     for change, reason in (
-        (lambda: monkeypatch.setattr(fusion.shutil, "which", lambda name: None), "there is no C++ compiler"),
+        (lambda: monkeypatch.setattr(compile.shutil, "which", lambda name: None), "there is no C++ compiler"),
         (lambda: monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1"), "turned off by TORCH_COMPILE_DISABLE"),
     ):
         change()
-        fusion.obstacle.cache_clear()
-        assert fusion.describe(model).endswith(f", blocks not compiled: {reason}")
-    fusion.obstacle.cache_clear()
+        compile.obstacle.cache_clear()
+        assert compile.describe(model).endswith(f", blocks not compiled: {reason}")
+    compile.obstacle.cache_clear()
