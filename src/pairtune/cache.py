@@ -1,6 +1,6 @@
-"""The cache folder: where it is, what lies in it, and how to be rid of it.
+"""The cache folder: where it is, what it holds, and how to clear it.
 
-Only what pairtune itself made is listed or removed, recognised by its name: the folder may be anybody's choice and
+Only what pairtune itself made is listed or removed, recognised by its name: the folder may be one of the user's and
 hold other things. Symbolic links are never followed.
 """
 

@@ -7,7 +7,7 @@ _SIGNS = ("No space left on device", "os error 28", "StorageFull")
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file whole: whoever reads it finds what was there before or all of this."""
+    """Write a text file atomically: a reader finds the old content or all of the new."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

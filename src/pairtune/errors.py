@@ -1,4 +1,4 @@
-"""The one exception that is a person's to mend: the command line prints it as one line and exits with 2."""
+"""The one exception for mistakes of the user: the command line prints it as one line and exits with 2."""
 
 
 class InputError(Exception):

@@ -101,7 +101,7 @@ def _shown(values: tuple[float, ...]) -> str:
 
 
 def _check_names(given: Mapping[str, Values], has: Mapping[str, list[str]]) -> None:
-    """Every value is tried by some method: none is meant for a method that is not there, or for nobody."""
+    """Every value is tried by some method: none is meant for an absent method, or for no method."""
     for key, values in given.items():
         if not any(key in names for names in has.values()):
             known = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in has.items())

@@ -1,4 +1,4 @@
-"""What things are, by content: SHA-256 of files, of models and data where they lie, of weights, of plain values."""
+"""Identity by content: SHA-256 of files, of models and data where they lie, of weights, of plain values."""
 
 import hashlib
 import json

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
 
-# Libraries whose warnings are for whoever writes programs with them.
+# Libraries whose warnings are meant for programmers.
 CHATTY = r"transformers|torch|datasets|huggingface_hub"
 
 

@@ -18,7 +18,7 @@ Values = Mapping[str, tuple[float, ...]]
 
 # The largest seed: whatever a stage multiplies it by still fits a generator's 64 bits.
 LARGEST_SEED = 2**31 - 1
-# What nobody means: more is a slip of the keys, told before a machine is busy with it for ever.
+# More than these is a typing error, refused before a machine is busy with it for ever.
 MOST, MOST_EPOCHS, MOST_NEW_TOKENS, MOST_WORLDS = 10**9, 1000, 10**5, 10**5
 
 
@@ -365,7 +365,7 @@ class CompareRun(Run):
     ppo: ComparedPpo = field(default_factory=ComparedPpo)
     sampling: Sampling = field(default_factory=Sampling)
     evaluation: Curves = field(default_factory=Curves)
-    # No setting: those that nobody gave, by key. With one's own data `comparison.sizes` settles some of them.
+    # Not a setting: the keys of those that were not given. With one's own data `comparison.sizes` settles some of them.
     not_given: frozenset[str] = field(default=frozenset(), compare=False, metadata={"internal": True})
 
 

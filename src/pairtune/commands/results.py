@@ -76,7 +76,7 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
     try:
         stage = Stage(folder, rests_on)
         if not settings.out:
-            same = ", an unfinished run of the same settings, data and model, which is gone on with"
+            same = ", an unfinished run of the same settings, data and model, which is resumed"
             say(f"out: {folder}{same if stage.begun else ''}")
         _refuse_another(stage)
         stage.finished()  # whose files are damaged (check_out has refused any other): told of, and made again

@@ -1,6 +1,6 @@
 """What the stages of one comparison share: its settings, its folder, its data, and models loaded one at a time.
 
-A stage is done once for the same inputs, and gone on with where it was interrupted.
+A stage is done once for the same inputs, and resumed where it was interrupted.
 """
 
 import shutil
@@ -122,7 +122,7 @@ class Context:
         return self.on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
 
     def load_scalar(self, name: str) -> ScalarModel:
-        """One of the run's reward models, likewise; "judge", which no arm is trained on, may be somebody else's."""
+        """One of the run's reward models, likewise; "judge", which no arm is trained on, may be an external one."""
         source = (self.settings.judge if name == "judge" else "") or str(self.model_folder(name))
         trust = self.settings.trust_remote_code
         model = load_reader(source, self.machine, self.tokenizer, setting=name, trust_remote_code=trust)
@@ -130,7 +130,7 @@ class Context:
         return model
 
     def load_judge(self) -> ScalarModel | OwnScore:
-        """What no arm is trained on and scores them all: a reward model, the run's own or somebody's, or a function."""
+        """What scores all arms and trains none: a reward model, the run's own or an external one, or a function."""
         if own.is_own(self.settings.judge):
             return OwnScore(self.settings.judge, self.tokenizer)
         return self.load_scalar("judge")
@@ -144,10 +144,10 @@ class Context:
         return model
 
     def logprobs(
-        self, reference: PreTrainedModel, rows: Sequence[Tokens], *, aloud: bool = False
+        self, reference: PreTrainedModel, rows: Sequence[Tokens], *, verbose: bool = False
     ) -> tuple[Sequence[Tensor], Cost]:
-        """The reference's log-probabilities of every response token, and what they cost; `aloud` says what was kept."""
-        tell = say if aloud else lambda line: None
+        """The reference's log-probabilities of every response token, and their cost; `verbose` says what was cached."""
+        tell = say if verbose else lambda line: None
         return reference_logprobs(reference, rows, say=tell)
 
     def external_score(self, gold: Done) -> Score:

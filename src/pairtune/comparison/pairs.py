@@ -1,6 +1,6 @@
 """The pairs that every arm shares, and the score that no arm is trained on.
 
-For the built-in reviews: answers sampled from the warm-started model, labelled by the gold scorer. For anybody's own
+For the built-in reviews: answers sampled from the warm-started model, labelled by the gold scorer. For the user's own
 pairs: split by prompt, a third part kept apart for a judge.
 """
 
@@ -52,7 +52,7 @@ class SharedPairs:
     validation: Sequence[Tokens] = ()
     judge: Sequence[Tokens] = ()
     asked: Asked = field(default_factory=dict)  # prompts as answers are sampled after them, where that differs
-    # Of somebody's own pairs, where each was read: to train on; held out and to choose by. A file of pairs forgets it.
+    # Of the user's own pairs, where each was read: to train on; held out and to choose by. A file of pairs forgets it.
     places: tuple[Place, Place] | None = field(default=None, compare=False)
 
     def asked_prompts(self, rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
@@ -158,7 +158,7 @@ def _apart(
 def _without(
     pairs: Sequence[Pair], count: int, settings: CompareRun, part: str, *, seed: int
 ) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """The rest, and a part of so many pairs; as many as the rarest prompt has if that is more and nobody set a number.
+    """The rest, and a part of so many pairs; as many as the rarest prompt has if that is more and no number was given.
 
     Raises InputError if the prompts have too many pairs each for that.
     """

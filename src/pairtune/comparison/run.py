@@ -210,9 +210,9 @@ class Comparison:
             model = self.context.load("reference")
             cost = Cost()
             if wanted:
-                _, cost = self.context.logprobs(model, self.context.pairs.train, aloud=True)
+                _, cost = self.context.logprobs(model, self.context.pairs.train, verbose=True)
             for rows in filter(len, (self.context.pairs.heldout, self.context.pairs.validation)):
-                self.context.logprobs(model, rows, aloud=True)
+                self.context.logprobs(model, rows, verbose=True)
             return {"cost": cost.to_json()}
 
         stage = self.context.stage("reference", {"pairs": pairs.key, "training": wanted})
@@ -231,7 +231,7 @@ class Comparison:
 
         def work(folder: Path) -> dict[str, Any]:
             rows = mismatched_rows(self.context.pairs.train, seed=self.settings.seed)
-            _, cost = self.context.logprobs(self.context.load("reference"), rows, aloud=True)
+            _, cost = self.context.logprobs(self.context.load("reference"), rows, verbose=True)
             return {"cost": cost.to_json()}
 
         stage = self.context.stage("mismatched", {"pairs": pairs.key, "seed": self.settings.seed})

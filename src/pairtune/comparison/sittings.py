@@ -56,7 +56,7 @@ class Sittings:
 
     @contextmanager
     def working_on(self, key: str) -> Iterator[None]:
-        """A stage is done, or gone on with, inside the block."""
+        """A stage is begun, or resumed, inside the block."""
         self.used.add(key)
         self.stages.setdefault(key, 0.0)
         self._at = key, time.monotonic()

@@ -1,4 +1,4 @@
-"""What a comparison on one's own data takes from the data, where nobody said otherwise; each choice in one line.
+"""What a comparison on the user's own data derives from the data where no setting was given, each choice in one line.
 
 How many pairs go where, whether the model is warm-started, and how long answers may get. A preset's numbers of pairs
 are those of the built-in task, which can make as many as it likes: here they are the most that are taken.
@@ -60,7 +60,7 @@ def parts_of(total: int, settings: CompareRun) -> Parts:
     if "pairs" in shares:
         rest = total - sum(count for name, count in found.items() if name != "pairs")
         found["pairs"] = min(rest, wanted["pairs"])
-    # The judge has what nobody else takes, up to as much as is trained on.
+    # The judge has what is left, up to as much as is trained on.
     found["judge"] = min(found["pairs"], total - sum(count for name, count in found.items() if name != "judge"))
     return Parts(found["pairs"], found["heldout"], found.get("validation", 0), max(found["judge"], LEAST))
 

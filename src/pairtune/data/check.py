@@ -77,7 +77,7 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
 
 
 def check_unread(columns: Sequence[str]) -> list[Finding]:
-    """A note on columns that look like content and that nobody reads."""
+    """A note on columns that look like content and are not read."""
     if not columns:
         return []
     what = f"column {listed(columns)} is" if len(columns) == 1 else f"columns {listed(columns)} are"

@@ -38,7 +38,7 @@ class Continuation:
         self.anchors = (works[0], *(anchor for anchor in _ANCHORS if anchor != works[0])) if works else ()
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of a text that something will follow: one BOS at most, whoever wrote it, and no end that nobody wrote."""
+        """Ids of a text that something will follow: one BOS at most, and no end but one that the text has."""
         if not text:  # there must be one token to predict the first token from
             bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
             return list(self.tokenizer("")["input_ids"])[:1] or [int(eos if bos is None else bos)]

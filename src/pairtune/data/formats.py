@@ -81,7 +81,7 @@ def to_prompt(columns: Columns, row: int) -> Prompt:
 
 
 def unread(columns: Columns) -> list[str]:
-    """Columns that nobody reads and that look like content: text of several words, or a list of texts or objects."""
+    """Columns that are not read and look like content: text of several words, or a list of texts or objects."""
     return [name for name, value in columns.items() if name not in _READ and _like_content(value)]
 
 

@@ -23,7 +23,7 @@ class Reader:
         return whole[len(before) :] if whole.startswith(before) else self.text(body)
 
     def answer(self, prompt: Sequence[int], response: Sequence[int]) -> str:
-        """An answer to a dialogue, from where it is said aloud: after what the template writes before any answer."""
+        """An answer to a dialogue, after what the template writes before every answer."""
         size, body = len(self.opening), list(response)
         places = [at for at in range(len(body)) if size and body[at : at + size] == self.opening]
         return self.continuation(prompt, body[places[-1] + size :] if places else body).strip()

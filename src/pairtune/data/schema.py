@@ -94,4 +94,4 @@ class Rows(Generic[Row]):
 
     rows: Sequence[Row]
     skipped: tuple[Skipped, ...]
-    unread: tuple[str, ...] = ()  #: columns that hold text and that nobody reads
+    unread: tuple[str, ...] = ()  #: columns that hold text and are not read

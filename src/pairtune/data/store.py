@@ -68,7 +68,7 @@ def take(rows: Sequence[Item], which: np.ndarray) -> Sequence[Item]:
 
 
 class Scratch:
-    """A nameless file for as long as somebody holds this."""
+    """A nameless file that lives as long as this object."""
 
     def __init__(self) -> None:
         self.file = scratch_file()
@@ -92,7 +92,7 @@ class Mapped:
         """The numbers from `begin` to `end`."""
         self.reads += 1
         if self.reads % READS_KEPT == 0 and self.pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.pages.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, which is nobody's memory
+            self.pages.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, not in the process's memory
         return self.array[begin:end]
 
 

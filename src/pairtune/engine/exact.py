@@ -26,7 +26,7 @@ def exact_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _free(device: torch.device) -> int:
-    """Bytes of memory that nobody uses on the device."""
+    """Bytes of free memory on the device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

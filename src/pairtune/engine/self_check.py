@@ -253,7 +253,7 @@ def by_path(model: PreTrainedModel, path: Engine, rows: Sequence[Tokens]) -> Ten
 
 
 def check_weights(model: PreTrainedModel) -> None:
-    """Raises InputError if a weight is NaN or infinite: what a kernel makes of it is anybody's guess."""
+    """Raises InputError if a weight is NaN or infinite: no kernel's result would mean anything."""
     for name, value in model.named_parameters():
         if value.is_floating_point() and not torch.isfinite(value.sum(dtype=torch.float32)):
             raise InputError(f"the model's weight {name} holds numbers that are not finite; its file is damaged")

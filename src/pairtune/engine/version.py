@@ -1,4 +1,4 @@
-"""Which engine computed a number: a hash of the sources that decide it, so that nobody has to remember to raise one."""
+"""Which engine computed a number: a hash of the sources that decide it, so that it cannot be forgotten."""
 
 import hashlib
 from functools import cache

@@ -1,4 +1,4 @@
-"""A causal language model's own forward pass, whatever its class calls things.
+"""A causal language model's own forward pass, whatever names its class uses.
 
 Shape suffixes: B rows, L length, E hidden size.
 """

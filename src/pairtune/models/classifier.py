@@ -76,7 +76,7 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, Tensor, Tensor]:
     """A reward model's body, as a causal language model, and its head: weight [1, E] and bias [1], float32.
 
-    The body's language-model head is a stand-in where the folder has none: nobody reads what it says. Raises
+    The body's language-model head is a stand-in where the folder has none: its output is never read. Raises
     InputError if `name` is no sequence-classification model with one label whose head is `score`.
     """
     source = resolve(name)

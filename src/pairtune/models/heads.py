@@ -66,7 +66,7 @@ class ScalarModel(nn.Module):
 
 
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:
-    """A reward model, ours or somebody else's, and its tokenizer. Raises InputError if `name` has no usable head."""
+    """A reward model, ours or another library's, and its tokenizer. Raises InputError if `name` has no usable head."""
     folder = Path(name).expanduser()
     hub.check_path(name)
     if (folder / HEAD_FILE).is_file():

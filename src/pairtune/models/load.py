@@ -127,7 +127,7 @@ def _declared_ends(source: str, trust_remote_code: bool) -> tuple[int, ...]:
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write an ordinary Hugging Face folder: safetensors weights, config, tokenizer, chat template."""
     folder.mkdir(parents=True, exist_ok=True)
-    use_cache, model.config.use_cache = model.config.use_cache, True  # what whoever generates with it expects
+    use_cache, model.config.use_cache = model.config.use_cache, True  # as users of the saved model expect
     try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -1,6 +1,6 @@
 """The loss that is trained: one objective, or a weighted sum of several, with its parameters settled.
 
-A single objective is a sum of one, so nobody who computes a loss has two cases to tell apart.
+A single objective is a sum of one, so there is one case only.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pairtune.report.glossary import Term, glossary
 from pairtune.report.records import REFERENCE, Row, Run, measured, read
 
 PROMPTS_SHOWN = 12
-"""Generations are shown for this many prompts, the lowest prompt indices: a rule, so nobody picks them."""
+"""Generations are shown for this many prompts, the lowest prompt indices: a fixed rule, so that none is hand-picked."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run directory holds, read once and checked at the door.
+"""What a run directory holds, read once and checked as it is read.
 
 Only summary.json must be there. The others may be missing, as they are when a run stopped early.
 """

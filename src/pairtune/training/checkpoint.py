@@ -28,7 +28,7 @@ CHECKPOINT, RECORDS = "checkpoint.safetensors", "records.jsonl"
 class Journal:
     """The records of one stage, a JSON object a line, and its latest checkpoint; both may be absent (folder None).
 
-    `cost` is what the stage is being measured into, here if it is not given: a stage that is gone on with costs what
+    `cost` is what the stage is being measured into, here if it is not given: a resumed stage costs what
     both its parts did.
     """
 

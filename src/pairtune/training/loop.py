@@ -68,7 +68,7 @@ def run_steps(
     measure: Measure | None,
     ended: Callable[[int, Mapping[str, float]], bool] | None = None,
 ) -> None:
-    """Do the work of each step; its figures are recorded, and noted for whoever waits. A checkpoint is gone on from.
+    """Do the work of each step, from the last checkpoint on; its figures are recorded and shown on the progress line.
 
     ended(step, figures): whether training ends after a step before the last; what it takes to see is no training.
 
