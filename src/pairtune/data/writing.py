@@ -69,6 +69,10 @@ DATED = Remark(
     f"row holds the day, for which the chat template asks: it is told {TODAY:%-d %B %Y}, always",
     f"rows hold the day, for which the chat template asks: it is told {TODAY:%-d %B %Y}, always",
 )
+ANOTHER_TURN = Remark(
+    "row has a prompt that ends with the assistant's turn; its answer is another turn, not the rest of that one",
+    "rows have prompts that end with the assistant's turn; their answers are other turns, not the rest of those",
+)
 NO_TEMPLATE = Remark(
     "row loses {}: the model has no chat template to write them",
     "rows lose {}: the model has no chat template to write them",
@@ -132,7 +136,8 @@ class Writer:
         if self.tokenizer.chat_template:
             return self._dialogue_row(prompt, responses, beside)
         row = self._text_row(transcript(prompt), [transcribed(response) for response in responses])
-        return replace(row, remarks=row.remarks | self._said_of((*prompt, *map(as_turn, responses)), beside))
+        said = self._said_of((*prompt, *map(as_turn, responses)), beside) - {ANOTHER_TURN}
+        return replace(row, remarks=row.remarks | said | _of_turns(prompt))
 
     def fitted(self, prompt: PromptText, responses: Sequence[ResponseText], beside: str, most: int) -> Written:
         """The same in at most `most` ids for the prompt and its longest response.
@@ -163,7 +168,7 @@ class Writer:
 
     def _dialogue_row(self, prompt: tuple[Message, ...], responses: Sequence[ResponseText], beside: str) -> Written:
         text, wholes = render(self.tokenizer, prompt, beside=beside, to_be_answered=True), []
-        remarks = {DATED} if dated(self.tokenizer, prompt, beside, text) else set()
+        remarks = _of_turns(prompt) | ({DATED} if dated(self.tokenizer, prompt, beside, text) else set())
         asked = self.text.ids(text)
         place, begun = self._last_cut(text, asked)
         texts = []
@@ -253,9 +258,11 @@ class Writer:
         if isinstance(prompt, str):
             return set()
         if not self.tokenizer.chat_template:
-            return {NO_TEMPLATE.of(what) for what in unwritten(prompt, beside)}
+            return {NO_TEMPLATE.of(what) for what in unwritten(prompt, beside)} | _of_turns(prompt)
         text = render(self.tokenizer, prompt, beside=beside, to_be_answered=True)
-        found = {LOST.of(what) for what in lost(self.tokenizer, prompt, beside, text, to_be_answered=True)}
+        found = _of_turns(prompt) | {
+            LOST.of(what) for what in lost(self.tokenizer, prompt, beside, text, to_be_answered=True)
+        }
         return found | {DATED} if dated(self.tokenizer, prompt, beside, text) else found
 
     def _shorter(self, prompt: PromptText, beside: str, room: int) -> PromptText | None:
@@ -270,3 +277,7 @@ class Writer:
 
         part = shortened(prompt, fits)
         return f"{brought}{part}" if isinstance(part, str) else part
+
+
+def _of_turns(prompt: Sequence[Message]) -> set[Remark]:
+    return {ANOTHER_TURN} if prompt[-1].role == "assistant" else set()
