@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ MODEL = "SmolLM2-Q4_1-0123456789abcdef"
 
 
 @pytest.fixture
-def cache(tiny_model):
+def cache(tiny_model: Any) -> Any:
     """A cache with one model, one reference of three responses, and things that are not pairtune's."""
     model = tiny_model()
     model.config._name_or_path = "runs/\x1b[31mred"
@@ -39,7 +40,7 @@ def others(folder: Path) -> list[str]:
 OTHERS = ["models/my-own-model/kept.txt", "photos/kept.txt", "reference/notes/kept.txt"]
 
 
-def test_it_lists_kind_size_time_and_origin(cache, capsys):
+def test_it_lists_kind_size_time_and_origin(cache: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache"]) == 0
     model, reference, checks, total = capsys.readouterr().out.splitlines()
     assert model.startswith("model            2.0 MB  20")
@@ -54,7 +55,7 @@ def test_it_lists_kind_size_time_and_origin(cache, capsys):
     assert len(entries()) == 3, "listing removes nothing"
 
 
-def test_clear_removes_what_pairtune_made_and_says_so(cache, capsys):
+def test_clear_removes_what_pairtune_made_and_says_so(cache: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "--clear"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[:3]] == ["model", "reference", "checks"]
@@ -65,7 +66,7 @@ def test_clear_removes_what_pairtune_made_and_says_so(cache, capsys):
     assert capsys.readouterr().out == f"0 entries, 0.0 MB in {cache}\n"
 
 
-def test_no_link_is_followed(cache, tmp_path):
+def test_no_link_is_followed(cache: Any, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / MODEL).mkdir(parents=True)
     (outside / MODEL / "kept.txt").write_text("somebody's")
@@ -81,7 +82,7 @@ def test_no_link_is_followed(cache, tmp_path):
     assert not (cache / "models" / MODEL).exists()
 
 
-def test_what_other_versions_and_broken_runs_left_is_listed_and_cleared(capsys):
+def test_what_other_versions_and_broken_runs_left_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
     folder = cache_folder()
     for name in (f"models/{MODEL}.partial-77", f"reference/{'0f' * 32}-v1"):
         (folder / name).mkdir(parents=True)
@@ -96,7 +97,9 @@ def test_what_other_versions_and_broken_runs_left_is_listed_and_cleared(capsys):
     assert entries() == []
 
 
-def test_a_cache_that_is_not_there_is_empty(monkeypatch, tmp_path, capsys):
+def test_a_cache_that_is_not_there_is_empty(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path / "none"))
     assert main(["cache", "--clear"]) == 0
     assert capsys.readouterr().out == f"removed 0 entries, 0.0 MB in {tmp_path / 'none'}\n"
@@ -104,7 +107,7 @@ def test_a_cache_that_is_not_there_is_empty(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may remove anything")
-def test_what_may_not_be_removed_is_one_line(cache, capsys):
+def test_what_may_not_be_removed_is_one_line(cache: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (cache / "models").chmod(0o500)
     try:
         assert main(["cache", "--clear"]) == 2
@@ -121,12 +124,12 @@ def test_what_may_not_be_removed_is_one_line(cache, capsys):
         (["all"], '"all" is one word too many for `pairtune cache`; put quotes around text with spaces'),
     ],
 )
-def test_wrong_words_are_one_line(words, message, capsys):
+def test_wrong_words_are_one_line(words: Any, message: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", *words]) == 2
     assert capsys.readouterr().err == f"pairtune: {message}\n"
 
 
-def test_listing_imports_nothing_heavy(tmp_path):
+def test_listing_imports_nothing_heavy(tmp_path: Path) -> None:
     heavy = {"torch", "transformers", "numpy"}
     code = f"import sys; from pairtune.cli import main; main(['cache']); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

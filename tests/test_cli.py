@@ -712,16 +712,16 @@ def test_every_step_end_to_end(
     capsys.readouterr()
     measure = ["evaluate", "--reference", "runs/sft", *data, "--sampling-max-new-tokens", "4"]
     assert main([*measure, "--model", "runs/tune", "--reward-model", "runs/reward", "--out", "figures.json"]) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     figures = json.loads(Path("figures.json").read_text())
     assert figures["heldout_accuracy"]["mean"] == 1
-    lines = said.out.splitlines()
+    lines = output.out.splitlines()
     assert lines[0].strip() == "runs/tune beside runs/sft, 24 pairs"
     assert re.fullmatch(r"Held-out accuracy +100\.0% +85\.8 to 100\.0% +24", lines[3].strip())
     assert len(lines) == 3 + len(figures)
-    numbers = re.findall(r"\d[\d.]*", said.out)
+    numbers = re.findall(r"\d[\d.]*", output.out)
     assert all(len(number.replace(".", "").lstrip("0")) <= 4 for number in numbers), "more digits say no more"
-    assert "next: pairtune compare --model runs/sft --data TRAINING_PAIRS" in said.err
+    assert "next: pairtune compare --model runs/sft --data TRAINING_PAIRS" in output.err
     assert set(figures) == {
         "heldout_accuracy",
         "kl_from_reference",

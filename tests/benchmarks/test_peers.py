@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,16 +14,16 @@ PEER = Peer("toy-1", ("toy==1",))
 
 
 @pytest.fixture
-def runs(monkeypatch, tmp_path):
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The commands that would have been run, and a cache folder; each command fails if `runs.fail`."""
     monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path))
 
-    class Runs(list):
+    class Runs(list[Any]):
         fail = False
 
     commands = Runs()
 
-    def run(command, **_):
+    def run(command: Any, **_: Any) -> Any:
         commands.append(command)
         if "venv" in command:
             (tmp_path / "peers" / "toy-1").mkdir(parents=True)
@@ -31,7 +33,7 @@ def runs(monkeypatch, tmp_path):
     return commands
 
 
-def test_built_once(runs, tmp_path):
+def test_built_once(runs: Any, tmp_path: Path) -> None:
     python = PEER.python()
     assert python == tmp_path / "peers" / "toy-1" / "bin" / "python"
     assert runs == [
@@ -42,13 +44,13 @@ def test_built_once(runs, tmp_path):
     assert len(runs) == 2
 
 
-def test_other_requirements_build_it_again(runs):
+def test_other_requirements_build_it_again(runs: Any) -> None:
     PEER.python()
     Peer("toy-1", ("toy==2",)).python()
     assert runs[-1][-1] == "toy==2"
 
 
-def test_a_failed_build_is_one_line_and_leaves_no_mark(runs, tmp_path):
+def test_a_failed_build_is_one_line_and_leaves_no_mark(runs: Any, tmp_path: Path) -> None:
     runs.fail = True
     with pytest.raises(BenchmarkError, match=r"toy-1 cannot be built: ERROR: no such version$"):
         PEER.python()

@@ -1,7 +1,9 @@
 """What each benchmark makes of its workers' results: the agreed rows, and no figure where results do not agree."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ EQUAL = {
 }
 
 
-def answer(worker):
+def answer(worker: Any) -> Any:
     """What a worker would have said: ours takes 10 s and 2 GB for 40 examples, everybody else 30 s and 6 GB."""
     ours = worker.module.endswith("ours") and worker.job["task"] != "plain"
     found = {"seconds": 10.0, "examples": 40, "peak_memory_bytes": 2e9, "flops": 6e12, "gemm": 1e12}
@@ -31,18 +33,18 @@ def answer(worker):
 
 
 @pytest.fixture(autouse=True)
-def asked(monkeypatch):
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """No process is started: workers answer at once. Returns the workers that were asked."""
     workers = []
 
-    def run(self):
+    def run(self: Any) -> Any:
         workers.append(self)
         tasks = {"equality": EQUAL, "versions": {"versions": dict.fromkeys(("trl", "transformers", "torch"), "1")}}
         tasks |= {"machine": {"machine": "2 cores"}}
         return tasks.get(self.job["task"]) or answer(self)
 
     @contextmanager
-    def prepared(**counts):
+    def prepared(**counts: Any) -> Iterator[Any]:
         yield dict.fromkeys(("model", "pairs", "warmup", "compared", "prompts", "described", "prompts_described"), "x")
 
     monkeypatch.setattr(Worker, "run", run)
@@ -64,12 +66,12 @@ def asked(monkeypatch):
         (scale, {"cost-10000": 1, "memory-10000": 1, "cost-50000": 1, "memory-50000": 1, "second-objective": 2}),
     ],
 )
-def test_rows_and_ratios(benchmark, ratios):
+def test_rows_and_ratios(benchmark: Any, ratios: Any) -> None:
     rows = benchmark.measure(Options(repetitions=2))
     assert {row.name: row.ratio.median for row in rows} == pytest.approx(ratios)
 
 
-def test_both_sides_are_given_the_same_batch_and_rate(asked):
+def test_both_sides_are_given_the_same_batch_and_rate(asked: Any) -> None:
     dpo.measure(Options(repetitions=1))
     ours = next(worker.job["settings"] for worker in asked if worker.job["task"] == "dpo" and "settings" in worker.job)
     for options in (worker.job["options"] for worker in asked if "options" in worker.job):
@@ -79,20 +81,22 @@ def test_both_sides_are_given_the_same_batch_and_rate(asked):
 
 
 @pytest.mark.parametrize("wrong", [{"loss_relative": 2e-4}, {"loss_relative": float("nan")}, {"logprob_ours": 0.05}])
-def test_results_that_differ_stop_the_benchmark_before_any_is_timed(monkeypatch, asked, wrong):
+def test_results_that_differ_stop_the_benchmark_before_any_is_timed(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, wrong: Any
+) -> None:
     monkeypatch.setitem(EQUAL, *next(iter(wrong.items())))
     with pytest.raises(BenchmarkError, match="plain loop's"):
         dpo.measure(Options())
     assert [worker.job["task"] for worker in asked] == ["equality"]
 
 
-def test_a_second_reference_pass_stops_the_benchmark():
+def test_a_second_reference_pass_stops_the_benchmark() -> None:
     made = {**answer(Worker("ours", {"task": "scale"})), "second_reference": 12}
     with pytest.raises(BenchmarkError, match="made a reference pass again"):
         scale.second_objective([made], 1000)
 
 
-def test_all_benchmarks_write_one_table(monkeypatch):
+def test_all_benchmarks_write_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
     monkeypatch.setattr(every, "write", lambda *given: written.append(given))
     rows = every.measure_all(Options(repetitions=1))

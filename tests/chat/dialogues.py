@@ -37,7 +37,7 @@ PLAIN: dict[str, list[dict[str, Any]]] = {
     ],
 }
 WITH_SYSTEM = {"system": [SYSTEM, ASK, ANSWER]}
-WITH_TOOLS = {
+WITH_TOOLS: dict[str, list[dict[str, Any]]] = {
     "a call": [WEATHER, CALL],
     "what a call brought": [SYSTEM, WEATHER, CALL, RESULT, {"role": "assistant", "content": "It is sunny."}],
 }

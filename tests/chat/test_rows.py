@@ -9,7 +9,7 @@ import pytest
 
 from pairtune.data.ends import end_ids
 from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
-from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompts
+from pairtune.data.tokenize import Remarks, encode_demonstrations, encode_pairs, encode_prompts
 from pairtune.data.writing import LOST, PARTED
 from pairtune.errors import InputError
 from tests.chat.dialogues import ANSWER, ASK, CALL, PLAIN, SYSTEM, THINKING, TOOLS, WITH_SYSTEM, WITH_TOOLS
@@ -114,7 +114,7 @@ def test_a_pair_shares_one_prompt_and_each_side_is_the_templates(form: Format, m
         assert tokenizer.convert_ids_to_tokens(response[-1]) == form.turn_end
 
 
-def encoded(tokenizer: Any, source: str) -> tuple[str, str, dict[str, tuple[int, ...]]]:
+def encoded(tokenizer: Any, source: str) -> tuple[str, str, Remarks]:
     """The first row's prompt and response as text, and what is said of the rows."""
     found = encode_demonstrations(read_demonstrations(source).rows, tokenizer, max_tokens=MOST)
     row = found.rows[0]

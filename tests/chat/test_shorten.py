@@ -8,7 +8,7 @@ import pytest
 
 from pairtune.data.preflight import say_truncation
 from pairtune.data.schema import Demonstration, Message, Pair, Prompt
-from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt, encode_prompts
+from pairtune.data.tokenize import Remarks, encode_demonstrations, encode_pairs, encode_prompt, encode_prompts
 from pairtune.data.writing import SHORTENED
 from tests.chat.formats import CHATML, FORMATS, LLAMA2, SMOLLM, Format
 from tests.chat.tokenizers_of import MAKES, tokenizer_of
@@ -21,7 +21,7 @@ TURNS = tuple(
 )[:-1]
 
 
-def prompt_in(room: int, turns: Any, tokenizer: Any) -> tuple[list[int], dict[str, tuple[int, ...]]]:
+def prompt_in(room: int, turns: Any, tokenizer: Any) -> tuple[list[int], Remarks]:
     """A prompt in a row that leaves it that much room, and what is said of it."""
     size = len(encode_demonstrations([Demonstration("x", "yes", 1)], tokenizer, max_tokens=99).rows[0].responses[0])
     row = Demonstration(turns, "yes", 7)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pairtune.data.schema import Demonstration, Message
-from pairtune.data.tokenize import encode_demonstrations, encode_prompt
+from pairtune.data.tokenize import Remarks, encode_demonstrations, encode_prompt
 from pairtune.data.writing import JOINED, LOSSY, NO_TEMPLATE
 from tests.chat.formats import CHATML, LLAMA2, LLAMA3, MISTRAL3, OLMO2, Format
 from tests.chat.tokenizers_of import MAKES, tokenizer_of
@@ -24,7 +24,7 @@ TEXTS = [
 ]
 
 
-def row_of(prompt: Any, response: Any, tokenizer: Any) -> tuple[list[int], list[int], dict[str, tuple[int, ...]]]:
+def row_of(prompt: Any, response: Any, tokenizer: Any) -> tuple[list[int], list[int], Remarks]:
     encoded = encode_demonstrations([Demonstration(prompt, response, 1)], tokenizer, max_tokens=999)
     (row,) = encoded.rows
     return list(row.prompt), list(row.responses[0]), encoded.remarks

@@ -1,5 +1,7 @@
 """Each finding is told when it is there, with its count and its rows, and not when it is not."""
 
+from typing import Any
+
 import pytest
 
 from pairtune.data.check import Finding, check_pairs, check_skipped
@@ -12,11 +14,11 @@ CLEAN = [
 ASKED = (Message("system", "Be brief."), Message("user", "Who wrote Emma?"))
 
 
-def found(pairs, name):
+def found(pairs: Any, name: Any) -> Any:
     return next((finding for finding in check_pairs(pairs) if finding.name == name), None)
 
 
-def test_sound_pairs_give_the_length_baseline_alone():
+def test_sound_pairs_give_the_length_baseline_alone() -> None:
     message = (
         '"the longer response wins" is right for 50.0% of the 2 pairs (in characters; 0 ties count half): '
         "a baseline that any method should beat"
@@ -24,7 +26,7 @@ def test_sound_pairs_give_the_length_baseline_alone():
     assert check_pairs(CLEAN) == [Finding("longer_wins", 2, (), message)]
 
 
-def test_no_pairs_give_no_findings():
+def test_no_pairs_give_no_findings() -> None:
     assert check_pairs([]) == []
 
 
@@ -37,7 +39,7 @@ def test_no_pairs_give_no_findings():
         ([("é", "ab")], "shorter", "100.0%", 0),  # characters, not bytes
     ],
 )
-def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
+def test_the_length_baseline_counts_ties_half(sides: Any, rule: Any, best: Any, ties: Any) -> None:
     pairs = [Pair(f"p{row}", *side, row) for row, side in enumerate(sides, 1)]
     message = found(pairs, "longer_wins").message
     some = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
@@ -122,19 +124,19 @@ def test_the_length_baseline_counts_ties_half(sides, rule, best, ties):
     ],
     ids=lambda value: value.name if isinstance(value, Finding) else "",
 )
-def test_each_finding(pairs, expected):
+def test_each_finding(pairs: Any, expected: Any) -> None:
     assert found(pairs, expected.name) == expected
     assert found(CLEAN, expected.name) is None
 
 
-def test_at_most_ten_rows_are_named():
+def test_at_most_ten_rows_are_named() -> None:
     pairs = [Pair(f"p{row}", "same", "same", row) for row in range(1, 14)]
     finding = found(pairs, "identical")
     assert (finding.count, finding.rows) == (13, tuple(range(1, 11)))
     assert finding.message.startswith("13 pairs (rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more) have")
 
 
-def test_skipped_rows_are_told_by_reason_the_most_frequent_first():
+def test_skipped_rows_are_told_by_reason_the_most_frequent_first() -> None:
     skipped = [Skipped(2, "empty"), Skipped(3, "torn"), Skipped(7, "torn")]
     assert check_skipped(skipped) == [
         Finding("skipped", 2, (3, 7), "2 rows (rows 3, 7) left out: torn"),

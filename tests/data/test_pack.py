@@ -2,6 +2,7 @@
 
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -12,16 +13,16 @@ from pairtune.data.pack import Tokens, batches_by_tokens, pack
 ROWS = [Tokens((10, 11), ((12, 13, 14), (15,))), Tokens((20,), ((21,), (22, 23)))]
 
 
-def random_rows(count, *, seed=0, longest=40):
+def random_rows(count: Any, *, seed: Any = 0, longest: Any = 40) -> Any:
     chance = random.Random(seed)
 
-    def tokens():
+    def tokens() -> Any:
         return tuple(chance.choices(range(100), k=chance.randint(1, longest)))
 
     return [Tokens(tokens(), tuple(tokens() for _ in range(chance.randint(1, 3)))) for _ in range(count)]
 
 
-def test_by_hand():
+def test_by_hand() -> None:
     found = pack(ROWS)
     assert found.tokens_T.tolist() == [10, 11, 12, 13, 14, 15, 20, 21, 22, 23]
     assert found.positions_T.tolist() == [0, 1, 2, 3, 4, 2, 0, 1, 1, 2]
@@ -35,7 +36,7 @@ def test_by_hand():
     assert len(ROWS[0]) == 6
 
 
-def seen(found, window=None):
+def seen(found: Any, window: Any = None) -> Any:
     """What each token sees by the rule of `Segments`: [T, T] bool."""
     cut, tokens = found.segments, len(found.tokens_T)
     key_X = torch.arange(tokens) if cut.index_X is None else cut.index_X
@@ -47,7 +48,7 @@ def seen(found, window=None):
     return result
 
 
-def test_who_sees_whom_by_hand():
+def test_who_sees_whom_by_hand() -> None:
     found = pack(ROWS[:1])
     expected = ["x.....", "xx....", "xxx...", "xxxx..", "xxxxx.", "xx...x"]
     assert ["".join("x" if sees else "." for sees in row) for row in seen(found).tolist()] == expected
@@ -56,7 +57,7 @@ def test_who_sees_whom_by_hand():
 
 
 @pytest.mark.parametrize("window", [None, 5])
-def test_who_sees_whom_is_the_rule_on_random_rows(window):
+def test_who_sees_whom_is_the_rule_on_random_rows(window: Any) -> None:
     rows = random_rows(30, seed=1)
     found = pack(rows)
     branch_T = torch.cat(
@@ -73,12 +74,12 @@ def test_who_sees_whom_is_the_rule_on_random_rows(window):
 
 
 @pytest.mark.parametrize("row", [Tokens((), ((1,),)), Tokens((1,), ()), Tokens((1,), ((2,), ()))])
-def test_what_cannot_be_packed_is_refused(row):
+def test_what_cannot_be_packed_is_refused(row: Any) -> None:
     with pytest.raises(ValueError, match="at least one token each"):
         pack([ROWS[0], row])
 
 
-def test_the_same_device_is_the_same_pack():
+def test_the_same_device_is_the_same_pack() -> None:
     found = pack(ROWS)
     assert found.to(torch.device("cpu")) is found
     moved = found.to(torch.device("meta"))
@@ -89,7 +90,7 @@ def test_the_same_device_is_the_same_pack():
 class TestBatches:
     """Rows grouped by length under a budget of tokens."""
 
-    def test_every_row_once_within_the_budget_longest_first(self):
+    def test_every_row_once_within_the_budget_longest_first(self) -> None:
         rows = random_rows(60, seed=4)
         groups = batches_by_tokens(rows, 150)
         assert sorted(i for group in groups for i in group) == list(range(60))
@@ -97,11 +98,11 @@ class TestBatches:
         lengths = [len(rows[i]) for group in groups for i in group]
         assert lengths == sorted(lengths, reverse=True)
 
-    def test_a_row_over_the_budget_goes_alone(self):
+    def test_a_row_over_the_budget_goes_alone(self) -> None:
         assert batches_by_tokens(ROWS, 1) == [[0], [1]]
 
-    def test_ties_go_by_row_so_the_order_is_the_same_every_time(self):
+    def test_ties_go_by_row_so_the_order_is_the_same_every_time(self) -> None:
         assert batches_by_tokens([ROWS[0]] * 4, 12) == [[0, 1], [2, 3]]
 
-    def test_no_rows(self):
+    def test_no_rows(self) -> None:
         assert batches_by_tokens([], 10) == []

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ DIALOGUE = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user"
         Rows((Prompt("x", 1),), ()),
     ],
 )
-def test_rows_are_frozen_values_without_a_dictionary(value):
+def test_rows_are_frozen_values_without_a_dictionary(value: Any) -> None:
     field = dataclasses.fields(value)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, field, None)
@@ -32,7 +33,7 @@ def test_rows_are_frozen_values_without_a_dictionary(value):
     assert not hasattr(value, "__dict__")
 
 
-def test_reading_a_file_imports_nothing_heavy():
+def test_reading_a_file_imports_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "datasets", "pyarrow"}
     code = f"import sys, pairtune.data.sources, pairtune.data.check; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

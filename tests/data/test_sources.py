@@ -4,7 +4,9 @@ import csv
 import gzip
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,19 +29,19 @@ KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
 
 
 @pytest.fixture(autouse=True)
-def _inside(tmp_path, monkeypatch):
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative names keep the messages short enough to be written out."""
     monkeypatch.chdir(tmp_path)
 
 
-def write_lines(path, *rows):
+def write_lines(path: Any, *rows: Any) -> Any:
     text = "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     with open(path, "wb") as file:
         file.write(text.encode("utf-8"))
     return str(path)
 
 
-def message_of(read, *arguments, **options):
+def message_of(read: Any, *arguments: Any, **options: Any) -> Any:
     with pytest.raises(InputError) as error:
         read(*arguments, **options)
     return str(error.value)
@@ -79,7 +81,7 @@ def message_of(read, *arguments, **options):
         ),
     ],
 )
-def test_formats_of_pairs(row, pair):
+def test_formats_of_pairs(row: Any, pair: Any) -> None:
     source = write_lines("d.jsonl", row)
     assert read_pairs(source) == Rows((pair,), ())
     assert read_demonstrations(source).rows == (Demonstration(pair.prompt, pair.chosen, 1),)
@@ -96,7 +98,7 @@ def test_formats_of_pairs(row, pair):
         ({"prompt": "Hi", "messages": [USER, GOOD]}, Demonstration(HI, "Hello!", 1)),
     ],
 )
-def test_formats_of_demonstrations(row, demonstration):
+def test_formats_of_demonstrations(row: Any, demonstration: Any) -> None:
     assert read_demonstrations(write_lines("d.jsonl", row)) == Rows((demonstration,), ())
 
 
@@ -113,7 +115,7 @@ def test_formats_of_demonstrations(row, demonstration):
         ({"prompt": "Hi", "response": "Hello!", "label": "1.0"}, True),
     ],
 )
-def test_formats_of_labelled_responses(row, label):
+def test_formats_of_labelled_responses(row: Any, label: Any) -> None:
     source = write_lines("d.jsonl", row)
     prompt = HI if isinstance(row["prompt"], list) else "Hi"
     assert read_labelled(source) == Rows((Labelled(prompt, "Hello!", label, 1),), ())
@@ -134,11 +136,11 @@ def test_formats_of_labelled_responses(row, label):
         ({"prompt": "p", "response": " ", "label": True}, '"response" is empty'),
     ],
 )
-def test_what_is_wrong_with_a_labelled_row(row, message):
+def test_what_is_wrong_with_a_labelled_row(row: Any, message: Any) -> None:
     assert message in message_of(read_labelled, write_lines("d.jsonl", row))
 
 
-def test_pairs_are_not_taken_for_labelled_responses():
+def test_pairs_are_not_taken_for_labelled_responses() -> None:
     assert not has_labels(write_lines("d.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b", "label": True}))
     assert not has_labels(write_lines("e.jsonl", {"prompt": "p", "response": "a"}))
 
@@ -147,7 +149,7 @@ def test_pairs_are_not_taken_for_labelled_responses():
     ("row", "prompt"),
     [({"prompt": "p"}, "p"), ({"prompt": [USER], "label": None}, HI), ({"messages": [USER, GOOD]}, HI)],
 )
-def test_formats_of_prompts(row, prompt):
+def test_formats_of_prompts(row: Any, prompt: Any) -> None:
     assert read_prompts(write_lines("d.jsonl", row)) == Rows((Prompt(prompt, 1),), ())
 
 
@@ -159,7 +161,7 @@ CALL = {
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
-def test_turns_keep_all_their_fields():
+def test_turns_keep_all_their_fields() -> None:
     """A call may stand for the answer's text; null fields are none."""
     turns = [USER | {"name": "Ann", "weight": None}, CALL, {"role": "tool", "content": "5", "tool_call_id": "1"}]
     answer = GOOD | {"reasoning_content": "Hm. é"}
@@ -177,7 +179,7 @@ def test_turns_keep_all_their_fields():
     assert read_prompts(source).rows[0] == Prompt(first.prompt, 1, first.beside)
 
 
-def test_pairs_whose_prompts_differ_in_a_call_only_are_not_of_one_prompt():
+def test_pairs_whose_prompts_differ_in_a_call_only_are_not_of_one_prompt() -> None:
     other = CALL | {"tool_calls": [{"function": {"name": "g", "arguments": {}}}]}
     turn = {"role": "tool", "content": "5"}
     sides = {"chosen": [USER, CALL, turn, GOOD], "rejected": [USER, other, turn, POOR]}
@@ -213,7 +215,7 @@ def test_pairs_whose_prompts_differ_in_a_call_only_are_not_of_one_prompt():
         ({"tools": None, "prompt": "Hi", "chosen": "a", "rejected": "b"}, HI),
     ],
 )
-def test_a_system_column_is_the_first_turn(row, prompt):
+def test_a_system_column_is_the_first_turn(row: Any, prompt: Any) -> None:
     source = write_lines("d.jsonl", row)
     assert read_pairs(source).rows[0].prompt == prompt
     assert read_demonstrations(source).rows[0].prompt == prompt
@@ -237,11 +239,11 @@ def test_a_system_column_is_the_first_turn(row, prompt):
         ),
     ],
 )
-def test_what_is_wrong_with_system_and_tools(row, message):
+def test_what_is_wrong_with_system_and_tools(row: Any, message: Any) -> None:
     assert message_of(read_pairs, write_lines("d.jsonl", row)) == f"d.jsonl line 1: {message}"
 
 
-def test_columns_that_look_like_content_and_are_not_read_are_named_once():
+def test_columns_that_look_like_content_and_are_not_read_are_named_once() -> None:
     row = TEXT | {"input": "A whole text.", "history": [USER], "id": "x1", "score": 3, "source": "web", "notes": ""}
     reading = read_pairs(write_lines("d.jsonl", row, TEXT | {"context": "More text."}, row))
     assert reading.unread == ("input", "history", "context")
@@ -254,7 +256,7 @@ def test_columns_that_look_like_content_and_are_not_read_are_named_once():
     )
 
 
-def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told():
+def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told() -> None:
     whole = {"chosen": HH + " Because.", "rejected": HH + " No."}
     source = write_lines(
         "hh.jsonl",
@@ -279,7 +281,7 @@ def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told():
     assert [row.row for row in read_demonstrations(source).rows] == [1, 2, 4, 7]  # "rejected" does not matter
 
 
-def test_nothing_left_is_an_error():
+def test_nothing_left_is_an_error() -> None:
     source = write_lines("hh.jsonl", {"chosen": HH, "rejected": HH + " No."})
     assert message_of(read_pairs, source) == (
         'hh.jsonl: its one row cannot be used (row 1: the last answer in "chosen" is empty); give another source'
@@ -289,24 +291,24 @@ def test_nothing_left_is_an_error():
 # ---- the containers
 
 
-def write_json(path, rows):
+def write_json(path: Any, rows: Any) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(rows, file, indent=1)
 
 
-def write_gzip(path, rows):
+def write_gzip(path: Any, rows: Any) -> None:
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def write_csv(path, rows):
+def write_csv(path: Any, rows: Any) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def write_parquet(path, rows):
+def write_parquet(path: Any, rows: Any) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
@@ -323,7 +325,7 @@ def write_parquet(path, rows):
         ("a.parquet", write_parquet, [1, 2]),
     ],
 )
-def test_containers(name, write, rows, tmp_path):
+def test_containers(name: Any, write: Any, rows: Any, tmp_path: Path) -> None:
     write(tmp_path / name, [TEXT | {"prompt": "Two\nlines, é"}, TEXT])
     first, second = read_pairs(name).rows
     assert first == Pair("Two\nlines, é", TEXT["chosen"], TEXT["rejected"], rows[0])
@@ -331,7 +333,7 @@ def test_containers(name, write, rows, tmp_path):
     assert read_pairs(".").rows == (first, second)  # a folder that holds one file
 
 
-def test_parquet_drops_what_the_container_put_into_turns():
+def test_parquet_drops_what_the_container_put_into_turns() -> None:
     """All structs of a column have the same keys there; what a turn or an argument has not is null."""
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
     other = {"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "g", "arguments": {"b": 2}}}]}
@@ -340,12 +342,12 @@ def test_parquet_drops_what_the_container_put_into_turns():
     assert [turn.fields() for turn in demonstration.prompt] == [USER, call, other]
 
 
-def test_parquet_keeps_messages(tmp_path):
+def test_parquet_keeps_messages(tmp_path: Path) -> None:
     write_parquet("a.parquet", [{"prompt": "Hi", "chosen": [USER, GOOD], "rejected": [USER, POOR]}] * 3)
     assert read_pairs("a.parquet").rows == tuple(Pair(HI, "Hello!", "What?", row) for row in (1, 2, 3))
 
 
-def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_tolerated(tmp_path):
+def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_tolerated(tmp_path: Path) -> None:
     line = json.dumps(TEXT).encode()
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n" + line)
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,chosen,rejected\r\n\r\nx,a,b\r\n")
@@ -353,7 +355,7 @@ def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_tolerated(tmp_p
     assert read_pairs("a.csv").rows == (Pair("x", "a", "b", 3),)
 
 
-def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path):
+def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path: Path) -> None:
     before = csv.field_size_limit(1000)
     (tmp_path / "a.csv").write_text(f"prompt,chosen,rejected\nx,{'a' * 200_000},b\n", encoding="utf-8")
     assert len(read_pairs("a.csv").rows[0].chosen) == 200_000
@@ -422,7 +424,7 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_with_a_row_names_its_line_and_field(row, message):
+def test_what_is_wrong_with_a_row_names_its_line_and_field(row: Any, message: Any) -> None:
     assert message_of(read_pairs, write_lines("pairs.jsonl", TEXT, "", row)) == f"pairs.jsonl line 3: {message}"
 
 
@@ -439,12 +441,12 @@ def test_what_is_wrong_with_a_row_names_its_line_and_field(row, message):
         ),
     ],
 )
-def test_missing_columns_of_the_other_readers(read, message):
+def test_missing_columns_of_the_other_readers(read: Any, message: Any) -> None:
     source = write_lines("d.jsonl", {"promt": "p", "answer": "a"})
     assert message_of(read, source) == f"d.jsonl line 1: {message}"
 
 
-def test_json_nested_too_deep_is_one_sentence():
+def test_json_nested_too_deep_is_one_sentence() -> None:
     said = message_of(read_pairs, write_lines("deep.jsonl", "[" * 200_000))
     assert said.startswith("deep.jsonl line 1: not usable JSON (maximum recursion depth exceeded")
     assert "\n" not in said
@@ -509,12 +511,12 @@ def test_json_nested_too_deep_is_one_sentence():
         ("t.txt", b"x", f'"t.txt" is not a kind of file that can be read; give {KNOWN}'),
     ],
 )
-def test_what_is_wrong_with_a_file(name, content, message, tmp_path):
+def test_what_is_wrong_with_a_file(name: Any, content: Any, message: Any, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     assert message_of(read_pairs, name) == message
 
 
-def test_a_file_that_is_not_parquet(tmp_path):
+def test_a_file_that_is_not_parquet(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "a.parquet").write_bytes(b"no such thing here")
     said = message_of(read_pairs, "a.parquet")
@@ -522,7 +524,7 @@ def test_a_file_that_is_not_parquet(tmp_path):
     assert "\n" not in said
 
 
-def test_a_number_in_a_parquet_column():
+def test_a_number_in_a_parquet_column() -> None:
     write_parquet("a.parquet", [TEXT, TEXT])
     write_parquet("b.parquet", [TEXT | {"chosen": 1}])
     said = message_of(read_pairs, "b.parquet")
@@ -530,13 +532,13 @@ def test_a_number_in_a_parquet_column():
 
 
 @pytest.mark.parametrize("source", ["gone.jsonl", "./gone", "/gone/too", "a/b/c", "gone.csv.gz", "-x"])
-def test_a_path_that_does_not_exist_never_reaches_the_hub(source, monkeypatch):
+def test_a_path_that_does_not_exist_never_reaches_the_hub(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it would fail
     expected = f'"{source}" does not exist; check the path (it is relative to the current folder)'
     assert message_of(read_pairs, source) == expected
 
 
-def test_a_misspelt_path_is_told_with_its_neighbour(tmp_path, monkeypatch):
+def test_a_misspelt_path_is_told_with_its_neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     (tmp_path / "data").mkdir()
     write_lines("data/pairs.jsonl", TEXT)
@@ -545,10 +547,10 @@ def test_a_misspelt_path_is_told_with_its_neighbour(tmp_path, monkeypatch):
     assert message_of(read_pairs, "date/pairs.jsonl").endswith('did you mean "data"?')
 
 
-def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
-    def ask(self, name, timeout):
+    def ask(self: Any, name: Any, timeout: Any) -> None:
         asked.append((name, timeout))
         raise OSError("no route to the hub")
 
@@ -564,7 +566,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
     assert len(read_pairs("a/b").rows) == 1
 
 
-def test_folders(tmp_path):
+def test_folders(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "README.md").write_text("x", encoding="utf-8")
     assert message_of(read_pairs, "f") == f'folder "f" holds no data; give {KNOWN}'
@@ -574,7 +576,7 @@ def test_folders(tmp_path):
     assert said == 'folder "f" holds 2 data files ("a.jsonl", "b.csv"); give one of them'
 
 
-def test_a_file_has_no_other_split():
+def test_a_file_has_no_other_split() -> None:
     source = write_lines("a.jsonl", TEXT)
     assert message_of(read_pairs, source, split="test") == (
         'a.jsonl: a file has no split "test"; leave it at "train" or give another file'
@@ -582,7 +584,7 @@ def test_a_file_has_no_other_split():
 
 
 @pytest.mark.parametrize("source", ["", "  ", "a\0b"])
-def test_what_is_no_name_at_all(source):
+def test_what_is_no_name_at_all(source: Any) -> None:
     said = message_of(read_pairs, source)
     assert said == f"{quoted(source)} is not a data source; give {KNOWN}, or the name of a hub dataset"
 
@@ -590,32 +592,32 @@ def test_what_is_no_name_at_all(source):
 # ---- the hub
 
 
-def put_hub(monkeypatch, load):
+def put_hub(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
 
 
-def test_a_hub_dataset_is_asked_for_by_name_and_split_alone(monkeypatch):
+def test_a_hub_dataset_is_asked_for_by_name_and_split_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     put_hub(monkeypatch, lambda *names, **options: asked.append((names, options)) or [TEXT])
     assert read_pairs("someone/pairs", split="test[:1]").rows == (Pair(*TEXT.values(), 1),)
     assert asked == [(("someone/pairs",), {"split": "test[:1]"})]
 
 
-def test_rows_of_a_hub_dataset_that_cannot_be_used_are_left_out(monkeypatch):
+def test_rows_of_a_hub_dataset_that_cannot_be_used_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     put_hub(monkeypatch, lambda *_, **__: [TEXT, TEXT | {"chosen": ""}, TEXT | {"rejected": None}])
     reading = read_pairs("pairs")
     assert [pair.row for pair in reading.rows] == [1]
     assert reading.skipped == (Skipped(2, '"chosen" is empty'), Skipped(3, '"rejected" is null'))
 
 
-def test_what_is_malformed_on_the_hub_names_the_dataset_and_the_row(monkeypatch):
+def test_what_is_malformed_on_the_hub_names_the_dataset_and_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
     put_hub(monkeypatch, lambda *_, **__: [TEXT, TEXT | {"chosen": 1}])
     expected = 'dataset "a/b" row 2: "chosen" is a number where text belongs; make it a string'
     assert message_of(read_pairs, "a/b") == expected
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch):
-    def load(*_, **__):
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route\x1b[31m\nand more")
 
     put_hub(monkeypatch, load)
@@ -638,6 +640,6 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
         ("x" * 41, '"' + "x" * 37 + '..."'),
     ],
 )
-def test_quoted_text_is_short_and_printable(text, shown):
+def test_quoted_text_is_short_and_printable(text: Any, shown: Any) -> None:
     assert quoted(text) == shown
     assert shown.isprintable()

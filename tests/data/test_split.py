@@ -1,6 +1,7 @@
 """The split keeps prompts whole, depends on content and seed alone, and never empties a side."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from pairtune.data.split import split_by_prompt
 from pairtune.errors import InputError
 
 
-def make_pairs(sizes):
+def make_pairs(sizes: Any) -> Any:
     prompts = [f"prompt {p}" if p % 2 else (Message("user", f"prompt {p}"),) for p in range(len(sizes))]
     keys = [prompt for prompt, size in zip(prompts, sizes, strict=True) for _ in range(size)]
     return [Pair(prompt, f"a{row}", f"b{row}", row) for row, prompt in enumerate(keys, 1)]
@@ -20,7 +21,7 @@ MIXED = make_pairs([1, 4, 2, 1, 3, 1, 1, 2, 5, 1, 1, 1, 2, 1, 1])  # 27 pairs
 
 @pytest.mark.parametrize("heldout", [1, 5, 13, 20, 0.2, 0.5])
 @pytest.mark.parametrize("seed", [0, 1, -7])
-def test_prompts_stay_whole_and_the_count_is_exact(heldout, seed):
+def test_prompts_stay_whole_and_the_count_is_exact(heldout: Any, seed: Any) -> None:
     train, held = split_by_prompt(MIXED, heldout=heldout, seed=seed)
     assert not {p.prompt for p in train} & {p.prompt for p in held}
     assert len(held) == (round(heldout * 27) if isinstance(heldout, float) else heldout)
@@ -28,19 +29,19 @@ def test_prompts_stay_whole_and_the_count_is_exact(heldout, seed):
     assert [p.row for p in held] == sorted(p.row for p in held)
 
 
-def test_the_order_of_the_rows_does_not_matter_but_the_seed_does():
+def test_the_order_of_the_rows_does_not_matter_but_the_seed_does() -> None:
     shuffled = random.Random(0).sample(MIXED, len(MIXED))
     one, other = (split_by_prompt(rows, heldout=9, seed=3)[1] for rows in (MIXED, shuffled))
     assert {p.row for p in one} == {p.row for p in other}
     assert len({tuple(split_by_prompt(MIXED, heldout=9, seed=seed)[1]) for seed in range(10)}) > 5
 
 
-def test_the_choice_is_the_same_on_every_machine():
+def test_the_choice_is_the_same_on_every_machine() -> None:
     _, held = split_by_prompt(make_pairs([1] * 12), heldout=4, seed=0)
     assert [p.row for p in held] == [7, 8, 10, 11]
 
 
-def test_a_prompt_that_does_not_fit_is_never_cut():
+def test_a_prompt_that_does_not_fit_is_never_cut() -> None:
     train, held = split_by_prompt(make_pairs([3, 3, 3]), heldout=4, seed=0)
     assert (len(train), len(held)) == (6, 3)
 
@@ -64,7 +65,7 @@ def test_a_prompt_that_does_not_fit_is_never_cut():
         ),
     ],
 )
-def test_a_side_without_pairs_is_an_error(pairs, heldout, message):
+def test_a_side_without_pairs_is_an_error(pairs: Any, heldout: Any, message: Any) -> None:
     with pytest.raises(InputError) as error:
         split_by_prompt(pairs, heldout=heldout, seed=0)
     assert str(error.value) == message

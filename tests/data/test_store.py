@@ -3,6 +3,7 @@
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def open_files() -> int:
 @pytest.mark.parametrize(
     "rows", [PAIRS, [Demonstration(ASKED, HOSTILE, 3), Demonstration("", "x", 4)], [Prompt(ASKED, 1), Prompt("p", 2)]]
 )
-def test_texts_come_back_as_they_were(rows):
+def test_texts_come_back_as_they_were(rows: Any) -> None:
     stored = store_texts(type(rows[0]), iter(rows))
     assert list(stored) == rows
     assert list(stored) == rows, "and again"
@@ -40,7 +41,7 @@ def test_texts_come_back_as_they_were(rows):
 class TestSequence:
     """What a list does, for both sorts of rows."""
 
-    def test_it_is_the_list_it_was_written_from(self, store, rows):
+    def test_it_is_the_list_it_was_written_from(self, store: Any, rows: Any) -> None:
         stored = store(rows)
         assert len(stored) == 3
         assert [stored[0], stored[1], stored[-1]] == rows
@@ -53,15 +54,15 @@ class TestSequence:
         with pytest.raises(IndexError):
             stored[3]
 
-    def test_take_is_a_view_in_the_order_asked_for(self, store, rows):
+    def test_take_is_a_view_in_the_order_asked_for(self, store: Any, rows: Any) -> None:
         for source in (store(rows), rows):
             assert list(take(source, np.array([2, 0, 2]))) == [rows[2], rows[0], rows[2]]
         assert list(take(store(rows)[1:], np.array([1]))) == [rows[2]]
 
-    def test_no_rows(self, store, rows):
+    def test_no_rows(self, store: Any, rows: Any) -> None:
         assert list(store([])) == []
 
-    def test_nothing_is_left_on_disk_and_no_file_stays_open(self, store, rows):
+    def test_nothing_is_left_on_disk_and_no_file_stays_open(self, store: Any, rows: Any) -> None:
         gc.collect()
         before = open_files()
         stored = store(rows)
@@ -73,13 +74,15 @@ class TestSequence:
         gc.collect()
         assert open_files() == before
 
-    def test_a_cache_that_cannot_be_made_is_no_hindrance(self, store, rows, monkeypatch, tmp_path: Path):
+    def test_a_cache_that_cannot_be_made_is_no_hindrance(
+        self, store: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("PAIRTUNE_CACHE", str(tmp_path / "file" / "cache"))
         assert list(store(rows)) == rows
 
 
-def test_token_rows_know_their_lengths_without_being_read(monkeypatch):
+def test_token_rows_know_their_lengths_without_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = store_tokens(TOKENS)
     monkeypatch.setattr(Mapped, "read", None)
     assert row_lengths(stored).tolist() == [8, 4, 4] == row_lengths(TOKENS).tolist()
@@ -87,7 +90,7 @@ def test_token_rows_know_their_lengths_without_being_read(monkeypatch):
     assert batches_by_tokens(stored, 8) == batches_by_tokens(TOKENS, 8)
 
 
-def test_token_rows_pack_like_tuples():
+def test_token_rows_pack_like_tuples() -> None:
     assert torch.equal(pack(store_tokens(TOKENS)).tokens_T, pack(TOKENS).tokens_T)
 
 
@@ -97,7 +100,7 @@ def memory_of_files() -> int:
     return int(fields["RssFile"].split()[0]) * 1024
 
 
-def test_what_is_read_of_a_mapped_file_does_not_stay_in_memory():
+def test_what_is_read_of_a_mapped_file_does_not_stay_in_memory() -> None:
     row = Tokens(tuple(range(10_000)), ((1,),))
     stored = store_tokens(row for _ in range(2_000))  # 80 MB
     before = memory_of_files()
@@ -105,11 +108,11 @@ def test_what_is_read_of_a_mapped_file_does_not_stay_in_memory():
     assert memory_of_files() - before < 30e6
 
 
-def test_one_response_a_row_is_a_row_too():
+def test_one_response_a_row_is_a_row_too() -> None:
     rows = [Tokens((1, 2), ((3,),)), Tokens((4,), ((5, 6),))]
     assert list(store_tokens(rows)) == rows
 
 
-def test_rows_of_different_numbers_of_responses_are_refused():
+def test_rows_of_different_numbers_of_responses_are_refused() -> None:
     with pytest.raises(ValueError, match="a row has 1 responses where the first one has 2"):
         store_tokens([TOKENS[0], Tokens((1,), ((2,),))])

@@ -1,6 +1,7 @@
 """Compiled blocks give the oracle's numbers, and leave the model as it was."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from pairtune.sampling.sampler import sample
 ROWS = [Tokens((5, 6, 7), ((8, 9), (10, 11, 12, 13))), Tokens((5, 3), ((8,), (9, 10)))]
 
 
-def run(model):
+def run(model: Any) -> Any:
     model.zero_grad()
     values = token_logprobs(model, pack(ROWS))
     (values * torch.linspace(-1, 1, len(values))).sum().backward()
@@ -21,14 +22,16 @@ def run(model):
 
 
 @pytest.fixture
-def compiling(monkeypatch):
+def compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     if compile.obstacle():
         pytest.skip(f"nothing is compiled here: {compile.obstacle()}")
     monkeypatch.setattr(compile, "LARGE_MODEL", 0)
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_compiled_blocks_give_the_same_values_gradients_and_answers(tiny_model, compiling, monkeypatch):
+def test_compiled_blocks_give_the_same_values_gradients_and_answers(
+    tiny_model: Any, compiling: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model("llama")
     torch._dynamo.utils.counters.clear()
     fused = [*run(model)]
@@ -53,7 +56,7 @@ def test_compiled_blocks_give_the_same_values_gradients_and_answers(tiny_model, 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("architecture", ["gpt2", "gemma", "gpt_neox"])
-def test_a_backward_pass_does_not_attend_again(tiny_model, compiling, architecture):
+def test_a_backward_pass_does_not_attend_again(tiny_model: Any, compiling: Any, architecture: Any) -> None:
     model = tiny_model(architecture)
     run(model)  # its check attends too
     before = attention.calls()
@@ -61,7 +64,7 @@ def test_a_backward_pass_does_not_attend_again(tiny_model, compiling, architectu
     assert attention.calls() - before == model.config.num_hidden_layers
 
 
-def test_small_models_and_machines_without_a_compiler_say_so(tiny_model, monkeypatch):
+def test_small_models_and_machines_without_a_compiler_say_so(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     assert compile.describe(model).endswith(", blocks not compiled: the model is small")
     monkeypatch.setattr(compile, "LARGE_MODEL", 0)

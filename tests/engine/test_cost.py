@@ -1,6 +1,7 @@
 """Tokens and floating-point operations are counted, not guessed: against numbers worked by hand."""
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ MATRICES = 2 * (32 * 32 + 32 * 16 + 32 * 16 + 32 * 32 + 3 * 32 * 64)
 FORWARD = 2 * TOKENS * MATRICES + 2 * 2 * ATTENDED * (4 * 8) * 2 + 2 * PREDICTED * 32 * 300
 
 
-def test_the_parameters_of_matrix_products(tiny_model):
+def test_the_parameters_of_matrix_products(tiny_model: Any) -> None:
     assert body_parameters(tiny_model("llama")) == MATRICES
     # gpt2's embedding of positions is looked up, not multiplied
     assert body_parameters(tiny_model("gpt2")) == 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128)
@@ -78,7 +79,7 @@ MIXTURES = {
 
 
 @pytest.mark.parametrize("architecture", list(MIXTURES))
-def test_of_a_mixture_of_experts_those_count_that_a_token_goes_through(architecture):
+def test_of_a_mixture_of_experts_those_count_that_a_token_goes_through(architecture: Any) -> None:
     own, expected = MIXTURES[architecture]
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **SIZES, **own))
@@ -89,21 +90,21 @@ def test_of_a_mixture_of_experts_those_count_that_a_token_goes_through(architect
     assert cost.flops == pytest.approx(2 * 5 * expected)
 
 
-def test_without_experts_all_parameters_count(tiny_model):
+def test_without_experts_all_parameters_count(tiny_model: Any) -> None:
     for architecture in ("llama", "gpt2"):
         model = tiny_model(architecture)
         assert active_parameters(model) == body_parameters(model)
         assert list(mixtures(model)) == []
 
 
-def test_a_forward_pass(tiny_model):
+def test_a_forward_pass(tiny_model: Any) -> None:
     with measured() as cost, torch.no_grad():
         token_logprobs(tiny_model(), pack([ROW]))
     assert cost.tokens == TOKENS
     assert cost.flops == FORWARD
 
 
-def test_attention_of_layers_whose_heads_have_different_sizes():
+def test_attention_of_layers_whose_heads_have_different_sizes() -> None:
     """Gemma 4: what the heads of a layer give side by side is what its first projection does."""
     model = AutoModelForCausalLM.from_config(tiny_config("gemma4_text")).requires_grad_(False)
     widths = [layer.self_attn.q_proj.out_features for layer in model.base_model.layers]
@@ -113,20 +114,20 @@ def test_attention_of_layers_whose_heads_have_different_sizes():
     assert cost.flops == 4 * ATTENDED * sum(widths)
 
 
-def test_a_pass_with_gradients_costs_three_times_the_operations_and_the_same_tokens(tiny_model):
+def test_a_pass_with_gradients_costs_three_times_the_operations_and_the_same_tokens(tiny_model: Any) -> None:
     with measured() as cost:
         token_logprobs(tiny_model(), pack([ROW]))
     assert cost.tokens == TOKENS
     assert cost.flops == 3 * FORWARD
 
 
-def test_a_frozen_model_has_no_backward_to_count(tiny_model):
+def test_a_frozen_model_has_no_backward_to_count(tiny_model: Any) -> None:
     with measured() as cost:
         token_logprobs(tiny_model().requires_grad_(False), pack([ROW]))
     assert cost.flops == FORWARD
 
 
-def test_padded_rows_count_their_prompt_as_often_as_it_is_computed(tiny_model):
+def test_padded_rows_count_their_prompt_as_often_as_it_is_computed(tiny_model: Any) -> None:
     model = tiny_model()
     use_paths(model, Paths("padded"))
     with measured() as cost, torch.no_grad():
@@ -136,14 +137,14 @@ def test_padded_rows_count_their_prompt_as_often_as_it_is_computed(tiny_model):
     assert cost.flops == 2 * tokens * MATRICES + 4 * attended * 32 * 2 + 2 * PREDICTED * 32 * 300
 
 
-def test_a_given_head_size_counts_not_hidden_over_heads(tiny_model):
+def test_a_given_head_size_counts_not_hidden_over_heads(tiny_model: Any) -> None:
     model = tiny_model("qwen3")  # 4 heads of 16 on a hidden size of 32
     with measured() as cost, torch.no_grad():
         count_pass(model, tokens=0, attended=5, predicted=0)
     assert cost.flops == 4 * 5 * (4 * 16) * 2
 
 
-def test_what_is_uncounted_costs_neither_operations_nor_time(tiny_model):
+def test_what_is_uncounted_costs_neither_operations_nor_time(tiny_model: Any) -> None:
     model = tiny_model()
     with measured() as cost, uncounted():
         token_logprobs(model, pack([ROW]))
@@ -152,7 +153,7 @@ def test_what_is_uncounted_costs_neither_operations_nor_time(tiny_model):
     assert 0 <= cost.seconds < 0.15
 
 
-def test_counting_goes_on_after_an_error(tiny_model):
+def test_counting_goes_on_after_an_error(tiny_model: Any) -> None:
     model = tiny_model()
     with measured() as cost:
         with pytest.raises(KeyError), uncounted():
@@ -162,7 +163,7 @@ def test_counting_goes_on_after_an_error(tiny_model):
     assert cost.tokens == TOKENS
 
 
-def test_nothing_is_counted_outside(tiny_model):
+def test_nothing_is_counted_outside(tiny_model: Any) -> None:
     with measured() as cost:
         pass
     token_logprobs(tiny_model(), pack([ROW]))
@@ -171,7 +172,7 @@ def test_nothing_is_counted_outside(tiny_model):
         pass
 
 
-def test_a_stage_within_a_stage_is_part_of_both(tiny_model):
+def test_a_stage_within_a_stage_is_part_of_both(tiny_model: Any) -> None:
     model = tiny_model()
     with torch.no_grad(), measured() as outer:
         token_logprobs(model, pack([ROW]))
@@ -183,7 +184,7 @@ def test_a_stage_within_a_stage_is_part_of_both(tiny_model):
     assert outer.flops == 2 * FORWARD
 
 
-def test_time_and_memory_are_watched():
+def test_time_and_memory_are_watched() -> None:
     with measured() as cost:
         held = torch.ones(50_000_000)  # 200 MB
         time.sleep(0.2)
@@ -192,12 +193,12 @@ def test_time_and_memory_are_watched():
     assert cost.peak_memory_bytes > 200_000_000
 
 
-def test_costs_add_up_and_the_peak_is_the_highest():
+def test_costs_add_up_and_the_peak_is_the_highest() -> None:
     total = Cost(1.5, 10, 2e9, 300) + Cost(0.5, 5, 1e9, 700)
     assert total == Cost(2.0, 15, 3e9, 700)
     assert Cost(**total.to_json()) == total
 
 
-def test_memory_can_be_given_back_anywhere(monkeypatch):
+def test_memory_can_be_given_back_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     release_memory()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ compiled = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g
 built = pytest.mark.skipif(kernels.library()[0] is None, reason=f"no C++ kernels here: {kernels.library()[1]}")
 
 
-def exported():
+def exported() -> Any:
     """Every exported function of the sources, by name without its dtypes: a letter an argument, strides as numbers."""
     found = {}
     for source in FOLDER.glob("*.cpp"):
@@ -35,13 +36,13 @@ def exported():
     return found
 
 
-def test_what_python_declares_is_what_the_sources_take():
+def test_what_python_declares_is_what_the_sources_take() -> None:
     declared = {name: codes.replace("s", "SNN") for name, codes in kernels.SIGNATURES.items()}
     assert declared == exported()
 
 
 @built
-def test_every_function_that_is_declared_is_there_with_its_types():
+def test_every_function_that_is_declared_is_there_with_its_types() -> None:
     loaded, _ = kernels.library()
     for name, codes in kernels.SIGNATURES.items():
         for dtypes in kernels.VARIANTS[name]:
@@ -64,14 +65,14 @@ def test_every_function_that_is_declared_is_there_with_its_types():
         ((torch.ones(4), torch.zeros(1, dtype=torch.float64), torch.tensor(4)), "argument 2 is a torch.int64 tensor"),
     ],
 )
-def test_a_call_that_would_be_read_wrongly_is_refused(arguments, said):
+def test_a_call_that_would_be_read_wrongly_is_refused(arguments: Any, said: Any) -> None:
     with pytest.raises(TypeError, match=said):
         kernels._call("square_sum", torch.float32, *arguments)
 
 
 @compiled
 @pytest.mark.parametrize("march", ["native", "x86-64-v2", "sapphirerapids"])
-def test_it_compiles_without_a_warning(march, tmp_path):
+def test_it_compiles_without_a_warning(march: Any, tmp_path: Path) -> None:
     if march != "native" and platform.machine() != "x86_64":
         pytest.skip("this g++ builds for another processor")
     flags = [flag for flag in kernels.FLAGS if not flag.startswith(("-march", "-O"))]
@@ -84,7 +85,7 @@ def test_it_compiles_without_a_warning(march, tmp_path):
 
 
 @compiled
-def test_a_compile_error_is_shown_in_one_line(monkeypatch, tmp_path):
+def test_a_compile_error_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "kernels.cpp"
     broken.write_text("int main() { return no_such_name; }\n")
     monkeypatch.setattr(kernels, "_sources", lambda: [broken])
@@ -104,11 +105,11 @@ def test_a_compile_error_is_shown_in_one_line(monkeypatch, tmp_path):
 
 @built
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_no_bit_depends_on_the_number_of_threads(dtype):
+def test_no_bit_depends_on_the_number_of_threads(dtype: Any) -> Any:
     """Sums whose parts differ by 24 orders of magnitude: in any other order they round otherwise."""
     generator = torch.Generator().manual_seed(0)
 
-    def random(*shape):
+    def random(*shape: Any) -> Any:
         return torch.randn(*shape, generator=generator).to(dtype)
 
     spread = 10.0 ** (24 * torch.rand(50, generator=generator) - 12)
@@ -121,7 +122,7 @@ def test_no_bit_depends_on_the_number_of_threads(dtype):
     target, slope = torch.arange(33) * 40, torch.randn(33, generator=generator)
     moments = [torch.randn(200_003, generator=generator).abs() for _ in range(3)]
 
-    def everything():
+    def everything() -> Any:
         out, normaliser = kernels.attend(query, key, value, cut.queries, cut.keys, 0.3, 40)
         given = (cut.queries, cut.keys, out, normaliser)
         gradients = kernels.attend_gradient(grad, (query, key, value), given, 0.3, 40)
@@ -172,7 +173,7 @@ def _library(name: str) -> str | None:
 
 @pytest.mark.sanitize
 @pytest.mark.skipif(_library("libasan.so") is None, reason="g++ has no libasan here")
-def test_kernels_touch_their_own_memory_only(monkeypatch):
+def test_kernels_touch_their_own_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """All tests of the kernels once more, on a build that stops at the first access out of bounds or undefined."""
     # The standard library with it: torch throws exceptions, which the sanitizer must find before torch is loaded.
     monkeypatch.setenv("LD_PRELOAD", " ".join(filter(None, map(_library, ("libasan.so", "libstdc++.so.6")))))

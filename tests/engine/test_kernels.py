@@ -3,6 +3,7 @@
 import math
 import shutil
 import struct
+from typing import Any
 
 import pytest
 import torch
@@ -21,27 +22,27 @@ built = pytest.mark.skipif(kernels.library()[0] is None, reason=f"no C++ kernels
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
-def test_where_there_is_a_compiler_there_are_kernels():
+def test_where_there_is_a_compiler_there_are_kernels() -> None:
     assert kernels.library()[1] == ""
 
 
-def plainly(function, *arguments, **named):
+def plainly(function: Any, *arguments: Any, **named: Any) -> Any:
     """The torch version."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "library", lambda: (None, "turned off"))
         return function(*arguments, **named)
 
 
-def far(one, other):
+def far(one: Any, other: Any) -> Any:
     return float((one.detach().double() - other.detach().double()).norm() / other.detach().double().norm())
 
 
 @pytest.fixture(params=DTYPES, ids=str)
-def dtype(request):
+def dtype(request: Any) -> Any:
     return request.param
 
 
-def numbers(*shape, seed=0, dtype=torch.float32):
+def numbers(*shape: Any, seed: Any = 0, dtype: Any = torch.float32) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
@@ -49,7 +50,9 @@ def numbers(*shape, seed=0, dtype=torch.float32):
 class TestAttention:
     @pytest.mark.parametrize("window", [None, 1, 7, 50])
     @pytest.mark.parametrize(("heads", "groups", "size"), [(6, 2, 64), (3, 3, 8), (4, 1, 80)])
-    def test_segments_are_what_they_are_plainly_and_so_are_the_gradients(self, dtype, heads, groups, size, window):
+    def test_segments_are_what_they_are_plainly_and_so_are_the_gradients(
+        self, dtype: Any, heads: Any, groups: Any, size: Any, window: Any
+    ) -> None:
         cut = pack(ROWS).segments
         tokens = int(cut.queries[-1])
         query, key, value, grad = (  # strided, as models hand them over
@@ -70,7 +73,7 @@ class TestAttention:
             assert float((error_T / size_T).max()) < DTYPES[dtype]
 
     @pytest.mark.parametrize("size", [1, 5, 130])
-    def test_sizes_that_fill_no_vector(self, dtype, size):
+    def test_sizes_that_fill_no_vector(self, dtype: Any, size: Any) -> None:
         cut = pack(ROWS[:3]).segments
         query, key, value, grad = (numbers(int(cut.queries[-1]), 2, size, seed=s, dtype=dtype) for s in range(4))
         places = (cut.queries, cut.keys, *kernels.attend(query, key, value, cut.queries, cut.keys, 0.3, None))
@@ -82,7 +85,7 @@ class TestAttention:
         ):
             assert far(one, other) < DTYPES[dtype]
 
-    def test_inputs_may_lie_in_any_way(self, dtype):
+    def test_inputs_may_lie_in_any_way(self, dtype: Any) -> None:
         cut = pack(ROWS[:3]).segments
         tokens = int(cut.queries[-1])
         query, key, value = (numbers(tokens, 2, 16, seed=s, dtype=dtype) for s in range(3))
@@ -95,7 +98,7 @@ class TestAttention:
             results.append((places[2], *kernels.attend_gradient(given, tuple(inputs), places, 0.3, None)))
         assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
-    def test_what_is_not_a_number_stays_so(self, dtype):
+    def test_what_is_not_a_number_stays_so(self, dtype: Any) -> None:
         cut = pack([Tokens((5, 6, 7), ((8, 9),))]).segments
         query, key, value = (numbers(5, 2, 16, seed=s, dtype=dtype) for s in range(3))
         value[1] = torch.nan
@@ -103,12 +106,12 @@ class TestAttention:
         assert out[1:].isnan().all()
 
     @pytest.mark.parametrize("other", [{"size": 8}, {"dtype": torch.float16}])
-    def test_what_it_would_read_wrongly_it_does_not_take(self, other):
+    def test_what_it_would_read_wrongly_it_does_not_take(self, other: Any) -> None:
         query, key = numbers(4, 2, 16), numbers(4, 2, 16)
         assert kernels.attends(query, key, key)
         assert not kernels.attends(query, key, numbers(4, 2, other.get("size", 16)).to(other.get("dtype", query.dtype)))
 
-    def test_large_scores_overflow_nothing(self, dtype):
+    def test_large_scores_overflow_nothing(self, dtype: Any) -> None:
         cut = pack(ROWS).segments
         query, key, value, grad = (numbers(int(cut.queries[-1]), 2, 16, seed=s, dtype=dtype) * 40 for s in range(4))
         out, normaliser = kernels.attend(query, key, value, cut.queries, cut.keys, 1.0, None)
@@ -122,7 +125,7 @@ class TestAttention:
             assert far(one, other) < 2e-2  # a normaliser of some thousand is itself rounded by 1e-4, in any float32
 
     @pytest.mark.parametrize("window", [None, 3])
-    def test_one_new_token_a_row(self, dtype, window):
+    def test_one_new_token_a_row(self, dtype: Any, window: Any) -> None:
         query, key, value = (numbers(4, heads, 16, seed=heads, dtype=dtype) for heads in (6, 2, 2))
         length, slot = torch.tensor([0, 5, 2, 7]), torch.tensor([3, 0, 4, 1])
         buffers = [numbers(5, 2, 9, 16, seed=seed, dtype=dtype) for seed in range(2)]
@@ -141,7 +144,7 @@ class TestAttention:
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("slots", [[0, 1, 3, 4], [0, 1, 2, 3, 4]], ids=["some", "all"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_one_new_token_a_row_by_torchs_attention(dtype, device, slots, window):
+def test_one_new_token_a_row_by_torchs_attention(dtype: Any, device: Any, slots: Any, window: Any) -> None:
     """What CUDA takes, held against the plain version in float64; every slot may be taken or some have been left."""
     query = numbers(6, len(slots), 16, dtype=dtype).transpose(0, 1)  # strided, as models hand it over
     keys, values = (numbers(5, 2, 9, 16, seed=seed, dtype=dtype) for seed in (1, 2))
@@ -157,7 +160,7 @@ def test_one_new_token_a_row_by_torchs_attention(dtype, device, slots, window):
 
 @built
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_the_heads_logprobs_and_their_gradient(dtype, temperature):
+def test_the_heads_logprobs_and_their_gradient(dtype: Any, temperature: Any) -> None:
     logits, target, grad = 4 * numbers(7, 300, dtype=dtype), torch.arange(7) * 40, numbers(7, seed=3)
     exact = logits.double().requires_grad_()
     values = torch.log_softmax(exact / temperature, -1).gather(-1, target[:, None])[:, 0]
@@ -171,7 +174,7 @@ def test_the_heads_logprobs_and_their_gradient(dtype, temperature):
 
 
 @built
-def test_what_is_drawn_is_the_same_token(dtype):
+def test_what_is_drawn_is_the_same_token(dtype: Any) -> None:
     logits = 3 * numbers(64, 1000, dtype=dtype)
     uniform = torch.rand(64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     token, logprob = kernels.draw(logits, uniform, 0.8)
@@ -182,7 +185,7 @@ def test_what_is_drawn_is_the_same_token(dtype):
 
 @built
 @pytest.mark.parametrize("weights", DTYPES, ids=str)
-def test_adamw_is_torchs(dtype, weights):
+def test_adamw_is_torchs(dtype: Any, weights: Any) -> None:
     """Three steps against torch's own in float64; the weight is the master's rounding."""
     if (dtype, weights) == (torch.bfloat16, torch.float32):
         pytest.skip("a float32 parameter has float32 gradients")
@@ -201,7 +204,7 @@ def test_adamw_is_torchs(dtype, weights):
     assert torch.equal(weight, rounded(master, weights))
 
 
-def rounded(master, dtype):
+def rounded(master: Any, dtype: Any) -> Any:
     """Between the two neighbours, place by place in plain Python: up where the rest passes the place's threshold."""
     if dtype == torch.float32:
         return master
@@ -217,13 +220,13 @@ def rounded(master, dtype):
     return torch.tensor(made).view(master.shape).to(dtype)
 
 
-def in_memory_order(tensor):
+def in_memory_order(tensor: Any) -> Any:
     order = sorted(range(tensor.dim()), key=lambda i: -tensor.stride()[i])
     return tensor.permute(order)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["C++", "torch"])
-def test_weights_move_as_far_as_their_masters(plain):
+def test_weights_move_as_far_as_their_masters(plain: Any) -> None:
     """From bfloat16's grid, by hundredths of its spacing: rounded to nearest none of them would move at all."""
     start = numbers(100_000).abs().bfloat16()
     master, mean, square, weight = start.float(), torch.zeros(100_000), torch.zeros(100_000), start.clone()
@@ -240,7 +243,7 @@ def test_weights_move_as_far_as_their_masters(plain):
     assert torch.equal(weight, start), "what bfloat16 holds exactly stays"
 
 
-def test_rounding_keeps_what_is_no_number_and_begins_again_after_its_places():
+def test_rounding_keeps_what_is_no_number_and_begins_again_after_its_places() -> None:
     values = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0 + 2**-9] * 4)
     weight = torch.empty_like(values, dtype=torch.bfloat16)
     kernels.round_into(weight, values)
@@ -261,19 +264,19 @@ def test_rounding_keeps_what_is_no_number_and_begins_again_after_its_places():
     assert torch.equal(of_cpp, weight)
 
 
-def transposed(*shape):
+def transposed(*shape: Any) -> Any:
     return numbers(*reversed(shape)).permute(*reversed(range(len(shape))))
 
 
-def turned(*shape):
+def turned(*shape: Any) -> Any:
     return numbers(*shape[1:], shape[0]).movedim(-1, 0)
 
 
-def with_gaps(*shape):
+def with_gaps(*shape: Any) -> Any:
     return numbers(*shape[:-1], 2 * shape[-1])[..., ::2]
 
 
-def a_part(*shape):
+def a_part(*shape: Any) -> Any:
     return numbers(shape[0] + 3, *shape[1:])[1:-2]
 
 
@@ -281,7 +284,7 @@ def a_part(*shape):
 @pytest.mark.parametrize("lay", [transposed, turned, with_gaps, a_part])
 @pytest.mark.parametrize("shape", [(7, 5), (1, 6), (3, 1, 4), (4, 3, 5)])
 @pytest.mark.parametrize("weights", DTYPES, ids=str)
-def test_adamw_of_weights_that_lie_in_any_way(shape, lay, of_gradient, weights):
+def test_adamw_of_weights_that_lie_in_any_way(shape: Any, lay: Any, of_gradient: Any, weights: Any) -> None:
     start, gradients = lay(*shape), [of_gradient(*shape) * factor for factor in (1.0, -0.3)]
     exact = torch.nn.Parameter(start.double().contiguous())
     adam = torch.optim.AdamW([exact], lr=1e-2, weight_decay=0.1)
@@ -298,7 +301,7 @@ def test_adamw_of_weights_that_lie_in_any_way(shape, lay, of_gradient, weights):
 
 
 @pytest.mark.parametrize("lay", [transposed, with_gaps])
-def test_logits_that_lie_in_any_way(lay):
+def test_logits_that_lie_in_any_way(lay: Any) -> None:
     """Whoever cuts or turns logits gets the same numbers; their gradient is written where they lie."""
     logits, target, grad = lay(6, 50), torch.arange(12)[::2], numbers(12)[::2]
     expected, normaliser = kernels.logprobs(logits.contiguous(), target.contiguous(), 0.7)
@@ -311,12 +314,12 @@ def test_logits_that_lie_in_any_way(lay):
 
 
 @built
-def test_the_sum_of_squares(dtype):
+def test_the_sum_of_squares(dtype: Any) -> None:
     values = numbers(100_003, dtype=dtype)
     assert kernels.square_sum(values) == pytest.approx(float((values.double() ** 2).sum()), rel=1e-6)
 
 
-def test_a_machine_without_a_compiler_does_without(monkeypatch):
+def test_a_machine_without_a_compiler_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
     kernels.library.cache_clear()
     try:
@@ -326,7 +329,7 @@ def test_a_machine_without_a_compiler_does_without(monkeypatch):
         kernels.library.cache_clear()
 
 
-def test_small_numbers_are_not_flushed_to_zero():
+def test_small_numbers_are_not_flushed_to_zero() -> None:
     """gcc's -ffast-math would do that to the whole process that loads the library."""
     kernels.library()
     assert float(torch.tensor([1e-40]) * 0.5) > 0

@@ -1,6 +1,8 @@
 """Packed rows give the log-probabilities and gradients of the padded oracle, for every architecture we claim."""
 
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ CLOSE = 1e-5
 """Relative, of the whole: what float32 leaves when sums are taken in another order."""
 
 
-def rows_of(lengths, *, seed=0, vocabulary=300):
+def rows_of(lengths: Any, *, seed: Any = 0, vocabulary: Any = 300) -> Any:
     """Rows of random tokens: (prompt, response, response, ...) lengths."""
     chance = random.Random(seed)
     return [
@@ -31,15 +33,15 @@ def rows_of(lengths, *, seed=0, vocabulary=300):
 ROWS = rows_of([(3, 5, 2), (40, 7, 30), (1, 1, 1), (12, 3, 9), (11, 4, 8), (9, 25), (2, 4, 6, 3), (60, 1, 97)])
 
 
-def oracle(model, rows):
+def oracle(model: Any, rows: Any) -> Any:
     return torch.cat([part for row in rows for part in one_row(model, row)])
 
 
-def one_row(model, row):
+def one_row(model: Any, row: Any) -> Any:
     return naive.response_logprobs(model, [row.prompt] * len(row.responses), row.responses)
 
 
-def gradients(model, values_R):
+def gradients(model: Any, values_R: Any) -> Any:
     """Gradients of a fixed weighting of the values, by parameter name."""
     weight_R = torch.linspace(-1, 2, len(values_R), device=values_R.device)
     model.zero_grad()
@@ -47,11 +49,11 @@ def gradients(model, values_R):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_close(actual, expected, bound=CLOSE):
+def assert_close(actual: Any, expected: Any, bound: Any = CLOSE) -> None:
     assert (actual - expected).norm() <= bound * expected.norm()
 
 
-def assert_same_gradients(actual, expected):
+def assert_same_gradients(actual: Any, expected: Any) -> None:
     assert actual.keys() == expected.keys()
     # A key's bias moves no softmax: its gradient is rounding, so the scale is that of the largest gradient.
     scale = max(float(gradient.norm()) for gradient in expected.values())
@@ -59,7 +61,7 @@ def assert_same_gradients(actual, expected):
         assert float((actual[name] - gradient).norm()) <= CLOSE * max(float(gradient.norm()), 1e-2 * scale), name
 
 
-def test_values_and_gradients_are_the_oracles(tiny_model, architecture):
+def test_values_and_gradients_are_the_oracles(tiny_model: Any, architecture: Any) -> None:
     model = tiny_model(architecture)
     batch = pack(ROWS)
     expected = oracle(model, ROWS)
@@ -71,7 +73,7 @@ def test_values_and_gradients_are_the_oracles(tiny_model, architecture):
 
 
 @pytest.mark.parametrize("way", ["padded", "alone"])
-def test_the_models_own_paths_are_the_packed_one(tiny_model, architecture, way):
+def test_the_models_own_paths_are_the_packed_one(tiny_model: Any, architecture: Any, way: Any) -> None:
     packed, padded = tiny_model(architecture), tiny_model(architecture)
     use_paths(padded, Paths(way))
     batch = pack(ROWS)
@@ -83,19 +85,19 @@ def test_the_models_own_paths_are_the_packed_one(tiny_model, architecture, way):
 
 
 @pytest.mark.parametrize("window", [1, 2, 6, 13, None])
-def test_a_sliding_window_counts_in_positions_not_in_places(tiny_model, window):
+def test_a_sliding_window_counts_in_positions_not_in_places(tiny_model: Any, window: Any) -> None:
     model = tiny_model("mistral", sliding_window=window)
     assert_close(token_logprobs(model, pack(ROWS)), oracle(model, ROWS))
 
 
-def test_alternating_windows_are_each_layers_own(tiny_model):
+def test_alternating_windows_are_each_layers_own(tiny_model: Any) -> None:
     kinds = ["sliding_attention", "full_attention"]
     model = tiny_model("qwen2", layer_types=kinds, use_sliding_window=True, sliding_window=4)
     assert model.config.layer_types == kinds
     assert_close(token_logprobs(model, pack(ROWS)), oracle(model, ROWS))
 
 
-def test_torchs_own_products_give_the_same(tiny_model, architecture, monkeypatch):
+def test_torchs_own_products_give_the_same(tiny_model: Any, architecture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What serves without a C++ compiler, and on a GPU that no flash kernel takes."""
     monkeypatch.setattr(kernels, "library", lambda: (None, "turned off"))
     model = tiny_model(architecture)
@@ -104,7 +106,7 @@ def test_torchs_own_products_give_the_same(tiny_model, architecture, monkeypatch
     assert_same_gradients(gradients(model, actual), gradients(model, expected))
 
 
-def test_capped_attention_scores_are_the_oracles(tiny_model):
+def test_capped_attention_scores_are_the_oracles(tiny_model: Any) -> None:
     model = tiny_model("gemma2", final_logit_softcapping=None)
     actual, expected = token_logprobs(model, pack(ROWS)), oracle(model, ROWS)
     assert_close(actual, expected)
@@ -113,7 +115,7 @@ def test_capped_attention_scores_are_the_oracles(tiny_model):
     assert not torch.allclose(token_logprobs(uncapped, pack(ROWS)), actual, atol=1e-3), "the cap must bite here"
 
 
-def test_the_rejected_response_never_sees_the_chosen_one(tiny_model, architecture):
+def test_the_rejected_response_never_sees_the_chosen_one(tiny_model: Any, architecture: Any) -> None:
     model = tiny_model(architecture)
     row = ROWS[1]
     other = Tokens(row.prompt, (tuple(300 - 1 - token for token in row.responses[0]), row.responses[1]))
@@ -128,7 +130,7 @@ def test_the_rejected_response_never_sees_the_chosen_one(tiny_model, architectur
     )
 
 
-def test_no_gradient_reaches_the_other_response(tiny_model):
+def test_no_gradient_reaches_the_other_response(tiny_model: Any) -> None:
     model = tiny_model("llama")
     row = ROWS[1]
     batch = pack([row])
@@ -144,14 +146,14 @@ def test_no_gradient_reaches_the_other_response(tiny_model):
     assert moved_T[: len(row.prompt)].all()
 
 
-def test_a_batch_of_one_is_a_batch_of_many(tiny_model, architecture):
+def test_a_batch_of_one_is_a_batch_of_many(tiny_model: Any, architecture: Any) -> None:
     model = tiny_model(architecture)
     with torch.no_grad():
         alone = torch.cat([token_logprobs(model, pack([row])) for row in ROWS])
         assert_close(alone, token_logprobs(model, pack(ROWS)))
 
 
-def test_bfloat16_is_no_worse_packed_than_padded(tiny_model):
+def test_bfloat16_is_no_worse_packed_than_padded(tiny_model: Any) -> None:
     """Against float32 with the same rounded weights, over several models: the engine may not lose precision."""
     packed, padded = [], []
     rows = rows_of([(12, 20, 30), (30, 12, 22), (5, 40, 35), (9, 16, 28)] * 2, seed=7)
@@ -166,7 +168,7 @@ def test_bfloat16_is_no_worse_packed_than_padded(tiny_model):
 
 
 @pytest.mark.gpu
-def test_the_gpu_gives_the_oracles_values_and_gradients(tiny_model, architecture):
+def test_the_gpu_gives_the_oracles_values_and_gradients(tiny_model: Any, architecture: Any) -> None:
     model = tiny_model(architecture).cuda()
     actual = token_logprobs(model, pack(ROWS).to(model.device))
     expected = oracle(model, ROWS)
@@ -177,7 +179,7 @@ def test_the_gpu_gives_the_oracles_values_and_gradients(tiny_model, architecture
 class TestHead:
     """log softmax at the targets, a chunk at a time, against autograd's own."""
 
-    def both(self, model, hidden_RE, target_R, temperature):
+    def both(self, model: Any, hidden_RE: Any, target_R: Any, temperature: Any) -> Iterator[Any]:
         weight = model.get_output_embeddings().weight
         for find in (
             lambda: head_logprobs(model, hidden_RE, target_R, temperature=temperature),
@@ -190,7 +192,9 @@ class TestHead:
 
     @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
     @pytest.mark.parametrize(("chunk", "cache"), [(1024, 16), (7, 3), (5, 8), (1, 1), (23, 23)])
-    def test_values_and_gradients(self, tiny_model, monkeypatch, temperature, chunk, cache):
+    def test_values_and_gradients(
+        self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, temperature: Any, chunk: Any, cache: Any
+    ) -> None:
         monkeypatch.setitem(head.CHUNK_ROWS, "cpu", chunk)
         monkeypatch.setattr(kernels, "CACHE_ROWS", cache)
         generator = torch.Generator().manual_seed(0)
@@ -200,7 +204,7 @@ class TestHead:
         for actual, expected in zip(ours, theirs, strict=True):
             assert_close(actual, expected, 1e-6)
 
-    def test_finite_where_logits_are_far_apart(self, tiny_model):
+    def test_finite_where_logits_are_far_apart(self, tiny_model: Any) -> None:
         hidden_RE = (1e4 * torch.eye(3, 32)).requires_grad_()
         values = head_logprobs(tiny_model(), hidden_RE, torch.tensor([1, 2, 3]))
         values.sum().backward()
@@ -208,7 +212,7 @@ class TestHead:
         assert torch.isfinite(hidden_RE.grad).all()
 
     @pytest.mark.parametrize("frozen", ["head", "hidden"])
-    def test_only_what_needs_a_gradient_gets_one(self, tiny_model, frozen):
+    def test_only_what_needs_a_gradient_gets_one(self, tiny_model: Any, frozen: Any) -> None:
         model = tiny_model()
         weight = model.get_output_embeddings().weight.requires_grad_(frozen != "head")
         hidden_RE = torch.randn(4, 32, requires_grad=frozen != "hidden")
@@ -216,14 +220,14 @@ class TestHead:
         assert (weight.grad is None) == (frozen == "head")
         assert (hidden_RE.grad is None) == (frozen == "hidden")
 
-    def test_a_second_backward_is_an_error_not_a_wrong_number(self, tiny_model):
+    def test_a_second_backward_is_an_error_not_a_wrong_number(self, tiny_model: Any) -> None:
         hidden_RE = torch.randn(4, 32, requires_grad=True)
         values = head_logprobs(tiny_model(), hidden_RE, torch.arange(4)).sum()
         values.backward(retain_graph=True)
         with pytest.raises(RuntimeError, match="second backward"):
             values.backward()
 
-    def test_second_derivatives_are_refused(self, tiny_model):
+    def test_second_derivatives_are_refused(self, tiny_model: Any) -> None:
         model = tiny_model()
         values = token_logprobs(model, pack(ROWS[:1])).sum()
         weight = model.get_input_embeddings().weight
@@ -235,22 +239,22 @@ class TestHead:
 class TestRefusals:
     """What packed rows would make silently wrong is refused in words."""
 
-    def test_dropout_that_is_on(self, tiny_model):
+    def test_dropout_that_is_on(self, tiny_model: Any) -> None:
         with pytest.raises(NotPackableError, match="dropout"):
             packed_hidden_states(tiny_model("gpt2").train(), pack(ROWS[:1]))
 
-    def test_a_body_that_takes_no_keywords(self, tiny_model, monkeypatch):
+    def test_a_body_that_takes_no_keywords(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         model = tiny_model()
         forward = type(model.base_model).forward
 
-        def without_keywords(self, input_ids, position_ids, use_cache):
+        def without_keywords(self: Any, input_ids: Any, position_ids: Any, use_cache: Any) -> Any:
             return forward(self, input_ids, position_ids=position_ids, use_cache=use_cache)
 
         monkeypatch.setattr(type(model.base_model), "forward", without_keywords)
         with pytest.raises(NotPackableError, match="keyword arguments"):
             packed_hidden_states(model, pack(ROWS[:1]))
 
-    def test_keywords_that_never_reach_the_attention(self, tiny_model, monkeypatch):
+    def test_keywords_that_never_reach_the_attention(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         model = tiny_model()
         forward = type(model.base_model).forward
         monkeypatch.setattr(
@@ -259,7 +263,7 @@ class TestRefusals:
         with pytest.raises(NotPackableError, match="does not hand keyword arguments on"):
             packed_hidden_states(model, pack(ROWS[:1]))
 
-    def test_attention_of_its_own(self, tiny_model, monkeypatch):
+    def test_attention_of_its_own(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """An architecture that computes attention without transformers' interface would mix rows."""
         model = tiny_model()
         for layer in model.base_model.layers:
@@ -267,7 +271,7 @@ class TestRefusals:
         with pytest.raises(NotPackableError, match="attention interface"):
             packed_hidden_states(model, pack(ROWS[:1]))
 
-    def test_a_mask_that_the_model_makes_itself(self, tiny_model):
+    def test_a_mask_that_the_model_makes_itself(self, tiny_model: Any) -> None:
         model = tiny_model()
         for layer in model.base_model.layers:
             layer.register_forward_pre_hook(
@@ -276,23 +280,25 @@ class TestRefusals:
         with pytest.raises(NotPackableError, match="mask"):
             packed_hidden_states(model, pack(ROWS[:1]))
 
-    def test_a_head_that_is_no_linear_map(self, tiny_model):
+    def test_a_head_that_is_no_linear_map(self, tiny_model: Any) -> None:
         model = tiny_model()
         model.set_output_embeddings(torch.nn.Sequential(model.get_output_embeddings()))
         with pytest.raises(NotPackableError, match="linear"):
             head_of(model)
 
-    def test_an_error_of_the_model_itself_stays_what_it_is(self, tiny_model, monkeypatch):
+    def test_an_error_of_the_model_itself_stays_what_it_is(
+        self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         model = tiny_model()
 
-        def broken(**_):
+        def broken(**_: Any) -> None:
             raise TypeError("unsupported operand")
 
         monkeypatch.setattr(model.base_model, "forward", broken)
         with pytest.raises(TypeError, match="unsupported operand"):
             packed_hidden_states(model, pack(ROWS[:1]))
 
-    def test_the_models_own_attention_is_put_back(self, tiny_model):
+    def test_the_models_own_attention_is_put_back(self, tiny_model: Any) -> None:
         model = tiny_model()
         before = model.config._attn_implementation
         token_logprobs(model, pack(ROWS[:1]))
@@ -303,21 +309,21 @@ class TestChangedLogits:
     """Scales, caps and biases of the head, in the fused head as in the model's own."""
 
     @pytest.mark.parametrize("field", [*head.MULTIPLIED, *head.DIVIDED])
-    def test_a_scale(self, tiny_model, field):
+    def test_a_scale(self, tiny_model: Any, field: Any) -> None:
         model = tiny_model()
         setattr(model.config, field, 0.5)
         assert head_of(model).scale == (2.0 if field in head.DIVIDED else 0.5)
         setattr(model.config, field, 1)
         assert head_of(model).scale is None
 
-    def test_a_scale_that_the_model_does_not_apply_is_noticed(self, tiny_model):
+    def test_a_scale_that_the_model_does_not_apply_is_noticed(self, tiny_model: Any) -> None:
         model = tiny_model()
         model.config.logit_scale = 0.5
         assert_close(token_logprobs(model, pack(ROWS)), oracle(model, ROWS))
         assert paths_of(model).engine == "padded"
 
     @pytest.mark.parametrize("named", ["gemma2", "cohere", "granite", "phi", "gptj"])
-    def test_collisions_are_of_what_the_model_predicts(self, tiny_model, named):
+    def test_collisions_are_of_what_the_model_predicts(self, tiny_model: Any, named: Any) -> None:
         model = tiny_model(named)
         row = ROWS[1]
         tokens = torch.tensor([[*row.prompt, *row.responses[0]]])
@@ -328,7 +334,7 @@ class TestChangedLogits:
             assert_close(collision_R, expected_R)
 
 
-def test_a_plain_head_is_computed_as_ever(tiny_model, architecture):
+def test_a_plain_head_is_computed_as_ever(tiny_model: Any, architecture: Any) -> None:
     """To the bit: hidden states times the head's weights, then the softmax's kernel, and nothing in between."""
     if architecture in ("gemma2", "cohere", "granite", "phi", "gptj"):
         pytest.skip("its logits are capped, scaled or biased")
@@ -340,14 +346,14 @@ def test_a_plain_head_is_computed_as_ever(tiny_model, architecture):
     assert paths_of(model).engine == "packed"
 
 
-def test_padded_rows_are_each_prompt_with_its_response():
+def test_padded_rows_are_each_prompt_with_its_response() -> None:
     index_SL, real_SL = response_rows(pack(ROWS))
     tokens_T = pack(ROWS).tokens_T
     found = [tokens_T[index[real]].tolist() for index, real in zip(index_SL, real_SL, strict=True)]
     assert found == [[*row.prompt, *response] for row in ROWS for response in row.responses]
 
 
-def test_padded_states_carry_gradients(tiny_model):
+def test_padded_states_carry_gradients(tiny_model: Any) -> None:
     model = tiny_model()
     own_hidden_states(model, pack(ROWS), alone=False).sum().backward()
     assert model.base_model.layers[0].self_attn.q_proj.weight.grad.abs().sum() > 0

@@ -5,6 +5,8 @@ Whatever the rows' order, number or company: what is kept is kept for each respo
 
 import copy
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,22 +26,22 @@ ROWS = [Tokens((5, 6, 7), ((8, 9, 1), (10, 1))), Tokens((11,), ((12, 13, 14, 1),
 
 
 @pytest.fixture
-def model(tiny_model):
+def model(tiny_model: Any) -> Any:
     return tiny_model()
 
 
 @pytest.fixture(autouse=True)
-def few_tokens_a_pass(monkeypatch):
+def few_tokens_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 16)
 
 
 @pytest.fixture
-def passes(monkeypatch):
+def passes(monkeypatch: pytest.MonkeyPatch) -> Any:
     """How many passes of the model were made, as a list that grows."""
     made = []
     real = reference.token_logprobs
 
-    def counting(*args, **kwargs):
+    def counting(*args: Any, **kwargs: Any) -> Any:
         made.append(1)
         return real(*args, **kwargs)
 
@@ -47,25 +49,25 @@ def passes(monkeypatch):
     return made
 
 
-def get(model, rows=ROWS, **kwargs):
+def get(model: Any, rows: Any = ROWS, **kwargs: Any) -> Any:
     lines = []
     values, cost = reference_logprobs(model, rows, say=lines.append, **kwargs)
     return values, cost, lines
 
 
-def kept_folders():
+def kept_folders() -> Any:
     return sorted((cache_folder() / "reference").iterdir())
 
 
-def kept_files():
+def kept_files() -> Any:
     return sorted((cache_folder() / "reference").glob("*/*"))
 
 
-def all_equal(first, second):
+def all_equal(first: Any, second: Any) -> Any:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_one_tensor_a_row_in_the_order_given_whatever_the_batches(model, monkeypatch):
+def test_one_tensor_a_row_in_the_order_given_whatever_the_batches(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         expected = [token_logprobs(model, pack([row])) for row in ROWS]
     seen = []
@@ -78,7 +80,7 @@ def test_one_tensor_a_row_in_the_order_given_whatever_the_batches(model, monkeyp
     assert sum(seen) == 3 * len(ROWS)
 
 
-def test_temperature_is_that_of_the_sampled_distribution(model):
+def test_temperature_is_that_of_the_sampled_distribution(model: Any) -> None:
     (hot,) = compute_logprobs(model, ROWS[:1], temperature=2.0)
     batch = pack(ROWS[:1])
     with torch.no_grad():
@@ -87,7 +89,7 @@ def test_temperature_is_that_of_the_sampled_distribution(model):
     torch.testing.assert_close(hot, expected)
 
 
-def test_the_second_time_it_is_read_bit_for_bit_with_what_it_cost(model, passes):
+def test_the_second_time_it_is_read_bit_for_bit_with_what_it_cost(model: Any, passes: Any) -> None:
     first, spent, said = get(model)
     live = len(passes)
     assert live > 0
@@ -103,17 +105,17 @@ def test_the_second_time_it_is_read_bit_for_bit_with_what_it_cost(model, passes)
     assert sum(seen) == len(ROWS)
 
 
-def test_what_is_kept_is_what_a_pass_without_the_cache_gives(model):
+def test_what_is_kept_is_what_a_pass_without_the_cache_gives(model: Any) -> None:
     kept, _, _ = get(model)
     assert all_equal(kept, compute_logprobs(model, ROWS))
     assert all_equal(kept[1:], list(kept)[1:]), "a slice is the same rows"
 
 
-def test_a_policy_that_is_the_reference_has_the_same_key(model):
+def test_a_policy_that_is_the_reference_has_the_same_key(model: Any) -> None:
     assert model_key(frozen_copy(model)) == model_key(model)
 
 
-def test_where_a_model_lies_does_not_matter(model, tiny_tokenizer, tmp_path, cpu):
+def test_where_a_model_lies_does_not_matter(model: Any, tiny_tokenizer: Any, tmp_path: Path, cpu: Any) -> None:
     for name in ("a", "b"):
         save_model(model, tiny_tokenizer(), tmp_path / name)
     assert len({model_key(load_model(str(tmp_path / name), cpu)) for name in ("a", "b")}) == 1
@@ -133,7 +135,7 @@ FOUR = Tokens((11,), ((12, 13, 14, 1), (15, 1), (3, 4, 1), (16,)))
     ],
     ids=["reversed", "subset", "twice", "unpaired", "turned"],
 )
-def test_the_same_responses_in_other_rows_run_no_model(model, passes, rows):
+def test_the_same_responses_in_other_rows_run_no_model(model: Any, passes: Any, rows: Any) -> None:
     kept = {
         (row.prompt, response): part
         for row, values in zip(ROWS, get(model)[0], strict=True)
@@ -147,7 +149,7 @@ def test_the_same_responses_in_other_rows_run_no_model(model, passes, rows):
     assert cost.tokens == sum(map(len, rows)), "what these rows' own pass would have cost"
 
 
-def test_a_superset_computes_what_is_new_and_tells_of_both_parts(model, passes):
+def test_a_superset_computes_what_is_new_and_tells_of_both_parts(model: Any, passes: Any) -> None:
     first, spent, _ = get(model)
     new = [Tokens((5, 6), ((7, 2),)), FOUR]
     mixed = [new[0], ROWS[2], new[1], ROWS[0]]
@@ -166,11 +168,11 @@ def test_a_superset_computes_what_is_new_and_tells_of_both_parts(model, passes):
     assert get(model, mixed)[2] == ["reference: 4 rows from the cache"]
 
 
-def test_a_long_pass_keeps_what_it_has_as_it_goes(model, passes, monkeypatch):
+def test_a_long_pass_keeps_what_it_has_as_it_goes(model: Any, passes: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(reference, "TOKENS_PER_FILE", 1)
     real = reference.token_logprobs
 
-    def third_time_stopped(*args, **kwargs):
+    def third_time_stopped(*args: Any, **kwargs: Any) -> Any:
         if len(passes) == 2:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
@@ -190,23 +192,23 @@ def test_a_long_pass_keeps_what_it_has_as_it_goes(model, passes, monkeypatch):
     torch.testing.assert_close(list(values), compute_logprobs(model, ROWS), rtol=1e-5, atol=1e-6)
 
 
-def other_weight(model):
+def other_weight(model: Any) -> Any:
     with torch.no_grad():
         model.get_input_embeddings().weight[0, 0] += 1e-6
     return model
 
 
-def other_dtype(model):
+def other_dtype(model: Any) -> Any:
     return model.bfloat16()
 
 
-def other_configuration(model):
+def other_configuration(model: Any) -> Any:
     model.config.rms_norm_eps *= 2
     return model
 
 
 @pytest.mark.parametrize("change", [other_weight, other_dtype, other_configuration])
-def test_another_model_misses(model, passes, change):
+def test_another_model_misses(model: Any, passes: Any, change: Any) -> None:
     get(model)
     before = len(passes)
     get(change(copy.deepcopy(model)))
@@ -222,14 +224,14 @@ def test_another_model_misses(model, passes, change):
         Tokens((5, 6, 7), ((1,),)),
     ],
 )
-def test_another_row_misses(model, passes, row):
+def test_another_row_misses(model: Any, passes: Any, row: Any) -> None:
     get(model)
     before = len(passes)
     get(model, [row])
     assert len(passes) > before
 
 
-def test_a_new_engine_misses_and_says_so_once(model, passes, monkeypatch):
+def test_a_new_engine_misses_and_says_so_once(model: Any, passes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     get(model)
     before = len(passes)
     now = engine_version()
@@ -240,8 +242,8 @@ def test_a_new_engine_misses_and_says_so_once(model, passes, monkeypatch):
     assert get(model)[2] == ["reference: 3 rows from the cache"]
 
 
-def as_if_it_were(module, name, value):
-    def change(monkeypatch, model):
+def as_if_it_were(module: Any, name: Any, value: Any) -> Any:
+    def change(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
         monkeypatch.setattr(module, name, value)
 
     return change
@@ -259,7 +261,9 @@ def as_if_it_were(module, name, value):
     ],
     ids=["torch", "transformers", "no kernels", "other kernels", "compiled", "padded"],
 )
-def test_whatever_else_computes_the_numbers_is_in_the_key(model, monkeypatch, change):
+def test_whatever_else_computes_the_numbers_is_in_the_key(
+    model: Any, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
     before = model_key(model)
     monkeypatch.setattr(content, "obstacle", lambda: "")
     assert model_key(model) == before
@@ -267,14 +271,14 @@ def test_whatever_else_computes_the_numbers_is_in_the_key(model, monkeypatch, ch
     assert model_key(model) != before
 
 
-def test_a_sentence_is_not_in_the_key(model, monkeypatch):
+def test_a_sentence_is_not_in_the_key(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model_key(model)
     for module in (compile, varlen):
         monkeypatch.setattr(module, "describe", lambda model: "told in other words")
     assert model_key(model) == before
 
 
-def test_processes_that_write_at_once_do_not_meet(model):
+def test_processes_that_write_at_once_do_not_meet(model: Any) -> None:
     """Both compute what neither found: each writes a file of its own, and either serves the next."""
     first, _, _ = get(model)
     (file,) = kept_files()
@@ -288,7 +292,7 @@ def test_processes_that_write_at_once_do_not_meet(model):
     assert cost.tokens == sum(map(len, ROWS))
 
 
-def test_the_values_outlive_a_cache_that_is_cleared(model):
+def test_the_values_outlive_a_cache_that_is_cleared(model: Any) -> None:
     values, _, _ = get(model)
     for entry in entries():
         remove(entry)
@@ -296,7 +300,7 @@ def test_the_values_outlive_a_cache_that_is_cleared(model):
     assert all_equal(values, compute_logprobs(model, ROWS))
 
 
-def flip_a_bit(content):
+def flip_a_bit(content: Any) -> Any:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
@@ -305,7 +309,7 @@ def flip_a_bit(content):
     [lambda content: content[:20], lambda content: b"", lambda content: content.replace(b"cost", b"coat"), flip_a_bit],
     ids=["cut", "empty", "no cost", "one bit"],
 )
-def test_a_damaged_file_is_computed_again_and_why_is_said(model, passes, damage):
+def test_a_damaged_file_is_computed_again_and_why_is_said(model: Any, passes: Any, damage: Any) -> None:
     first = list(get(model)[0])  # out of the file that is about to be damaged
     (path,) = kept_files()
     path.write_bytes(damage(path.read_bytes()))
@@ -317,10 +321,10 @@ def test_a_damaged_file_is_computed_again_and_why_is_said(model, passes, damage)
     assert get(model)[2] == ["reference: 3 rows from the cache"], "the damaged file was replaced"
 
 
-def test_a_write_that_breaks_off_leaves_no_file(model, monkeypatch):
+def test_a_write_that_breaks_off_leaves_no_file(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = logprob_store.save_file
 
-    def broken(tensors, path, **kwargs):
+    def broken(tensors: Any, path: Any, **kwargs: Any) -> None:
         real(tensors, path, **kwargs)
         os.truncate(path, 10)
         raise OSError("no space left on device")

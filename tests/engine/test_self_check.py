@@ -3,6 +3,8 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +32,7 @@ from tests.engine.test_logprob import rows_of as random_rows
 PAIRS = random_rows([(9, 6, 4), (14, 5, 8), (3, 7, 7), (20, 12, 3)], seed=5)
 
 
-def one_by_one(model, rows):
+def one_by_one(model: Any, rows: Any) -> Any:
     """Plain transformers: one sequence at a time, no padding, no mask, no code of ours."""
     parts = []
     for row in rows:
@@ -42,7 +44,9 @@ def one_by_one(model, rows):
     return torch.cat(parts)
 
 
-def test_a_sound_model_is_packed_within_rounding(architecture, tiny_model, capsys):
+def test_a_sound_model_is_packed_within_rounding(
+    architecture: Any, tiny_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = tiny_model(architecture)
     verdict = check_engine(model, PAIRS)
     assert (verdict.path, verdict.reason) == ("packed", "")
@@ -52,7 +56,9 @@ def test_a_sound_model_is_packed_within_rounding(architecture, tiny_model, capsy
     assert "nats per token" in capsys.readouterr().err
 
 
-def test_what_packed_rows_make_wrong_is_computed_by_the_models_own_forward(unpackable, tiny_model, capsys):
+def test_what_packed_rows_make_wrong_is_computed_by_the_models_own_forward(
+    unpackable: Any, tiny_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Values and gradients, and nobody has to ask for the check."""
     model = tiny_model(unpackable, spread=4.0)
     plain = frozen_copy(model)
@@ -66,7 +72,7 @@ def test_what_packed_rows_make_wrong_is_computed_by_the_models_own_forward(unpac
     assert "which is right but slower" in capsys.readouterr().err
 
 
-def test_bfloat16_hides_nothing(tiny_model):
+def test_bfloat16_hides_nothing(tiny_model: Any) -> None:
     """Errors at the segments' boundaries drown in bfloat16's own: they are looked for in float32."""
     model = tiny_model("lfm2", spread=2.0).bfloat16()
     assert check_engine(model, PAIRS).path == "padded"
@@ -79,25 +85,25 @@ def test_bfloat16_hides_nothing(tiny_model):
     ("qwen2_moe", "a mask .a window, chunks. that its attention is not told of"),
     ("llama4_text", "a mask"),
 ])  # fmt: skip
-def test_the_reason_is_the_right_one(tiny_model, named, reason):
+def test_the_reason_is_the_right_one(tiny_model: Any, named: Any, reason: Any) -> None:
     short = random_rows([(3, 1, 2), (2, 2, 1)])  # no row is as long as a window
     verdict = check_engine(tiny_model(named), short)
     assert verdict.path == "padded"
     assert __import__("re").search(reason, verdict.reason), verdict.reason
 
 
-def test_windows_that_attention_is_told_of_are_packed(tiny_model):
+def test_windows_that_attention_is_told_of_are_packed(tiny_model: Any) -> None:
     kinds = ["sliding_attention", "full_attention"]
     model = tiny_model("qwen2", layer_types=kinds, use_sliding_window=True, sliding_window=4)
     assert check_engine(model, PAIRS).path == "packed"
 
 
-def test_experts_may_differ_by_their_order_and_no_more(tiny_model, monkeypatch):
+def test_experts_may_differ_by_their_order_and_no_more(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     rows = random_rows([(9, 6, 4), (14, 5, 8)] * 3, seed=2)
     assert check_engine(tiny_model("mixtral"), rows).path == "packed"
     monkeypatch.setattr(isolation, "has_experts", lambda model: True)
 
-    def nosy(_, args, output):  # planted: the mean over all tokens, a little of it
+    def nosy(_: Any, args: Any, output: Any) -> Any:  # planted: the mean over all tokens, a little of it
         return output + 1e-2 * output.mean(1, keepdim=True)
 
     model = tiny_model("mixtral", seed=1)  # not the model that was just found right
@@ -106,10 +112,10 @@ def test_experts_may_differ_by_their_order_and_no_more(tiny_model, monkeypatch):
         check_engine(model, rows)
 
 
-def test_places_that_are_handed_out_are_computed_row_by_row(tiny_model):
+def test_places_that_are_handed_out_are_computed_row_by_row(tiny_model: Any) -> Any:
     """Experts of a capacity: what a pass's first 24 tokens of a kind leave, the others go without."""
 
-    def capped(_, args, output):
+    def capped(_: Any, args: Any, output: Any) -> Any:
         chosen = (args[0][..., :1] > 0).flatten().cumsum(0) <= 24
         return output * chosen.reshape(*output.shape[:-1], 1)
 
@@ -123,7 +129,7 @@ def test_places_that_are_handed_out_are_computed_row_by_row(tiny_model):
 
 
 @torch.no_grad()
-def test_a_padded_row_that_reaches_another_is_noticed(tiny_model):
+def test_a_padded_row_that_reaches_another_is_noticed(tiny_model: Any) -> Any:
     """Planted: the rows beside the first one move as soon as that one is another than it was."""
 
     rows = random_rows([(9, 6, 4), (14, 5, 8)])
@@ -131,7 +137,7 @@ def test_a_padded_row_that_reaches_another_is_noticed(tiny_model):
     isolation.check_own_forward(model, rows, alone=False)
     seen = []
 
-    def counts(_, args, output):
+    def counts(_: Any, args: Any, output: Any) -> Any:
         seen.append(output[0].sum())
         other = 0.0 if len(seen) == 1 else float((seen[-1] - seen[0]).abs() > 0)
         return torch.cat((output[:1], output[1:] + other))
@@ -141,10 +147,10 @@ def test_a_padded_row_that_reaches_another_is_noticed(tiny_model):
         isolation.check_own_forward(model, rows, alone=False)
 
 
-def test_a_single_bit_of_another_response_is_noticed(tiny_model):
+def test_a_single_bit_of_another_response_is_noticed(tiny_model: Any) -> Any:
     """Planted: far below any tolerance, each token adds a millionth of a millionth of the one before it in the pack."""
 
-    def whisper(_, args, output):
+    def whisper(_: Any, args: Any, output: Any) -> Any:
         late = torch.zeros_like(output)
         late[:, 1:] = output[:, :-1].sign()
         return torch.nextafter(output, output + late * (args[0].shape[0] == 1 and args[0].shape[1] > 40))
@@ -156,7 +162,7 @@ def test_a_single_bit_of_another_response_is_noticed(tiny_model):
     assert "not kept apart" in verdict.reason
 
 
-def test_other_models_of_the_architecture_take_the_path_along(tiny_model, blind_to_branches):
+def test_other_models_of_the_architecture_take_the_path_along(tiny_model: Any, blind_to_branches: Any) -> None:
     blind_to_branches()
     model = tiny_model()
     reference = frozen_copy(model)
@@ -166,7 +172,9 @@ def test_other_models_of_the_architecture_take_the_path_along(tiny_model, blind_
     assert paths_of(reference) is paths_of(model)
 
 
-def test_the_padded_path_trains_like_the_packed_one(tiny_model, blind_to_branches, monkeypatch, tmp_path):
+def test_the_padded_path_trains_like_the_packed_one(
+    tiny_model: Any, blind_to_branches: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     rows, losses = PAIRS, []
     for padded in (False, True):
         model, journal = tiny_model(), Journal("dpo")
@@ -183,43 +191,45 @@ def test_the_padded_path_trains_like_the_packed_one(tiny_model, blind_to_branche
 class TestRefusals:
     """What even one row at a time gets wrong is one line."""
 
-    def test_dropout_that_is_on(self, tiny_model):
+    def test_dropout_that_is_on(self, tiny_model: Any) -> None:
         with pytest.raises(InputError, match="two passes of the model over the same rows differ; switch its dropout"):
             check_engine(tiny_model("gpt2").train(), PAIRS)
 
-    def test_a_model_that_is_not_causal(self, tiny_model):
+    def test_a_model_that_is_not_causal(self, tiny_model: Any) -> None:
         with pytest.raises(InputError, match="cannot be computed with here: it is not causal"):
             check_engine(tiny_model("bert"), PAIRS)
 
     @pytest.mark.parametrize("what", ["get_output_embeddings", "get_input_embeddings"])
-    def test_weights_that_are_not_finite(self, tiny_model, what):
+    def test_weights_that_are_not_finite(self, tiny_model: Any, what: Any) -> None:
         model = tiny_model()
         with torch.no_grad():
             getattr(model, what)().weight[5] = math.nan
         with pytest.raises(InputError, match="not finite"):
             check_engine(model, PAIRS)
 
-    def test_a_forward_pass_that_fails(self, tiny_model):
+    def test_a_forward_pass_that_fails(self, tiny_model: Any) -> None:
         model = tiny_model()
         model.base_model.layers[1].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(ZeroDivisionError("oh")))
         with pytest.raises(InputError, match="own forward pass fails on plain rows: ZeroDivisionError: oh"):
             check_engine(model, PAIRS)
 
-    def test_an_engine_that_is_wrong_everywhere(self, tiny_model, monkeypatch):
+    def test_an_engine_that_is_wrong_everywhere(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         right = self_check.pack
         monkeypatch.setattr(self_check, "pack", lambda rows: replace(b := right(rows), target_R=b.target_R.flip(0)))
         with pytest.raises(InputError, match="one row at a time differ by up to"):
             check_engine(tiny_model(), PAIRS)
 
-    def test_rows_longer_than_a_table_of_positions(self, tiny_model):
+    def test_rows_longer_than_a_table_of_positions(self, tiny_model: Any) -> None:
         with pytest.raises(InputError, match="a row is 32 tokens long and the model has 30 positions"):
             check_engine(tiny_model("gpt2", n_positions=30), PAIRS)
 
-    def test_rows_longer_than_what_a_rotary_model_was_made_for_are_told(self, tiny_model, capsys):
+    def test_rows_longer_than_what_a_rotary_model_was_made_for_are_told(
+        self, tiny_model: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         check_engine(tiny_model(max_position_embeddings=16), PAIRS)
         assert "rows of up to 32 tokens, where the model was made for 16" in capsys.readouterr().err
 
-    def test_ids_that_have_no_embedding(self, tiny_model):
+    def test_ids_that_have_no_embedding(self, tiny_model: Any) -> None:
         rows = [Tokens((3, 4), ((5, 300), (6, 7)))]
         with pytest.raises(InputError, match="token id 300 and the model has embeddings for 300 tokens"):
             check_engine(tiny_model(), rows)
@@ -233,7 +243,7 @@ class TestLengths:
     """Rotary frequencies that depend on the longest row of a pass: a row's numbers are those of the row by itself."""
 
     @pytest.mark.parametrize("named", ["phi3", "llama"])
-    def test_a_row_beside_a_longer_one(self, tiny_model, named):
+    def test_a_row_beside_a_longer_one(self, tiny_model: Any, named: Any) -> None:
         dynamic = {
             "max_position_embeddings": 24,
             "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
@@ -257,13 +267,15 @@ class TestLengths:
 class TestMemory:
     """What was found is found again by content; what was tampered with counts as nothing."""
 
-    def counted(self, monkeypatch):
+    def counted(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         passes = []
         find = self_check._find
         monkeypatch.setattr(self_check, "_find", lambda *a: passes.append(1) or find(*a))
         return passes
 
-    def test_it_costs_nothing_twice(self, tiny_model, monkeypatch, capsys):
+    def test_it_costs_nothing_twice(
+        self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         passes = self.counted(monkeypatch)
         first = check_engine(tiny_model("lfm2"), PAIRS)
         said = capsys.readouterr().err
@@ -277,7 +289,9 @@ class TestMemory:
         assert len(passes) == 3, "longer rows have not been looked at"
 
     @pytest.mark.parametrize("damage", ["path", "seal", "text", "gone", "kind"])
-    def test_a_file_that_was_changed_counts_as_none(self, tiny_model, monkeypatch, damage):
+    def test_a_file_that_was_changed_counts_as_none(
+        self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, damage: Any
+    ) -> None:
         passes = self.counted(monkeypatch)
         check_engine(tiny_model("lfm2"), PAIRS)
         (file,) = (cache_folder() / "checks" / "verdicts").iterdir()
@@ -294,7 +308,7 @@ class TestMemory:
         assert check_engine(tiny_model("lfm2"), PAIRS).path == "padded"
         assert len(passes) == 2
 
-    def test_another_version_checks_again(self, tiny_model, monkeypatch):
+    def test_another_version_checks_again(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         passes = self.counted(monkeypatch)
         check_engine(tiny_model(), PAIRS)
         monkeypatch.setattr("pairtune.engine.verdicts.version", lambda name: "0.0")
@@ -302,11 +316,11 @@ class TestMemory:
         assert len(passes) == 2
 
 
-def test_the_rows_of_a_pack_are_found_again():
+def test_the_rows_of_a_pack_are_found_again() -> None:
     assert rows_of(pack(ROWS)) == ROWS
 
 
-def test_numbers_that_are_not_finite_are_an_error(tiny_model):
+def test_numbers_that_are_not_finite_are_an_error(tiny_model: Any) -> None:
     """A key, a logit, or a state that is NaN: none of them may become a finite number."""
     for spoiled in ("k_proj", "q_proj", "v_proj"):
         model = tiny_model()
@@ -328,7 +342,7 @@ def test_numbers_that_are_not_finite_are_an_error(tiny_model):
 
 
 @pytest.mark.parametrize("named", ["opt", "lfm2", "gemma2", "cohere", "falcon_mamba", "rwkv", "mpt"])
-def test_rewards_are_read_from_the_last_state_of_each_row_by_itself(tiny_model, named):
+def test_rewards_are_read_from_the_last_state_of_each_row_by_itself(tiny_model: Any, named: Any) -> None:
     """The head has the size of what the body gives, which OPT-350m calls by another name."""
     model = tiny_model(named)
     scalar = ScalarModel(model, seed=3)

@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ ROWS = [
 ]
 
 
-def flash(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
+def flash(
+    query: Any, key: Any, value: Any, cu_q: Any, cu_k: Any, max_q: Any, max_k: Any, *, scale: Any, window_size: Any
+) -> Any:
     """A flash kernel as its documentation has it: query i sees keys i + k − q − left to i + k − q + right."""
     left, right = window_size
     assert cu_q.dtype == cu_k.dtype == torch.int32
@@ -35,19 +38,41 @@ def flash(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
     return torch.cat(parts).to(query.dtype)
 
 
-def before_grouped_heads(query, key, value, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+def before_grouped_heads(
+    query: Any,
+    key: Any,
+    value: Any,
+    cu_q: Any,
+    cu_k: Any,
+    max_q: Any,
+    max_k: Any,
+    *,
+    scale: Any = None,
+    window_size: Any = (-1, -1),
+) -> Any:
     """torch 2.11's signature."""
     return flash(query, key, value, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size)
 
 
-def with_grouped_heads(query, key, value, cu_q, cu_k, max_q, max_k, *, enable_gqa=False, **named):
+def with_grouped_heads(
+    query: Any,
+    key: Any,
+    value: Any,
+    cu_q: Any,
+    cu_k: Any,
+    max_q: Any,
+    max_k: Any,
+    *,
+    enable_gqa: Any = False,
+    **named: Any,
+) -> Any:
     """torch 2.12's and 2.13's."""
     if not enable_gqa and query.shape[1] != key.shape[1]:
         raise ValueError("Expect query and key/value to have the same number of heads")
     return flash(query, key, value, cu_q, cu_k, max_q, max_k, **named)
 
 
-def top_left(query, key, value, cut, scale, window):
+def top_left(query: Any, key: Any, value: Any, cut: Any, scale: Any, window: Any) -> Any:
     """The other alignment: as if a response's first token stood where its prompt's first token stands."""
     firsts, sizes = cut.keys[:-1].tolist(), cut.queries.diff().tolist()
     seen = torch.cat([torch.arange(first, first + size) for first, size in zip(firsts, sizes, strict=True)])
@@ -55,20 +80,20 @@ def top_left(query, key, value, cut, scale, window):
     return varlen.plainly(query, key[seen], value[seen], square, scale, window)
 
 
-def one_token_more(query, key, value, cut, scale, window):
+def one_token_more(query: Any, key: Any, value: Any, cut: Any, scale: Any, window: Any) -> Any:
     return varlen.plainly(query, key, value, cut, scale, window + 1)
 
 
-def half_a_gradient(query, key, value, cut, scale, window):
+def half_a_gradient(query: Any, key: Any, value: Any, cut: Any, scale: Any, window: Any) -> Any:
     return varlen.plainly(query, (key + key.detach()) / 2, value, cut, scale, window)
 
 
-def nan(query, key, value, cut, scale, window):
+def nan(query: Any, key: Any, value: Any, cut: Any, scale: Any, window: Any) -> Any:
     return varlen.plainly(query, key, value, cut, scale, window) * torch.nan
 
 
 class TestSegments:
-    def test_by_hand(self):
+    def test_by_hand(self) -> None:
         cut = pack([Tokens((1, 2), ((3,), (4, 5))), Tokens((6,), ((7, 8),))]).segments
         assert cut.queries.tolist() == [0, 3, 5, 8]
         assert cut.keys.tolist() == [0, 3, 7, 10]
@@ -79,7 +104,7 @@ class TestSegments:
     @pytest.mark.parametrize(
         "batch", [pack_prompts([(1, 2), (3,), (4, 5, 6)]), pack([Tokens((1,), ((2,),)), Tokens((3, 4), ((5,),))])]
     )
-    def test_without_second_responses_nothing_is_gathered(self, batch):
+    def test_without_second_responses_nothing_is_gathered(self, batch: Any) -> None:
         cut = batch.segments
         assert cut.index_X is None
         assert torch.equal(cut.queries, cut.keys)
@@ -87,7 +112,9 @@ class TestSegments:
 
 
 class TestAttention:
-    def test_a_model_by_segments_is_the_oracle(self, tiny_model, architecture, monkeypatch):
+    def test_a_model_by_segments_is_the_oracle(
+        self, tiny_model: Any, architecture: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(kernels, "library", lambda: (None, "turned off"))
         monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", with_grouped_heads)
         kernel, calls = varlen._torch(), []
@@ -105,7 +132,7 @@ class TestAttention:
         ours, theirs = (slopes(model, x) for x in (values, expected))
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
-    def test_a_shared_keys_gradients_are_added_before_they_are_rounded(self):
+    def test_a_shared_keys_gradients_are_added_before_they_are_rounded(self) -> None:
         x = torch.zeros(2, 1, 1, dtype=torch.bfloat16).requires_grad_()
         found = varlen._Gather.apply(x, torch.tensor([0, 1, 0, 0], dtype=torch.int32))
         found.backward(torch.tensor([256.0, 1, 1, 1]).view(4, 1, 1).bfloat16())  # in bfloat16, 256 + 1 is 256
@@ -113,20 +140,24 @@ class TestAttention:
 
 
 class TestChoice:
-    def choose(self, *, windowed=False):
+    def choose(self, *, windowed: Any = False) -> Any:
         return varlen.choose.__wrapped__(CPU, torch.bfloat16, 4, 2, 16, windowed)
 
     @pytest.mark.parametrize("windowed", [False, True])
     @pytest.mark.parametrize("function", [before_grouped_heads, with_grouped_heads])
-    def test_torchs_kernel_is_called_as_it_is_documented(self, monkeypatch, function, windowed):
+    def test_torchs_kernel_is_called_as_it_is_documented(
+        self, monkeypatch: pytest.MonkeyPatch, function: Any, windowed: Any
+    ) -> None:
         monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", function)
         kernel, name = self.choose(windowed=windowed)
         assert kernel is not None
         assert name == "varlen attention"
 
     @pytest.mark.parametrize("windowed", [False, True])
-    def test_so_is_the_packages_where_torchs_does_not_serve(self, monkeypatch, windowed):
-        def function(*tensors, softmax_scale, causal, window_size):
+    def test_so_is_the_packages_where_torchs_does_not_serve(
+        self, monkeypatch: pytest.MonkeyPatch, windowed: Any
+    ) -> Any:
+        def function(*tensors: Any, softmax_scale: Any, causal: Any, window_size: Any) -> Any:
             assert causal
             return flash(*tensors, scale=softmax_scale, window_size=window_size)
 
@@ -136,14 +167,16 @@ class TestChoice:
         assert name == "flash-attn"
 
     @pytest.mark.parametrize("kernel", [top_left, one_token_more, half_a_gradient, nan])
-    def test_a_wrong_kernel_is_not_used_and_said_to_be_wrong(self, monkeypatch, kernel):
+    def test_a_wrong_kernel_is_not_used_and_said_to_be_wrong(
+        self, monkeypatch: pytest.MonkeyPatch, kernel: Any
+    ) -> None:
         monkeypatch.setattr(varlen, "KERNELS", {"a kernel": lambda: kernel})
         found, why = self.choose(windowed=True)
         assert found is None
         assert why.startswith("a kernel: wrong by ")
 
-    def test_the_trial_is_fair_and_leaves_a_runs_random_numbers_alone(self):
-        def rounded_once(query, key, value, *others):
+    def test_the_trial_is_fair_and_leaves_a_runs_random_numbers_alone(self) -> Any:
+        def rounded_once(query: Any, key: Any, value: Any, *others: Any) -> Any:
             return varlen.plainly(query.float(), key.float(), value.float(), *others).to(query.dtype)
 
         before = torch.get_rng_state()
@@ -151,14 +184,14 @@ class TestChoice:
             assert varlen.trial(rounded_once, CPU, torch.bfloat16, 4, 2, 16, None) <= varlen.TRIAL_ERROR / 4
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_what_is_missing_is_said(self, monkeypatch):
+    def test_what_is_missing_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "flash_attn", None)
         found, why = self.choose()
         assert found is None
         assert why.startswith("varlen attention: ")
         assert "; flash-attn: import of flash_attn halted" in why
 
-    def test_float32_and_capped_scores_go_by_torch_and_say_so(self, tiny_model):
+    def test_float32_and_capped_scores_go_by_torch_and_say_so(self, tiny_model: Any) -> None:
         assert varlen.describe(tiny_model()) == "torch's attention: flash kernels do not take float32"
         assert compile.describe(tiny_model("gemma2")).startswith(
             "torch's products: the attention's scores are capped, "
@@ -169,17 +202,19 @@ class TestChoice:
 class TestGpu:
     @pytest.mark.parametrize("window", [None, 40])
     @pytest.mark.parametrize("size", [64, 128])
-    def test_torchs_kernel_passes_its_trial(self, size, window):
+    def test_torchs_kernel_passes_its_trial(self, size: Any, window: Any) -> None:
         if torch.cuda.get_device_capability() < (8, 0):
             pytest.skip("flash attention needs compute capability 8.0")
         error = varlen.trial(varlen._torch(), torch.device("cuda", 0), torch.bfloat16, 6, 2, size, window)
         assert error <= varlen.TRIAL_ERROR
 
-    def test_values_and_gradients_are_as_near_to_float32_as_torchs_own(self, tiny_model, architecture, monkeypatch):
+    def test_values_and_gradients_are_as_near_to_float32_as_torchs_own(
+        self, tiny_model: Any, architecture: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> Any:
         model = tiny_model(architecture, spread=2.0).cuda()
         batch = pack(ROWS).to(model.device)
 
-        def found():
+        def found() -> Any:
             values = token_logprobs(model, batch)
             return values.detach(), slopes(model, values).float()
 
@@ -198,7 +233,7 @@ class TestGpu:
             assert (one - truth).norm() <= 1.5 * (other - truth).norm()
 
 
-def slopes(model, values):
+def slopes(model: Any, values: Any) -> Any:
     """Gradients of a fixed weighting of the values, of all parameters end to end."""
     weight = torch.linspace(-1, 2, len(values), device=values.device)
     found = torch.autograd.grad((values * weight).sum(), list(model.parameters()), allow_unused=True)

@@ -3,6 +3,7 @@
 import ast
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,23 +25,23 @@ INDIFFERENT = {
 
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path: Path) -> Any:
     """A copy of the sources that may be changed."""
     return shutil.copytree(PACKAGE, tmp_path / "pairtune", ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def test_it_is_that_of_the_sources_in_use(package):
+def test_it_is_that_of_the_sources_in_use(package: Any) -> None:
     assert version.engine_version() == version.digest(package)
 
 
 @pytest.mark.parametrize("name", [p.relative_to(PACKAGE).as_posix() for p in version.deciding_sources(PACKAGE)])
-def test_a_changed_source_changes_it(package, name):
+def test_a_changed_source_changes_it(package: Any, name: Any) -> None:
     before, path = version.digest(package), package / name
     path.write_bytes(path.read_bytes() + b"\n")
     assert version.digest(package) != before
 
 
-def test_a_new_a_renamed_and_a_removed_source_change_it(package):
+def test_a_new_a_renamed_and_a_removed_source_change_it(package: Any) -> None:
     found = {version.digest(package)}
     (package / "engine" / "more.h").write_text("")
     found.add(version.digest(package))
@@ -51,7 +52,7 @@ def test_a_new_a_renamed_and_a_removed_source_change_it(package):
     assert len(found) == 4
 
 
-def test_what_decides_no_number_leaves_it(package):
+def test_what_decides_no_number_leaves_it(package: Any) -> None:
     before = version.digest(package)
     for name in ("cli.py", "report/words.py", "training/loop.py"):
         (package / name).write_text("")
@@ -69,7 +70,7 @@ def imported(path: Path) -> set[Path]:
     return found
 
 
-def test_nothing_that_the_reference_is_computed_with_is_forgotten():
+def test_nothing_that_the_reference_is_computed_with_is_forgotten() -> None:
     known, fresh = set(), {PACKAGE / "engine" / "reference.py"}
     while fresh:
         known |= fresh

@@ -1,6 +1,7 @@
 """Held-out figures of pairs against the model's own forward: whose probability is taken from whose, and summed how."""
 
-import by_hand
+from typing import Any
+
 import pytest
 
 from pairtune.data.pack import Tokens
@@ -8,6 +9,7 @@ from pairtune.engine import hidden
 from pairtune.engine.reference import compute_logprobs
 from pairtune.evaluation.heldout import accuracy, log_ratios, margins, reward_margins, wins
 from pairtune.models.heads import ScalarModel
+from tests import by_hand
 
 ROWS = [
     Tokens((5, 6, 7), ((8, 9, 1), (10, 1))),
@@ -18,17 +20,19 @@ ROWS = [
 
 
 @pytest.fixture
-def policy(tiny_model):
+def policy(tiny_model: Any) -> Any:
     return tiny_model(seed=1)
 
 
 @pytest.fixture
-def reference(tiny_model):
+def reference(tiny_model: Any) -> Any:
     return tiny_model(seed=2)
 
 
 @pytest.mark.parametrize("budget", [2048, 8])
-def test_log_ratios_are_the_policys_less_the_references(policy, reference, monkeypatch, budget):
+def test_log_ratios_are_the_policys_less_the_references(
+    policy: Any, reference: Any, monkeypatch: pytest.MonkeyPatch, budget: Any
+) -> None:
     monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
     frozen = compute_logprobs(reference, ROWS)
     found = log_ratios(policy, ROWS, frozen)
@@ -38,16 +42,16 @@ def test_log_ratios_are_the_policys_less_the_references(policy, reference, monke
     assert all(abs(ratio) > 0.01 for row in expected for ratio in row), "a sign would show"
 
 
-def test_an_untouched_policy_has_log_ratios_of_zero(policy):
+def test_an_untouched_policy_has_log_ratios_of_zero(policy: Any) -> None:
     found = log_ratios(policy, ROWS, compute_logprobs(policy, ROWS))
     assert [ratio for row in found for ratio in row] == pytest.approx([0.0] * 8, abs=1e-5)
 
 
-def test_a_margin_is_what_the_chosen_gained_less_what_the_rejected_gained():
+def test_a_margin_is_what_the_chosen_gained_less_what_the_rejected_gained() -> None:
     assert margins([[3.0, 1.0], [-2.0, -2.5], [0.5, 4.0]]) == [2.0, 0.5, -3.5]
 
 
-def test_a_reward_margin_is_the_chosen_responses_reward_less_the_rejected_ones(tiny_model):
+def test_a_reward_margin_is_the_chosen_responses_reward_less_the_rejected_ones(tiny_model: Any) -> None:
     model = ScalarModel(tiny_model(seed=3), seed=4)
     model.normalise(mean=0.3, std=2.0)
     expected = [
@@ -58,11 +62,11 @@ def test_a_reward_margin_is_the_chosen_responses_reward_less_the_rejected_ones(t
     assert reward_margins(model, ROWS) == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_tie_counts_half_and_no_number_counts_nothing():
+def test_a_tie_counts_half_and_no_number_counts_nothing() -> None:
     assert wins([2.0, 0.0, -0.0, -1e-30, 1e-30, float("nan")]) == [1.0, 0.5, 0.5, 0.0, 1.0, 0.0]
 
 
-def test_the_accuracy_is_the_mean_of_wins_and_its_interval_counts_prompts_not_pairs():
+def test_the_accuracy_is_the_mean_of_wins_and_its_interval_counts_prompts_not_pairs() -> None:
     rows = [
         Tokens((5,), ((6,), (7,))),
         Tokens((5,), ((8,), (9,))),

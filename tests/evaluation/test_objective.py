@@ -1,8 +1,8 @@
 """Held-out losses and verdicts as an objective sees them, each worked out pair by pair from the model's own forward."""
 
 import math
+from typing import Any
 
-import by_hand
 import pytest
 import torch
 
@@ -11,6 +11,7 @@ from pairtune.engine import hidden
 from pairtune.engine.examples import Examples
 from pairtune.evaluation.objective import measure_examples
 from pairtune.objectives.loss import loss_of
+from tests import by_hand
 
 ROWS = [
     Tokens((5, 6, 7), ((8, 9, 1), (10, 1))),
@@ -22,12 +23,12 @@ ROWS = [
 
 
 @pytest.fixture
-def policy(tiny_model):
+def policy(tiny_model: Any) -> Any:
     return tiny_model(seed=1, spread=3.0)
 
 
 @pytest.fixture
-def examples(tiny_model):
+def examples(tiny_model: Any) -> Any:
     reference = tiny_model(seed=2, spread=3.0)
     values = [
         torch.cat([by_hand.token_logprobs(reference, row.prompt, y) for y in row.responses]).float() for row in ROWS
@@ -35,13 +36,15 @@ def examples(tiny_model):
     return Examples(ROWS, reference=values)
 
 
-def ratios_by_hand(policy, tiny_model):
+def ratios_by_hand(policy: Any, tiny_model: Any) -> Any:
     reference = tiny_model(seed=2, spread=3.0)
     return [[by_hand.log_ratio(policy, reference, row.prompt, y) for y in row.responses] for row in ROWS]
 
 
 @pytest.mark.parametrize("budget", [4096, 10])
-def test_losses_and_log_ratios_stand_in_the_order_of_the_pairs(policy, examples, tiny_model, monkeypatch, budget):
+def test_losses_and_log_ratios_stand_in_the_order_of_the_pairs(
+    policy: Any, examples: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, budget: Any
+) -> None:
     """Also where they were computed in several passes, in whose order lengths decide."""
     monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
     expected = ratios_by_hand(policy, tiny_model)
@@ -53,7 +56,7 @@ def test_losses_and_log_ratios_stand_in_the_order_of_the_pairs(policy, examples,
     assert 0 < sum(found.own_wins) < len(ROWS), "an exchanged verdict would show"
 
 
-def test_without_a_reference_there_are_no_log_ratios(policy):
+def test_without_a_reference_there_are_no_log_ratios(policy: Any) -> None:
     found = measure_examples(policy, loss_of("simpo", {"beta": 2.0, "gamma": 0.5}), Examples(ROWS))
     means = [[float(by_hand.token_logprobs(policy, row.prompt, y).mean()) for y in row.responses] for row in ROWS]
     assert found.log_ratios is None
@@ -61,7 +64,7 @@ def test_without_a_reference_there_are_no_log_ratios(policy):
     assert found.own_wins == [1.0 if w > r else 0.0 for w, r in means]
 
 
-def test_an_objectives_own_verdict_is_its_own(policy):
+def test_an_objectives_own_verdict_is_its_own(policy: Any) -> None:
     """Imitation is right where the chosen response is likelier than the rejected one, whatever the reference says."""
     found = measure_examples(policy, loss_of("sft"), Examples(ROWS))
     sums = [[float(by_hand.token_logprobs(policy, row.prompt, y).sum()) for y in row.responses] for row in ROWS]
@@ -70,7 +73,7 @@ def test_an_objectives_own_verdict_is_its_own(policy):
     assert found.own_wins == [1.0 if w > r else 0.0 for w, r in sums]
 
 
-def test_a_loss_that_cannot_tell_is_half_right(policy, examples):
+def test_a_loss_that_cannot_tell_is_half_right(policy: Any, examples: Any) -> None:
     same = [Tokens(row.prompt, (row.responses[0], row.responses[0])) for row in ROWS]
     frozen = [values[: len(row.responses[0])].repeat(2) for row, values in zip(ROWS, examples.reference, strict=True)]
     found = measure_examples(policy, loss_of("dpo"), Examples(same, reference=frozen))
@@ -78,7 +81,7 @@ def test_a_loss_that_cannot_tell_is_half_right(policy, examples):
     assert found.losses == pytest.approx([math.log(2)] * len(ROWS))
 
 
-def test_single_responses_have_losses_and_no_verdict(policy, examples, tiny_model):
+def test_single_responses_have_losses_and_no_verdict(policy: Any, examples: Any, tiny_model: Any) -> None:
     """KTO: desirable 1 − σ(β(Δ − z)), undesirable 1 − σ(β(z − Δ)), z the mean log-ratio of mismatched responses."""
     expected = ratios_by_hand(policy, tiny_model)
     rows = [Tokens(row.prompt, (row.responses[i % 2],)) for i, row in enumerate(ROWS)]
@@ -100,7 +103,9 @@ def test_single_responses_have_losses_and_no_verdict(policy, examples, tiny_mode
         assert ratio == pytest.approx(expected[i][i % 2], abs=1e-4)
 
 
-def test_a_loss_of_all_pairs_at_once_has_the_margins_verdict(policy, examples, tiny_model, monkeypatch):
+def test_a_loss_of_all_pairs_at_once_has_the_margins_verdict(
+    policy: Any, examples: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = ratios_by_hand(policy, tiny_model)
     for budget in (4096, 10):
         monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)

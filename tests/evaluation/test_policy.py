@@ -2,36 +2,40 @@
 
 import json
 import math
+from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
-import by_hand
 import pytest
 
 import pairtune
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, summed_logprobs, write_answers
 from pairtune.settings import Sampling
+from tests import by_hand
 
 EOS = 1
 PROMPTS = [(5, 6), (7,), (8, 9, 10, 11, 12), (13, 14, 15), (16, 17), (18,)]
 
 
 @pytest.fixture
-def policy(tiny_model):
+def policy(tiny_model: Any) -> Any:
     return tiny_model(seed=1, spread=12.0)
 
 
 @pytest.fixture
-def reference(tiny_model):
+def reference(tiny_model: Any) -> Any:
     return tiny_model(seed=2, spread=4.0)
 
 
-def answered(policy, *, temperature=1.0, max_new_tokens=6, prompts=PROMPTS, seed=0):
+def answered(
+    policy: Any, *, temperature: Any = 1.0, max_new_tokens: Any = 6, prompts: Any = PROMPTS, seed: Any = 0
+) -> Any:
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
     return write_answers(policy, prompts, sampling, end_ids=[EOS], seed=seed)
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
-def test_an_answers_logprob_is_the_policys_at_the_temperature_it_was_drawn_with(policy, temperature):
+def test_an_answers_logprob_is_the_policys_at_the_temperature_it_was_drawn_with(policy: Any, temperature: Any) -> None:
     answers = answered(policy, temperature=temperature)
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         assert answer.prompt == prompt
@@ -42,7 +46,7 @@ def test_an_answers_logprob_is_the_policys_at_the_temperature_it_was_drawn_with(
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
-def test_log_ratios_are_the_policys_less_the_references(policy, reference, temperature):
+def test_log_ratios_are_the_policys_less_the_references(policy: Any, reference: Any, temperature: Any) -> None:
     answers = answered(policy, temperature=temperature)
     found = log_ratios_to(reference, answers, temperature=temperature)
     expected = [by_hand.log_ratio(policy, reference, a.prompt, a.response, temperature=temperature) for a in answers]
@@ -51,7 +55,7 @@ def test_log_ratios_are_the_policys_less_the_references(policy, reference, tempe
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_their_mean_is_the_kl_summed_over_the_whole_vocabulary(tiny_model, temperature):
+def test_their_mean_is_the_kl_summed_over_the_whole_vocabulary(tiny_model: Any, temperature: Any) -> None:
     """Answers of one token: the exact KL is at hand, and another divergence, sign or temperature is far from it."""
     policy, reference = tiny_model(seed=1, spread=20.0), tiny_model(seed=2, spread=5.0)
     answers = answered(policy, temperature=temperature, max_new_tokens=1, prompts=PROMPTS * 800)
@@ -63,11 +67,11 @@ def test_their_mean_is_the_kl_summed_over_the_whole_vocabulary(tiny_model, tempe
     assert abs(exact - reverse) > 5 * error
 
 
-def test_a_policy_is_no_distance_from_itself(policy):
+def test_a_policy_is_no_distance_from_itself(policy: Any) -> None:
     assert log_ratios_to(policy, answered(policy), temperature=1.0) == pytest.approx([0.0] * len(PROMPTS), abs=1e-9)
 
 
-def test_summed_logprobs_are_sums_over_the_response_alone(policy):
+def test_summed_logprobs_are_sums_over_the_response_alone(policy: Any) -> None:
     rows = [answer.tokens for answer in answered(policy)]
     expected = [float(by_hand.token_logprobs(policy, row.prompt, row.responses[0]).sum()) for row in rows]
     assert summed_logprobs(policy, rows, temperature=1.0) == pytest.approx(expected, abs=1e-4)
@@ -84,16 +88,16 @@ def test_summed_logprobs_are_sums_over_the_response_alone(policy):
         ((7,) * 12, 0.9),
     ],
 )
-def test_repetition_by_hand(response, share):
+def test_repetition_by_hand(response: Any, share: Any) -> None:
     assert repetition(response) == pytest.approx(share)
 
 
-def test_an_answer_is_read_as_it_was_written():
+def test_an_answer_is_read_as_it_was_written() -> None:
     answer = Answer((5, 6), (7, 1), -2.5, True)
     assert Answer.from_json(json.loads(json.dumps(answer.to_json()))) == answer
 
 
-def test_the_command_reports_the_kl_of_the_policy_from_the_reference(tmp_path, tiny_folder):
+def test_the_command_reports_the_kl_of_the_policy_from_the_reference(tmp_path: Path, tiny_folder: Any) -> None:
     """`pairtune evaluate`, whole: one-token answers to many prompts, against the exact KL of each."""
     for name, seed, spread in (("policy", 1, 12.0), ("reference", 2, 4.0)):
         tiny_folder(tmp_path / name, seed=seed, spread=spread)

@@ -1,6 +1,8 @@
 """The scalar head: how it starts, what it reads, and how it is saved: as transformers has it, to be read by others."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +19,14 @@ CPU = Machine(torch.device("cpu"), torch.float32, "the tests ask for it")
 PAD_ID = 2
 
 
-def test_it_starts_with_standard_deviation_one_over_root_d_plus_one(tiny_model):
+def test_it_starts_with_standard_deviation_one_over_root_d_plus_one(tiny_model: Any) -> None:
     heads = torch.cat([ScalarModel(tiny_model(), seed=seed).head.weight.detach() for seed in range(100)])
     assert float(heads.std()) == pytest.approx(33**-0.5, rel=0.05)
     assert abs(float(heads.mean())) < 4 * 33**-0.5 / 3200**0.5
     assert float(ScalarModel(tiny_model()).head.bias.detach()) == 0
 
 
-def test_its_start_depends_on_its_seed_alone(tiny_model):
+def test_its_start_depends_on_its_seed_alone(tiny_model: Any) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = ScalarModel(tiny_model(), seed=3).head.weight
@@ -34,7 +36,7 @@ def test_its_start_depends_on_its_seed_alone(tiny_model):
     assert state is not None
 
 
-def test_the_scalar_is_the_normalised_linear_map_in_float32(tiny_model):
+def test_the_scalar_is_the_normalised_linear_map_in_float32(tiny_model: Any) -> None:
     model = ScalarModel(tiny_model().bfloat16())
     hidden = torch.randn(7, 32).bfloat16()
     with torch.no_grad():
@@ -47,14 +49,14 @@ def test_the_scalar_is_the_normalised_linear_map_in_float32(tiny_model):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_head_of_words_is_not_trained_but_a_tied_embedding_is(tiny_model, tied):
+def test_a_head_of_words_is_not_trained_but_a_tied_embedding_is(tiny_model: Any, tied: Any) -> None:
     model = ScalarModel(tiny_model("gpt2", tie_word_embeddings=tied))
     assert model.body.get_input_embeddings().weight.requires_grad
     assert model.body.get_output_embeddings().weight.requires_grad == tied
     assert model.head.weight.requires_grad
 
 
-def _trained(body, *, seed: int = 9) -> ScalarModel:
+def _trained(body: Any, *, seed: int = 9) -> ScalarModel:
     """A head with a bias, normalised: as training leaves it."""
     model = ScalarModel(body, seed=seed)
     with torch.no_grad():
@@ -63,7 +65,7 @@ def _trained(body, *, seed: int = 9) -> ScalarModel:
     return model
 
 
-def test_saved_and_loaded_it_scores_to_the_bit(tiny_model, tiny_tokenizer, tmp_path):
+def test_saved_and_loaded_it_scores_to_the_bit(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     model = _trained(tiny_model())
     model.save(tmp_path / "reward", tiny_tokenizer())
     again, tokenizer = load_scalar_model(str(tmp_path / "reward"), CPU)
@@ -75,7 +77,7 @@ def test_saved_and_loaded_it_scores_to_the_bit(tiny_model, tiny_tokenizer, tmp_p
     assert torch.equal(*(m.body.base_model(tokens).last_hidden_state for m in (again, model)))
 
 
-def test_a_bfloat16_model_keeps_its_head_in_float32(tiny_model, tiny_tokenizer, tmp_path):
+def test_a_bfloat16_model_keeps_its_head_in_float32(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     model = _trained(tiny_model().bfloat16())
     model.save(tmp_path / "reward", tiny_tokenizer())
     again, _ = load_scalar_model(str(tmp_path / "reward"), Machine(torch.device("cpu"), torch.bfloat16, "asked for"))
@@ -90,7 +92,14 @@ ROWS = [[0, 17, 30, 1], [0, 44, 45, 46, 47, 48, 1], [0, 9]]
     ("name", "padding_side"),
     [(name, "right") for name in ("llama", "gpt2", "gemma", "gpt_neox", "mistral", "qwen3")] + [("llama", "left")],
 )
-def test_transformers_reads_our_reward_models(name, padding_side, tiny_model, tiny_tokenizer, tmp_path, capsys):
+def test_transformers_reads_our_reward_models(
+    name: Any,
+    padding_side: Any,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Its own class, a padded batch, and no code of ours: the rewards are ours but for the offset in the config."""
     model = _trained(tiny_model(name))
     model.save(tmp_path, tiny_tokenizer())
@@ -114,7 +123,9 @@ def test_transformers_reads_our_reward_models(name, padding_side, tiny_model, ti
 
 @pytest.mark.parametrize("bias", [None, 1.5])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_somebody_elses_reward_model_is_read(name, bias, tiny_model, tiny_tokenizer, tmp_path):
+def test_somebody_elses_reward_model_is_read(
+    name: Any, bias: Any, tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
     config = copy.deepcopy(tiny_model(name).config)
     config.num_labels = 1
     torch.manual_seed(4)
@@ -132,7 +143,7 @@ def test_somebody_elses_reward_model_is_read(name, bias, tiny_model, tiny_tokeni
     torch.testing.assert_close(torch.tensor(found), torch.tensor(right), rtol=1e-4, atol=1e-4)
 
 
-def test_a_folder_of_before_is_still_read(tiny_model, tiny_tokenizer, tmp_path):
+def test_a_folder_of_before_is_still_read(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     """Its head lay beside an ordinary model, the normalisation beside the head."""
     body, hidden = tiny_model(), torch.randn(5, 32)
     weight, bias = torch.randn(1, 32), torch.tensor([0.7])
@@ -144,7 +155,9 @@ def test_a_folder_of_before_is_still_read(tiny_model, tiny_tokenizer, tmp_path):
     torch.testing.assert_close(model.scalars(hidden), (hidden @ weight[0] + bias - 0.3) / 0.25)
 
 
-def test_where_transformers_has_no_class_the_old_format_is_kept_and_said(tiny_tokenizer, tmp_path, capsys):
+def test_where_transformers_has_no_class_the_old_format_is_kept_and_said(
+    tiny_tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = AutoConfig.for_model(
         "granite", vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2,
@@ -168,7 +181,9 @@ def test_where_transformers_has_no_class_the_old_format_is_kept_and_said(tiny_to
         ({"pad_token": None, "bos_token": None}, None),
     ],
 )
-def test_a_padding_token_is_never_one_that_ends_a_response(tokens, padding, tiny_model, tiny_tokenizer, tmp_path):
+def test_a_padding_token_is_never_one_that_ends_a_response(
+    tokens: Any, padding: Any, tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
     tokenizer = tiny_tokenizer()
     for name, token in tokens.items():
         setattr(tokenizer, name, token)
@@ -179,18 +194,20 @@ def test_a_padding_token_is_never_one_that_ends_a_response(tokens, padding, tiny
     assert tokenizer.pad_token == tokens["pad_token"]  # the policy's own stays as it is
 
 
-def test_a_folder_at_home(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
+def test_a_folder_at_home(
+    tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ScalarModel(tiny_model()).save(tmp_path / "reward", tiny_tokenizer())
     monkeypatch.setenv("HOME", str(tmp_path))
     assert float(load_scalar_model("~/reward", CPU)[0].head.bias.detach()) == 0
 
 
-def test_a_folder_without_a_head_is_refused(tiny_folder, tmp_path):
+def test_a_folder_without_a_head_is_refused(tiny_folder: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a reward model; give a folder made by `pairtune reward`"):
         load_scalar_model(str(tiny_folder(tmp_path)), CPU)
 
 
-def test_a_classifier_of_several_labels_is_refused(tiny_model, tiny_tokenizer, tmp_path):
+def test_a_classifier_of_several_labels_is_refused(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     config = copy.deepcopy(tiny_model().config)
     config.num_labels = 3
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
@@ -199,7 +216,7 @@ def test_a_classifier_of_several_labels_is_refused(tiny_model, tiny_tokenizer, t
         load_scalar_model(str(tmp_path), CPU)
 
 
-def test_a_classifier_that_reads_its_first_token_is_refused(tiny_tokenizer, tmp_path):
+def test_a_classifier_that_reads_its_first_token_is_refused(tiny_tokenizer: Any, tmp_path: Path) -> None:
     config = AutoConfig.for_model(
         "bert", vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_labels=1,
@@ -211,7 +228,9 @@ def test_a_classifier_that_reads_its_first_token_is_refused(tiny_tokenizer, tmp_
     assert "\n" not in str(caught.value)
 
 
-def test_a_classifier_whose_weights_are_missing_is_refused(tiny_model, tiny_tokenizer, tmp_path):
+def test_a_classifier_whose_weights_are_missing_is_refused(
+    tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
     ScalarModel(tiny_model()).save(tmp_path, tiny_tokenizer())
     weights = load_file(tmp_path / "model.safetensors")
     del weights["score.weight"]
@@ -220,7 +239,7 @@ def test_a_classifier_whose_weights_are_missing_is_refused(tiny_model, tiny_toke
         load_scalar_model(str(tmp_path), CPU)
 
 
-def _old_folder(folder, body, tokenizer):
+def _old_folder(folder: Any, body: Any, tokenizer: Any) -> None:
     """A reward model as it was saved before."""
     body.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -233,7 +252,9 @@ def _old_folder(folder, body, tokenizer):
     [(FACTS_FILE, b"{"), (FACTS_FILE, b"{}"), (HEAD_FILE, b"xx")],
     ids=["not JSON", "no numbers", "not safetensors"],
 )
-def test_a_damaged_head_is_one_line(tiny_model, tiny_tokenizer, tmp_path, file, content):
+def test_a_damaged_head_is_one_line(
+    tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path, file: Any, content: Any
+) -> None:
     _old_folder(tmp_path, tiny_model(), tiny_tokenizer())
     (tmp_path / file).write_bytes(content)
     with pytest.raises(InputError, match="head") as caught:
@@ -241,7 +262,7 @@ def test_a_damaged_head_is_one_line(tiny_model, tiny_tokenizer, tmp_path, file, 
     assert "\n" not in str(caught.value)
 
 
-def test_the_head_of_another_size_is_one_line(tiny_model, tiny_tokenizer, tmp_path):
+def test_the_head_of_another_size_is_one_line(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     _old_folder(tmp_path, tiny_model(), tiny_tokenizer())
     save_file({"weight": torch.ones(1, 64), "bias": torch.zeros(1)}, tmp_path / HEAD_FILE)
     with pytest.raises(InputError, match="head"):

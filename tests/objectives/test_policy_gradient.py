@@ -1,6 +1,7 @@
 """PPO's parts against numbers worked by hand and against loops that follow the papers' sums."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from pairtune.objectives.policy_gradient import (
 LENGTHS = torch.tensor([3, 1, 5])
 
 
-def random(*, seed=0, count=9):
+def random(*, seed: Any = 0, count: Any = 9) -> Any:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, generator=generator, dtype=torch.float64)
 
@@ -26,24 +27,24 @@ def random(*, seed=0, count=9):
 class TestTokenRewards:
     """The KL at every token, the score at the answer's last."""
 
-    def test_by_hand(self):
+    def test_by_hand(self) -> None:
         logprob, reference = torch.tensor([-1.0, -2, -3, -4]), torch.tensor([-2.0, -2, -1, -4.5])
         found = token_rewards(torch.tensor([10.0, 20]), logprob, reference, torch.tensor([3, 1]), kl_coefficient=0.1)
         assert found.tolist() == pytest.approx([-0.1, 0, 10.2, 19.95])
 
-    def test_they_sum_to_the_score_less_the_kl(self):
+    def test_they_sum_to_the_score_less_the_kl(self) -> None:
         score, logprob, reference = random(seed=1, count=3), random(seed=2), random(seed=3)
         found = token_rewards(score, logprob, reference, LENGTHS, kl_coefficient=0.2)
         kl = torch.stack([part.sum() for part in (logprob - reference).split([3, 1, 5])])
         total = torch.stack([part.sum() for part in found.split([3, 1, 5])])
         torch.testing.assert_close(total, score - 0.2 * kl)
 
-    def test_without_a_coefficient_the_score_alone(self):
+    def test_without_a_coefficient_the_score_alone(self) -> None:
         found = token_rewards(random(count=3), random(), random(seed=1), LENGTHS, kl_coefficient=0.0)
         assert found.nonzero().flatten().tolist() == [2, 3, 8]
 
 
-def naive_advantages(reward, value, lengths, discount, gae_lambda):
+def naive_advantages(reward: Any, value: Any, lengths: Any, discount: Any, gae_lambda: Any) -> Any:
     """Eq. 16 of the paper as it stands: for every token, the sum over those after it in its own answer."""
     result = []
     start = 0
@@ -59,7 +60,7 @@ class TestAdvantages:
     """Generalised advantage estimation within each answer."""
 
     @pytest.mark.parametrize(("discount", "gae_lambda"), [(1.0, 0.95), (0.9, 0.5), (1.0, 0.0), (1.0, 1.0)])
-    def test_the_sum_of_the_paper(self, discount, gae_lambda):
+    def test_the_sum_of_the_paper(self, discount: Any, gae_lambda: Any) -> None:
         reward, value = random(seed=1), random(seed=2)
         advantage, returns = advantages(reward, value, LENGTHS, discount=discount, gae_lambda=gae_lambda)
         expected = naive_advantages(reward, value, LENGTHS, discount, gae_lambda)
@@ -67,7 +68,7 @@ class TestAdvantages:
         torch.testing.assert_close(returns, expected + value, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-    def test_all_answers_at_once_give_the_bits_of_one_token_after_another(self, dtype):
+    def test_all_answers_at_once_give_the_bits_of_one_token_after_another(self, dtype: Any) -> None:
         lengths = torch.tensor([3, 1, 40, 7, 1, 64, 2])
         reward, value = (random(seed=seed, count=int(lengths.sum())).to(dtype) for seed in (1, 2))
         found, _ = advantages(reward, value, lengths, discount=0.97, gae_lambda=0.95)
@@ -81,29 +82,29 @@ class TestAdvantages:
             expected += backwards[::-1]
         assert torch.equal(found, torch.stack(expected))
 
-    def test_an_answer_that_is_not_finite_spoils_itself_only(self):
+    def test_an_answer_that_is_not_finite_spoils_itself_only(self) -> None:
         reward, value = random(seed=1), random(seed=2)
         value[3] = torch.nan
         found, _ = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=0.95)
         assert found.isnan().tolist() == [i == 3 for i in range(9)]
 
-    def test_no_answers_have_no_advantages(self):
+    def test_no_answers_have_no_advantages(self) -> None:
         none = torch.zeros(0)
         assert len(advantages(none, none, torch.zeros(0, dtype=torch.long), discount=1.0, gae_lambda=1.0)[0]) == 0
 
-    def test_lambda_one_is_the_rewards_to_come_less_the_value(self):
+    def test_lambda_one_is_the_rewards_to_come_less_the_value(self) -> None:
         reward, value = random(seed=1), random(seed=2)
         advantage, returns = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=1.0)
         to_come = torch.cat([part.flip(0).cumsum(0).flip(0) for part in reward.split([3, 1, 5])])
         torch.testing.assert_close(returns, to_come)
         torch.testing.assert_close(advantage, to_come - value)
 
-    def test_lambda_zero_is_the_one_step_error(self):
+    def test_lambda_zero_is_the_one_step_error(self) -> None:
         reward, value = torch.tensor([1.0, 2.0]), torch.tensor([10.0, 20.0])
         advantage, _ = advantages(reward, value, torch.tensor([2]), discount=0.5, gae_lambda=0.0)
         assert advantage.tolist() == [1 + 0.5 * 20 - 10, 2 - 20]
 
-    def test_answers_do_not_touch_each_other(self):
+    def test_answers_do_not_touch_each_other(self) -> None:
         reward, value = random(seed=1), random(seed=2)
         both, _ = advantages(reward, value, LENGTHS, discount=1.0, gae_lambda=0.95)
         reward[4:] += 100
@@ -115,18 +116,18 @@ class TestAdvantages:
 class TestWhiten:
     """Scaled to standard deviation 1 over the tokens there are."""
 
-    def test_mean_and_deviation(self):
+    def test_mean_and_deviation(self) -> None:
         found = whiten(5 + 3 * random(count=1000))
         assert abs(float(found.mean())) < 1e-12
         assert float(found.std(unbiased=False)) == pytest.approx(1, abs=1e-7)
 
-    def test_by_hand(self):
+    def test_by_hand(self) -> None:
         assert whiten(torch.tensor([1.0, 3.0])).tolist() == pytest.approx([-1, 1])
         assert scale(torch.tensor([3.0, 0.0, 0.0, 4.0])).tolist() == pytest.approx([1.2, 0, 0, 1.6])
         assert scale(torch.zeros(3)).tolist() == [0, 0, 0]
 
     @pytest.mark.parametrize("values", [[2.0], [3.0, 3.0, 3.0]])
-    def test_values_all_the_same_stay_finite(self, values):
+    def test_values_all_the_same_stay_finite(self, values: Any) -> None:
         """One token has no sample deviation: the population's is taken, and is 0."""
         assert whiten(torch.tensor(values)).tolist() == [0] * len(values)
 
@@ -134,7 +135,7 @@ class TestWhiten:
 class TestPolicyLoss:
     """-min(rho A, clip(rho) A)."""
 
-    def test_at_the_old_policy_the_loss_is_minus_the_advantage_and_nothing_is_clipped(self):
+    def test_at_the_old_policy_the_loss_is_minus_the_advantage_and_nothing_is_clipped(self) -> None:
         logprob, advantage = random(seed=1), random(seed=2)
         loss, clipped = clipped_policy_loss(logprob, logprob.clone(), advantage, clip=0.2)
         assert torch.equal(loss, -advantage)
@@ -151,7 +152,7 @@ class TestPolicyLoss:
             (0.9, -2.0, 1.8, False),
         ],
     )
-    def test_by_hand(self, ratio, advantage, loss, clipped):
+    def test_by_hand(self, ratio: Any, advantage: Any, loss: Any, clipped: Any) -> None:
         old = torch.tensor([-3.0], dtype=torch.float64)
         new = (old + math.log(ratio)).requires_grad_()
         found = clipped_policy_loss(new, old, torch.tensor([advantage], dtype=torch.float64), clip=0.2)
@@ -161,7 +162,7 @@ class TestPolicyLoss:
         found.loss_R.sum().backward()
         assert new.grad.tolist() == pytest.approx([0.0 if clipped else -ratio * advantage])
 
-    def test_gradcheck(self):
+    def test_gradcheck(self) -> None:
         new, old, advantage = 0.1 * random(seed=1), 0.1 * random(seed=2), random(seed=3)
         assert torch.autograd.gradcheck(
             lambda x: clipped_policy_loss(x, old, advantage, clip=0.2).loss_R, new.requires_grad_()
@@ -180,7 +181,7 @@ class TestValueLoss:
             (1.1, 1.0, 3.0, 0.5 * 1.9**2, False),  # within the clip both are the same
         ],
     )
-    def test_by_hand(self, value, old, target, loss, clipped):
+    def test_by_hand(self, value: Any, old: Any, target: Any, loss: Any, clipped: Any) -> None:
         at = torch.tensor([value], dtype=torch.float64, requires_grad=True)
         found = clipped_value_loss(at, torch.tensor([old]).double(), torch.tensor([target]).double(), clip=0.2)
         assert found.loss_R.tolist() == pytest.approx([loss])
@@ -188,7 +189,7 @@ class TestValueLoss:
         found.loss_R.sum().backward()
         assert at.grad.tolist() == pytest.approx([0.0 if clipped else value - target])
 
-    def test_gradcheck(self):
+    def test_gradcheck(self) -> None:
         value, old, target = random(seed=1), random(seed=2), random(seed=3)
         assert torch.autograd.gradcheck(
             lambda x: clipped_value_loss(x, old, target, clip=0.2).loss_R, value.requires_grad_()
@@ -205,5 +206,5 @@ class TestValueLoss:
         (-5.0, 0.1 * (1 - 0.2 * 256 / 10_000)),
     ],
 )
-def test_the_adaptive_coefficient_by_hand(kl, expected):
+def test_the_adaptive_coefficient_by_hand(kl: Any, expected: Any) -> None:
     assert adapted_kl_coefficient(0.1, kl, target=6.0, answers=256) == pytest.approx(expected, rel=1e-12)

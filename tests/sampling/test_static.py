@@ -2,7 +2,9 @@
 
 import gc
 import re
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ ENDS = tuple(range(1, 300, 7))
 PROMPTS = [(3,), (4, 5, 6, 7, 8, 9, 10, 11, 12, 13), (4, 5), (20, 21, 22, 23), (9,) * 17, (5, 6, 7), (4, 5)] * 3
 
 
-def answers(model, *, replayed, prompts=PROMPTS, end_ids=ENDS, max_new_tokens=12):
+def answers(model: Any, *, replayed: Any, prompts: Any = PROMPTS, end_ids: Any = ENDS, max_new_tokens: Any = 12) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         use_paths(model, Paths("packed", "packed"))  # as its check would say: here steps are counted
         if not replayed:
@@ -27,7 +29,7 @@ def answers(model, *, replayed, prompts=PROMPTS, end_ids=ENDS, max_new_tokens=12
         return sample(model, prompts, end_ids=end_ids, max_new_tokens=max_new_tokens, seed=0)
 
 
-def assert_same(found, expected):
+def assert_same(found: Any, expected: Any) -> None:
     assert [x.response for x in found] == [x.response for x in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -41,22 +43,22 @@ class Recorded:
 
     made: list["Recorded"]
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.made.append(self)
         self.replays = 0
 
-    def record(self, function):
+    def record(self, function: Any) -> Any:
         self.function, self.decoder = function, function.func.__self__
         result = function()
         self.static, self.places = torch.full_like(result, torch.nan), self.addresses()
         return result, self.static
 
-    def replay(self):
+    def replay(self) -> None:
         assert self.addresses() == self.places
         self.replays += 1
         self.static.copy_(self.function())
 
-    def addresses(self):
+    def addresses(self) -> Any:
         decoder = self.decoder
         (token_B,) = self.function.args
         inputs = (token_B, decoder.token_B, decoder.length_B, decoder.slot_B)
@@ -64,7 +66,7 @@ class Recorded:
 
 
 @pytest.fixture(autouse=True)
-def _forgotten():
+def _forgotten() -> Iterator[Any]:
     """What an earlier test found out about an architecture."""
     TROUBLE.clear()
     yield
@@ -72,14 +74,16 @@ def _forgotten():
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Steps on the CPU replayed by what stands in for a graph; gives the list of those made."""
     monkeypatch.setattr(Recorded, "made", [], raising=False)
     monkeypatch.setitem(GRAPHS, "cpu", Recorded)
     return Recorded.made
 
 
-def test_replayed_steps_draw_the_plain_steps_answers(tiny_model, architecture, stand_in, capfd):
+def test_replayed_steps_draw_the_plain_steps_answers(
+    tiny_model: Any, architecture: Any, stand_in: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = tiny_model(architecture)
     found = answers(model, replayed=True)
     assert len({len(answer.response) for answer in found}) > 3, "rows should leave at different steps"
@@ -89,7 +93,7 @@ def test_replayed_steps_draw_the_plain_steps_answers(tiny_model, architecture, s
     assert capfd.readouterr().err == "sampling: decoding steps are replayed from a CUDA graph\n", "said once"
 
 
-def test_it_is_recorded_anew_when_half_of_the_rows_have_ended(tiny_model, stand_in):
+def test_it_is_recorded_anew_when_half_of_the_rows_have_ended(tiny_model: Any, stand_in: Any) -> None:
     answers(tiny_model(), replayed=True)
     sizes = [len(graph.static) for graph in stand_in]
     assert sizes[0] == len(PROMPTS)
@@ -98,7 +102,7 @@ def test_it_is_recorded_anew_when_half_of_the_rows_have_ended(tiny_model, stand_
     assert {len(keys) for graph in stand_in[-1:] for keys, _ in graph.decoder.layers} == {sizes[-1]}
 
 
-def test_nothing_is_recorded_without_graphs(tiny_model, stand_in, monkeypatch):
+def test_nothing_is_recorded_without_graphs(tiny_model: Any, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     assert type(decoder_for(model, 9)) is Static
     monkeypatch.undo()
@@ -106,12 +110,24 @@ def test_nothing_is_recorded_without_graphs(tiny_model, stand_in, monkeypatch):
     assert list(GRAPHS) == ["cuda"]
 
 
-def test_a_step_reads_nothing_back(tiny_model, architecture, monkeypatch):
+def test_a_step_reads_nothing_back(tiny_model: Any, architecture: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Or a GPU could not record it. Meta tensors have no values, so that on them any reading raises."""
     if architecture == "mixtral":
         pytest.skip("torch has no grouped products for meta tensors")
 
-    def attend_one(query, key, value, keys, values, slot_B, length_B, scale, *, window, softcap):
+    def attend_one(
+        query: Any,
+        key: Any,
+        value: Any,
+        keys: Any,
+        values: Any,
+        slot_B: Any,
+        length_B: Any,
+        scale: Any,
+        *,
+        window: Any,
+        softcap: Any,
+    ) -> Any:
         keys[slot_B, :, length_B], values[slot_B, :, length_B] = key, value
         return kernels.attend_one_masked(query, keys, values, slot_B, length_B, scale, window)
 
@@ -128,7 +144,7 @@ def test_a_step_reads_nothing_back(tiny_model, architecture, monkeypatch):
         assert decoder.step(torch.tensor([6, 7], device="meta")).shape == (2, 32)
 
 
-def refuse_to_record(self, function):
+def refuse_to_record(self: Any, function: Any) -> None:
     function()
     try:
         raise RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
@@ -136,18 +152,18 @@ def refuse_to_record(self, function):
         raise RuntimeError("the end of the capture") from None
 
 
-def refuse_to_replay(self):
+def refuse_to_replay(self: Any) -> None:
     raise RuntimeError
 
 
-def replay_something_else(self):
+def replay_something_else(self: Any) -> None:
     """Of other tokens, with the keys and values written that they have."""
     self.decoder.token_B.neg_().add_(299)
     self.static.copy_(self.function())
     self.decoder.token_B.neg_().add_(299)
 
 
-def replay_nothing(self):
+def replay_nothing(self: Any) -> None:
     """What is there is whatever was in memory."""
 
 
@@ -160,7 +176,15 @@ def replay_nothing(self):
         ("replay", replay_nothing, "a CUDA graph's replay differs by nan from the step"),
     ],
 )
-def test_what_fails_or_differs_is_said_and_not_used(tiny_model, stand_in, monkeypatch, capfd, method, wrong, why):
+def test_what_fails_or_differs_is_said_and_not_used(
+    tiny_model: Any,
+    stand_in: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    method: Any,
+    wrong: Any,
+    why: Any,
+) -> None:
     model = tiny_model()
     monkeypatch.setattr(Recorded, method, wrong)
     found = answers(model, replayed=True)
@@ -176,7 +200,9 @@ def test_what_fails_or_differs_is_said_and_not_used(tiny_model, stand_in, monkey
     assert type(decoder_for(model, 9)) is KeyValues
 
 
-def test_what_fails_later_is_said_then(tiny_model, stand_in, monkeypatch, capfd):
+def test_what_fails_later_is_said_then(
+    tiny_model: Any, stand_in: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """When the step is recorded for fewer rows."""
     model = tiny_model()
     monkeypatch.setitem(GRAPHS, "cpu", lambda: Recorded() if not stand_in else None)
@@ -187,7 +213,7 @@ def test_what_fails_later_is_said_then(tiny_model, stand_in, monkeypatch, capfd)
     assert second.endswith("'NoneType' object has no attribute 'record'")
 
 
-def test_a_models_own_fault_is_its_own(tiny_model, stand_in):
+def test_a_models_own_fault_is_its_own(tiny_model: Any, stand_in: Any) -> None:
     model = tiny_model()
     decoder = Static(model, 9)
     decoder.begin([(3, 4)])
@@ -198,14 +224,14 @@ def test_a_models_own_fault_is_its_own(tiny_model, stand_in):
 
 @pytest.mark.gpu
 class TestGpu:
-    def test_replayed_steps_draw_the_plain_steps_answers(self, tiny_model, architecture):
+    def test_replayed_steps_draw_the_plain_steps_answers(self, tiny_model: Any, architecture: Any) -> None:
         model = tiny_model(architecture).cuda()
         found = answers(model, replayed=True)
         assert not TROUBLE[type(model)]
         assert_same(found, answers(model, replayed=False))
 
     @pytest.mark.filterwarnings("ignore")  # the compiler's own
-    def test_compiled_blocks_in_bfloat16_are_replayed(self, tiny_model, monkeypatch):
+    def test_compiled_blocks_in_bfloat16_are_replayed(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from pairtune.engine import compile
 
         if compile.obstacle():
@@ -216,7 +242,7 @@ class TestGpu:
         assert not TROUBLE[type(model)]
 
     @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-    def test_a_replayed_step_stays_where_it_is_and_asks_the_gpu_nothing(self, tiny_model):
+    def test_a_replayed_step_stays_where_it_is_and_asks_the_gpu_nothing(self, tiny_model: Any) -> None:
         decoder = Static(tiny_model().cuda(), 40)
         with torch.no_grad():
             decoder.begin(PROMPTS)
@@ -233,10 +259,10 @@ class TestGpu:
             assert [x.data_ptr() for x in inputs] == before
             assert decoder.length_B.tolist() == [len(prompt) + 6 for prompt in PROMPTS]
 
-    def test_memory_is_given_back_with_the_decoder(self, tiny_model):
+    def test_memory_is_given_back_with_the_decoder(self, tiny_model: Any) -> Any:
         model = tiny_model().cuda()
 
-        def held():
+        def held() -> Any:
             gc.collect()
             torch.cuda.empty_cache()
             return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
@@ -246,7 +272,7 @@ class TestGpu:
         answers(model, replayed=True)
         assert held() == before
 
-    def test_a_model_that_waits_for_the_gpu_decodes_step_by_step(self, tiny_model):
+    def test_a_model_that_waits_for_the_gpu_decodes_step_by_step(self, tiny_model: Any) -> None:
         model = tiny_model().cuda()
         expected = answers(model, replayed=False)
         model.base_model.layers[1].register_forward_pre_hook(lambda module, args: args[0].sum().item() and None)

@@ -74,7 +74,7 @@ def _surveyed(wanted: Sequence[Case], results: Path, *, jobs: int) -> Iterator[F
             if (path := _path(case, results)).is_file():
                 yield Finding.from_json(json.loads(path.read_text(encoding="utf-8")))
                 continue
-            process = fork.Process(target=_child, args=(case, results))
+            process: BaseProcess = fork.Process(target=_child, args=(case, results))
             process.start()
             running[process] = (case, time.monotonic())
         for process, (case, began) in list(running.items()):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import by_hand
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from pairtune.settings import Drawing, Ppo
 from pairtune.training import ppo
 from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import minibatch_gradients, rollout_of, train_ppo
+from tests import by_hand
 
 EOS = 1
 PROMPTS = [(5, 6), (7,), (8, 9, 10, 11, 12), (13, 14, 15), (16, 17), (18,)]
@@ -151,7 +151,7 @@ def plain_losses(
     four: Four, answers: Sequence[Any], rollout: ppo.Rollout, indices: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Both losses of a minibatch, from the models' own forward: means over its tokens."""
-    policy_loss, value_loss, tokens = 0.0, 0.0, 0
+    policy_loss, value_loss, tokens = torch.zeros(()), torch.zeros(()), 0
     for i in indices:
         prompt, response = PROMPTS[i], answers[i].response
         ids = torch.tensor([[*prompt, *response]])
@@ -187,9 +187,9 @@ def test_a_minibatchs_gradients(four: Four, answers: list[Any]) -> None:
     assert figures["policy_loss"] == pytest.approx(losses[0].item(), abs=1e-4)
     assert figures["value_loss"] == pytest.approx(losses[1].item(), abs=1e-4)
     assert 0 < figures["clip_fraction"] < 1
-    for model, loss, gradients in zip(models, losses, found, strict=True):
+    for learner, loss, gradients in zip(models, losses, found, strict=True):
         loss.backward()
-        pairs = [(a, p.grad) for a, p in zip(gradients, model.parameters(), strict=True) if p.grad is not None]
+        pairs = [(a, p.grad) for a, p in zip(gradients, learner.parameters(), strict=True) if p.grad is not None]
         assert pairs
         ours, plain = (torch.cat([each.flatten() for each in side]).double() for side in zip(*pairs, strict=True))
         assert float((ours - plain).norm() / plain.norm()) < 1e-4
