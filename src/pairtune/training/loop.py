@@ -91,8 +91,7 @@ def run_steps(
             journal.record(kind="step", stage=journal.stage, step=step, seconds=round(seconds, 3), **figures)
             progress.note(note(figures))
             progress.advance()
-            with uncounted():
-                over = ended is not None and step < steps and ended(step, figures)
+            over = ended is not None and step < steps and ended(step, figures)
             if over and interruption.asked:
                 raise KeyboardInterrupt
             if over:

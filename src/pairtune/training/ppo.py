@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
+from pairtune.engine.cost import uncounted
 from pairtune.engine.hidden import hidden_states, passes
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.own_score import OwnScore
@@ -108,7 +109,8 @@ def train_ppo(
     def ended(step: int, figures: Mapping[str, float]) -> bool:
         if distance is None or figures["kl"] < NEAR * settings.kl_stop:
             return False
-        kl = distance()
+        with uncounted():
+            kl = distance()
         over = kl + 0.5 * kl / step >= settings.kl_stop
         if over:
             say(f"  ended after step {step}: the KL is {kl:.2f}, to end at {settings.kl_stop:.2f}")
