@@ -15,7 +15,7 @@ from pairtune.data.schema import Demonstration, Message, Pair, Prompt
 from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
 from pairtune.data.tokenize import Encoded, encode_demonstrations, encode_pairs, encode_prompts
 from pairtune.data.turns import RESERVED
-from pairtune.data.writing import ANOTHER_TURN, CUT, DATED, JOINED, LOSSY, LOST, NO_TEMPLATE, PARTED, SHORTENED, UNENDED
+from pairtune.data.writing import CUT, DATED, JOINED, LOSSY, LOST, NO_TEMPLATE, PARTED, SHORTENED, UNENDED
 from pairtune.errors import InputError
 from tests.chat.dialogues import ANSWER, ASK, CALL, SYSTEM, TOOLS, WEATHER
 from tests.chat.formats import CHATML, DEEPSEEK_R1, HARMONY, LLAMA2, MISTRAL3, PHI3, QWEN3, QWEN25, R1_KEEPING, Format
@@ -142,22 +142,6 @@ class TestWhereAnswersBegin:
         turns = (Message("system", "Be brief."), *QUESTION)
         (row,) = encode_pairs([Pair(turns, SAID, "Jane, I think.", 1)], tokenizer, max_tokens=999).rows
         assert [tokenizer.decode(list(each)).strip() for each in row.responses] == [f"{SAID}</s>", "Jane, I think.</s>"]
-
-    def test_an_answer_after_the_assistants_turn_is_another_turn_and_told(self) -> None:
-        tokenizer = tokenizer_of("bytes", CHATML, adds_bos=False)
-        asked = [{"role": "user", "content": "Who wrote Emma?"}, {"role": "assistant", "content": "That was"}]
-        prompt = tuple(Message(**turn) for turn in asked)
-        encoded = row_of(tokenizer, prompt)
-        row = encoded.rows[0]
-        assert list(row.prompt) == truth(tokenizer, asked, add_generation_prompt=True)
-        whole = truth(tokenizer, [*asked, {"role": "assistant", "content": SAID}])
-        assert [*row.prompt, *row.responses[0]] == whole[: len(row.prompt) + len(row.responses[0])]
-        assert ANOTHER_TURN in encoded.remarks
-        assert ANOTHER_TURN in encode_prompts([Prompt(prompt, 1)], tokenizer, max_tokens=99)[1]
-        assert ANOTHER_TURN not in row_of(tokenizer).remarks
-        tokenizer.chat_template = None
-        assert ANOTHER_TURN in row_of(tokenizer, prompt).remarks
-        assert ANOTHER_TURN not in row_of(tokenizer).remarks
 
     @pytest.mark.parametrize("make", MAKES)
     @pytest.mark.parametrize("answer", ["\nJane", "\n\nJane", "0", "Z", "Zero", " 0"])

@@ -45,7 +45,7 @@ def run(settings: GenerateRun) -> list[str]:
         )
     reader = Reader(tokenizer)
     texts = [
-        (reader.continuation if isinstance(row.prompt, str) else reader.answer)(prompt, answer.response)
+        (reader.continuation if _goes_on(row.prompt) else reader.answer)(prompt, answer.response)
         for row, prompt, answer in zip(rows, prompts, answers, strict=True)
     ]
     if out:
@@ -81,6 +81,11 @@ def _prompts(settings: GenerateRun, tokenizer: Tokenizer) -> list[Prompt]:
         return [Prompt(settings.prompt, 1)]
     system = [Message("system", settings.system)] if settings.system else []
     return [Prompt((*system, Message("user", settings.prompt)), 1)]
+
+
+def _goes_on(prompt: PromptText) -> bool:
+    """Whether the answer is the rest of something, and begins with its very first space."""
+    return isinstance(prompt, str) or prompt[-1].unfinished
 
 
 def _as_read(prompt: PromptText) -> object:

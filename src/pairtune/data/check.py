@@ -187,7 +187,7 @@ def _turns(pair: Pair) -> bool:
         return False
     if any(turn.role == "tool" for turn in pair.prompt):  # what a call brought comes between two turns of the assistant
         return False
-    speakers = [turn.role for turn in pair.prompt if turn.role in ("user", "assistant")]
+    speakers = [turn.role for turn in pair.prompt if turn.role in ("user", "assistant") and not turn.unfinished]
     return speakers != ["user", "assistant"] * (len(speakers) // 2) + ["user"]
 
 

@@ -6,6 +6,7 @@ Without a chat template a dialogue is a plain transcript, which the answer conti
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -23,6 +24,7 @@ LONG = 20
 # is the day that Llama 3's templates fall back on where nothing tells it.
 TODAY, ANOTHER_DAY = date(2024, 7, 26), date(2023, 2, 4)
 _NAMES = {"user": "Human", "assistant": "Assistant"}
+GOES_ON = "it does not write the beginning of an answer that the prompt ends with"
 
 
 class RefusedError(Exception):
@@ -37,7 +39,8 @@ def render(
     to_be_answered: bool = False,
     today: date = TODAY,
 ) -> str:
-    """The dialogue as the chat template writes it, up to where an answer begins if it is to be answered.
+    """The dialogue as the chat template writes it, up to where an answer begins if it is to be answered: a turn of the
+    assistant's, or the rest of one that is unfinished.
 
     `beside` is what the template is given beside the turns, as a JSON object. The arguments of calls are given as
     objects, as most templates want them, or else as the text that some want. Raises RefusedError if the template does
@@ -46,6 +49,7 @@ def render(
     given: dict[str, Any] = json.loads(beside) if beside else {}
     messages = [turn.fields() for turn in turns]
     called = any("tool_calls" in message for message in messages)
+    goes_on = to_be_answered and turns[-1].unfinished
     refusal: Exception | None = None
     for convert in (_as_object, _as_text) if called else (None,):
         try:
@@ -53,11 +57,12 @@ def render(
                 [_with_arguments(message, convert) for message in messages] if convert else messages,
                 chat_template=_on(today, template_of(tokenizer, given)),
                 tokenize=False,
-                add_generation_prompt=to_be_answered,
+                add_generation_prompt=to_be_answered and not goes_on,
+                continue_final_message=goes_on,
                 **given,
             )
         except Exception as error:  # a template is a program, and can go wrong in every way that one can
-            refusal = refusal or error
+            refusal = refusal or (RefusedError(GOES_ON) if "continue_final_message" in str(error) else error)
         else:
             return str(text)
     raise RefusedError(" ".join(str(refusal).split()) or type(refusal).__name__) from refusal
@@ -112,13 +117,13 @@ def _as_text(arguments: Any) -> Any:
 def transcript(turns: Sequence[Message]) -> str:
     """The turns without a template. The space before the answer is the answer's: no tokenizer has it apart."""
     text = "".join(f"\n\n{_NAMES.get(turn.role, turn.role.capitalize())}: {turn.content}" for turn in turns)
-    return text.lstrip() + "\n\nAssistant:"
+    return text.lstrip() + ("" if turns[-1].unfinished else "\n\nAssistant:")
 
 
-def transcribed(answer: ResponseText) -> str:
+def transcribed(prompt: Sequence[Message], answer: ResponseText) -> str:
     """An answer as it goes on after :func:`transcript`."""
     text = answer if isinstance(answer, str) else answer.content
-    return text if text[:1].isspace() else f" {text}"
+    return text if prompt[-1].unfinished or text[:1].isspace() else f" {text}"
 
 
 def unwritten(turns: Sequence[Message], beside: str) -> Iterator[str]:
@@ -138,6 +143,16 @@ def unwritten(turns: Sequence[Message], beside: str) -> Iterator[str]:
 def as_turn(answer: ResponseText) -> Message:
     """A response as the assistant's turn."""
     return answer if isinstance(answer, Message) else Message("assistant", answer)
+
+
+def answered(prompt: Sequence[Message], answer: ResponseText) -> tuple[Message, ...]:
+    """The whole dialogue: the answer is a turn of its own, or goes on with one that the prompt has begun."""
+    turn, begun = as_turn(answer), prompt[-1]
+    if not begun.unfinished:
+        return (*prompt, turn)
+    fields = {name: value for name, value in (begun.others() | turn.others()).items() if name != "content"}
+    more = json.dumps(fields, ensure_ascii=False) if fields else ""
+    return (*prompt[:-1], Message(begun.role, begun.content + turn.content, more))
 
 
 def alike(rows: Sequence[str] | Sequence[list[int]]) -> int:
@@ -178,7 +193,7 @@ def lost(
         content = turn.content.strip()
         if not content or (content in text and (turn.role in _NAMES or len(content) > LONG)):
             continue
-        if same(_with(turns, place, Message(turn.role, f"{content}?", turn.more))):
+        if same(_with(turns, place, replace(turn, content=f"{content}?"))):
             yield f"{turn.role} turns"
         elif place == answer:
             yield "a part of the answer (its reasoning, or white space)"
@@ -190,4 +205,4 @@ def _with(turns: Sequence[Message], place: int, turn: Message) -> list[Message]:
 
 def _without(turn: Message, *names: str) -> Message:
     kept = {name: value for name, value in turn.others().items() if name not in names}
-    return Message(turn.role, turn.content, json.dumps(kept, ensure_ascii=False) if kept else "")
+    return replace(turn, more=json.dumps(kept, ensure_ascii=False) if kept else "")

@@ -15,12 +15,15 @@ more messages, with ``prompt``        a whole dialogue that already contains the
 
 Messages are lists of turns (:mod:`pairtune.data.turns`). A whole dialogue ends with the assistant's answer, which is
 the response; all turns before it are the prompt. Where prompts alone are read, a dialogue may end before an answer. A
-column ``system`` is the dialogue's first turn; it and what the chat template is given beside the turns (``tools``, ...)
-are for dialogues, so a text ``prompt`` beside them is a user turn.
+``prompt`` of messages that ends with the assistant's turn has begun the answer, which goes on with that turn; within a
+whole dialogue two turns of the assistant's are two. A column ``system`` is the dialogue's first turn; it and what the
+chat template is given beside the turns (``tools``, ...) are for dialogues, so a text ``prompt`` beside them is a user
+turn.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText
@@ -136,7 +139,7 @@ def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> 
     if isinstance(prompt, str):
         contained = any(turn.content.strip() == prompt.strip() for turn in turns[:-1])
     else:
-        contained = turns[: len(prompt)] == prompt
+        contained = turns[: len(prompt)] == (*prompt[:-1], replace(prompt[-1], unfinished=False))
     if not contained:
         raise UnusableError(f'"{side}" does not contain its "prompt"', "a dialogue starts with its prompt")
     return turns
@@ -169,7 +172,11 @@ def _answered(turns: tuple[Message, ...], side: str) -> tuple[tuple[Message, ...
 
 def _prompt(columns: Columns) -> PromptText:
     value = columns["prompt"]
-    return _with_text(to_turns(value, "prompt") if isinstance(value, list) else to_text(value, '"prompt"'), "prompt")
+    if not isinstance(value, list):
+        return _with_text(to_text(value, '"prompt"'), "prompt")
+    *before, last = to_turns(value, "prompt")
+    begun = last.role == "assistant" and not last.others().get("tool_calls")
+    return _with_text((*before, replace(last, unfinished=begun)), "prompt")
 
 
 def _with_text(prompt: PromptText, column: str) -> PromptText:

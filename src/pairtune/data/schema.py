@@ -13,6 +13,7 @@ class Message:
     role: str
     content: str
     more: str = ""  #: the turn's other fields (tool_calls, reasoning_content, name, ...) as a JSON object, or ""
+    unfinished: bool = False  #: whether this is a prompt's last turn, the assistant's, and the answer goes on with it
 
     def fields(self) -> dict[str, Any]:
         """The turn as it stood in the source, which is what a chat template is given."""

@@ -133,7 +133,7 @@ def _to_fields(value: object) -> object:
     """Turns as lists of texts."""
     if isinstance(value, tuple):
         return [_to_fields(turn) for turn in value]
-    return [value.role, value.content, value.more] if isinstance(value, Message) else value
+    return [*dataclasses.astuple(value)] if isinstance(value, Message) else value
 
 
 def _from_fields(value: Any) -> object:

@@ -11,6 +11,7 @@ from pairtune.data.dialogue import (
     TODAY,
     RefusedError,
     alike,
+    answered,
     as_turn,
     dated,
     lost,
@@ -68,10 +69,6 @@ UNENDED = Remark(
 DATED = Remark(
     f"row holds the day, for which the chat template asks: it is told {TODAY:%-d %B %Y}, always",
     f"rows hold the day, for which the chat template asks: it is told {TODAY:%-d %B %Y}, always",
-)
-ANOTHER_TURN = Remark(
-    "row has a prompt that ends with the assistant's turn; its answer is another turn, not the rest of that one",
-    "rows have prompts that end with the assistant's turn; their answers are other turns, not the rest of those",
 )
 NO_TEMPLATE = Remark(
     "row loses {}: the model has no chat template to write them",
@@ -135,9 +132,8 @@ class Writer:
             return self._text_row(prompt, [as_turn(response).content for response in responses])
         if self.tokenizer.chat_template:
             return self._dialogue_row(prompt, responses, beside)
-        row = self._text_row(transcript(prompt), [transcribed(response) for response in responses])
-        said = self._said_of((*prompt, *map(as_turn, responses)), beside) - {ANOTHER_TURN}
-        return replace(row, remarks=row.remarks | said | _of_turns(prompt))
+        row = self._text_row(transcript(prompt), [transcribed(prompt, response) for response in responses])
+        return replace(row, remarks=row.remarks | self._said_of((*prompt, *map(as_turn, responses)), beside))
 
     def fitted(self, prompt: PromptText, responses: Sequence[ResponseText], beside: str, most: int) -> Written:
         """The same in at most `most` ids for the prompt and its longest response.
@@ -168,12 +164,12 @@ class Writer:
 
     def _dialogue_row(self, prompt: tuple[Message, ...], responses: Sequence[ResponseText], beside: str) -> Written:
         text, wholes = render(self.tokenizer, prompt, beside=beside, to_be_answered=True), []
-        remarks = _of_turns(prompt) | ({DATED} if dated(self.tokenizer, prompt, beside, text) else set())
+        remarks = {DATED} if dated(self.tokenizer, prompt, beside, text) else set()
         asked = self.text.ids(text)
         place, begun = self._last_cut(text, asked)
         texts = []
         for response in responses:
-            turns = (*prompt, as_turn(response))
+            turns = answered(prompt, response)
             whole = render(self.tokenizer, turns, beside=beside)
             texts.append(whole)
             remarks |= {LOST.of(what) for what in lost(self.tokenizer, turns, beside, whole)}
@@ -219,8 +215,7 @@ class Writer:
         """Where whole dialogues begin to depend on what their answers say; 0 if that cannot be seen."""
         try:
             others = [
-                self.text.ids(render(self.tokenizer, (*prompt, Message("assistant", answer)), beside=beside))
-                for answer in ("0", "Z")
+                self.text.ids(render(self.tokenizer, answered(prompt, answer), beside=beside)) for answer in ("0", "Z")
             ]
         except RefusedError:
             return 0
@@ -258,11 +253,9 @@ class Writer:
         if isinstance(prompt, str):
             return set()
         if not self.tokenizer.chat_template:
-            return {NO_TEMPLATE.of(what) for what in unwritten(prompt, beside)} | _of_turns(prompt)
+            return {NO_TEMPLATE.of(what) for what in unwritten(prompt, beside)}
         text = render(self.tokenizer, prompt, beside=beside, to_be_answered=True)
-        found = _of_turns(prompt) | {
-            LOST.of(what) for what in lost(self.tokenizer, prompt, beside, text, to_be_answered=True)
-        }
+        found = {LOST.of(what) for what in lost(self.tokenizer, prompt, beside, text, to_be_answered=True)}
         return found | {DATED} if dated(self.tokenizer, prompt, beside, text) else found
 
     def _shorter(self, prompt: PromptText, beside: str, room: int) -> PromptText | None:
@@ -277,7 +270,3 @@ class Writer:
 
         part = shortened(prompt, fits)
         return f"{brought}{part}" if isinstance(part, str) else part
-
-
-def _of_turns(prompt: Sequence[Message]) -> set[Remark]:
-    return {ANOTHER_TURN} if prompt[-1].role == "assistant" else set()
