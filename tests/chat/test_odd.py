@@ -17,6 +17,7 @@ from pairtune.data.tokenize import Encoded, encode_demonstrations, encode_pairs,
 from pairtune.data.turns import RESERVED
 from pairtune.data.writing import CUT, DATED, JOINED, LOSSY, LOST, NO_TEMPLATE, PARTED, SHORTENED, UNENDED
 from pairtune.errors import InputError
+from pairtune.stages.measure import distinct_prompts
 from tests.chat.dialogues import ANSWER, ASK, CALL, SYSTEM, TOOLS, WEATHER
 from tests.chat.formats import CHATML, DEEPSEEK_R1, HARMONY, LLAMA2, MISTRAL3, PHI3, QWEN3, QWEN25, R1_KEEPING, Format
 from tests.chat.tokenizers_of import MAKES, tokenizer_of
@@ -135,7 +136,18 @@ class TestWhereAnswersBegin:
         assert encoded.remarks == {PARTED: (1,), LOST.of("system turns"): (1,)}
         row = encoded.rows[0]
         assert [*row.prompt, *row.responses[0]] == truth(tokenizer, [SYSTEM, ASK, ANSWER])
-        assert list(encoded.asked[row.prompt]) == truth(tokenizer, [SYSTEM, ASK])
+        assert list(row.question) == truth(tokenizer, [SYSTEM, ASK])
+
+    def test_each_row_has_its_own_question_where_their_prompts_are_equal(self) -> None:
+        """Two system turns, and none, which only the questions show."""
+        tokenizer = tokenizer_of("bytes", MISTRAL3)
+        dialogues = [[SYSTEM, ASK], [SYSTEM | {"content": "Be long."}, ASK], [ASK]]
+        prompts = [tuple(Message(**turn) for turn in turns) for turns in dialogues]
+        encoded = encode_pairs([Pair(each, SAID, "No.", 1) for each in prompts], tokenizer, max_tokens=999)
+        assert len({row.prompt for row in encoded.rows}) == 1
+        expected = [tuple(truth(tokenizer, turns)) for turns in dialogues]
+        assert [row.question for row in encoded.rows] == expected
+        assert distinct_prompts(encoded.rows) == expected
 
     def test_both_responses_of_a_pair_begin_in_one_place(self) -> None:
         tokenizer = tokenizer_of("bytes", MISTRAL3)
@@ -166,11 +178,11 @@ class TestWhereAnswersBegin:
         tokenizer, turns = tokenizer_of("bytes", DEEPSEEK_R1), (Message("user", "one two three four"),)
         encoded = row_of(tokenizer, turns)
         row = encoded.rows[0]
-        asked = encoded.asked[row.prompt]
+        asked = row.question
         assert len(asked) > len(row.prompt)
         for most in range(len(row), len(row) + 4):
             fitted = encode_demonstrations([Demonstration(turns, SAID, 1)], tokenizer, max_tokens=most)
-            whole = fitted.asked[fitted.rows[0].prompt] == asked
+            whole = fitted.rows[0].question == asked
             assert whole != (SHORTENED in fitted.remarks)
         assert whole
 

@@ -60,13 +60,13 @@ def test_answers_are_sampled_after_what_the_template_begins_them_with(
     assert "in another way than it begins an answer" in capsys.readouterr().err
     parts.save(tmp_path / "pairs.jsonl", tokenizer)
     assert SharedPairs.load(tmp_path / "pairs.jsonl") == parts
-    prompts = distinct_prompts(parts.heldout, parts.asked)
+    prompts = distinct_prompts(parts.heldout)
     assert [tokenizer.decode(list(prompt))[-20:] for prompt in prompts] == ["<|Assistant|><think>\n"[-20:]] * 3
-    assert prompts == parts.asked_prompts(parts.heldout)
+    assert prompts == [row.question for row in parts.heldout]
     begun = {
         tuple(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)) for turn in turns
     }
-    assert set(prompts) | set(parts.asked_prompts(parts.train)) <= begun
+    assert set(prompts) | {row.question for row in parts.train} <= begun
 
 
 def test_sampled_pairs_are_labelled_by_bradley_terry_on_gold(

@@ -41,7 +41,7 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     for model in (policy, reference, *([reward_model.body] if isinstance(reward_model, ScalarModel) else [])):
         check_engine(model, rows, quiet=model is not policy)
     frozen, _ = reference_logprobs(reference, rows, say=say)
-    prompts = distinct_prompts(rows, encoded.asked)[: settings.evaluation.prompts]
+    prompts = distinct_prompts(rows)[: settings.evaluation.prompts]
     with task("answers", len(prompts)) as progress:
         facts = measure(
             policy,

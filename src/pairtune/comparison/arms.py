@@ -159,7 +159,7 @@ class Arms:
             value=context.load_scalar("reward"),
             reward_model=context.load_scalar("reward"),
             tokenizer=context.tokenizer,
-            prompts=context.pairs.asked_prompts(context.pairs.train),
+            prompts=[row.question for row in context.pairs.train],
             settings=how,
             sampling=settings.sampling,
             seed=settings.seed,
@@ -178,7 +178,7 @@ class Arms:
                 context.load(name),
                 context.load("reference"),
                 context.tokenizer,
-                context.pairs.asked_prompts(context.pairs.train),
+                [row.question for row in context.pairs.train],
                 settings.ppo,
                 settings.sampling,
                 seed=settings.seed,
@@ -193,7 +193,7 @@ class Arms:
         """Measurements along the training of a policy that still is the reference."""
         held, _ = self.context.logprobs(policy, self.context.pairs.heldout)
         pairs = self.context.pairs
-        return Snapshots(folder, policy, pairs.heldout, pairs.asked, held, self.settings, self.context.tokenizer)
+        return Snapshots(folder, policy, pairs.heldout, held, self.settings, self.context.tokenizer)
 
     # ---- measuring -----------------------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ class Arms:
             reference,
             rows,
             context.logprobs(reference, rows)[0],
-            distinct_prompts(rows, context.pairs.asked)[: settings.evaluation.prompts],
+            distinct_prompts(rows)[: settings.evaluation.prompts],
             sampling=settings.sampling,
             end_ids=end_ids(context.tokenizer),
             seed=stream_seed(settings.seed, "measure"),

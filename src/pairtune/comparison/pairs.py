@@ -25,7 +25,7 @@ from pairtune.data.schema import Pair, Rows
 from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
 from pairtune.data.token_rows import store_tokens
-from pairtune.data.tokenize import Asked, Encoded, encode_pairs
+from pairtune.data.tokenize import Encoded, encode_pairs
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
@@ -51,13 +51,8 @@ class SharedPairs:
     heldout: Sequence[Tokens]
     validation: Sequence[Tokens] = ()
     judge: Sequence[Tokens] = ()
-    asked: Asked = field(default_factory=dict)  # prompts as answers are sampled after them, where that differs
     # Of the user's own pairs, where each was read: to train on; held out and to choose by. A file of pairs forgets it.
     places: tuple[Place, Place] | None = field(default=None, compare=False)
-
-    def asked_prompts(self, rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
-        """The prompt of each row as answers are sampled after it."""
-        return [self.asked.get(row.prompt, row.prompt) for row in rows]
 
     def save(self, path: Path, tokenizer: Tokenizer) -> None:
         """One JSON object a pair: the split, the texts for people, the token ids that training uses."""
@@ -70,28 +65,26 @@ class SharedPairs:
                         "rejected": tokenizer.decode(list(row.responses[1]), skip_special_tokens=True),
                     }
                     ids = {"prompt_ids": row.prompt, "chosen_ids": row.responses[0], "rejected_ids": row.responses[1]}
-                    if row.prompt in self.asked:
-                        ids["asked_ids"] = self.asked[row.prompt]
+                    if row.asked:
+                        ids["asked_ids"] = row.asked
                     file.write(json.dumps({"split": split, **texts, **ids}, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "SharedPairs":
         """The rows that `save` wrote, on disk."""
         splits: list[str] = []
-        asked: Asked = {}
 
         def rows() -> Iterator[Tokens]:
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     row = json.loads(line)
                     splits.append(row["split"])
-                    if "asked_ids" in row:
-                        asked[tuple(row["prompt_ids"])] = tuple(row["asked_ids"])
-                    yield Tokens(tuple(row["prompt_ids"]), (tuple(row["chosen_ids"]), tuple(row["rejected_ids"])))
+                    responses = tuple(row["chosen_ids"]), tuple(row["rejected_ids"])
+                    yield Tokens(tuple(row["prompt_ids"]), responses, tuple(row.get("asked_ids", ())))
 
         stored = store_tokens(rows())
         train, heldout, validation, judge = (stored.take(np.array(splits) == split) for split in SPLITS)
-        return cls(train, heldout, validation, judge, asked)
+        return cls(train, heldout, validation, judge)
 
 
 def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
@@ -121,7 +114,6 @@ def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokeniz
         parts[1].rows,
         parts[2].rows if chooser else (),
         judges.rows,
-        asked={prompt: asked for part in (*parts, judges) for prompt, asked in part.asked.items()},
         places=(parts[0].place, [part.place(i) for part in parts[1:] for i in range(len(part.rows))].__getitem__),
     )
     _say_sizes(len(source.rows), pairs, settings)

@@ -21,6 +21,12 @@ class Tokens:
 
     prompt: tuple[int, ...]
     responses: tuple[tuple[int, ...], ...]
+    asked: tuple[int, ...] = ()  #: the prompt as answers are sampled after it, where a chat template parts the two
+
+    @property
+    def question(self) -> tuple[int, ...]:
+        """The prompt as answers are sampled after it."""
+        return self.asked or self.prompt
 
     def __len__(self) -> int:
         return len(self.prompt) + sum(len(response) for response in self.responses)

@@ -21,19 +21,19 @@ class TokenRows(OnDisk[Tokens]):
         self.ids = ids
 
     def item(self, place: list[int]) -> Tokens:
-        """The row whose parts, prompt first, lie between the places."""
+        """The row whose parts, prompt first and what is asked last, lie between the places."""
         ids = self.ids.read(place[0], place[-1]).tolist()
         parts = [tuple(ids[begin - place[0] : end - place[0]]) for begin, end in pairwise(place)]
-        return Tokens(parts[0], tuple(parts[1:]))
+        return Tokens(parts[0], tuple(parts[1:-1]), parts[-1])
 
     def lengths(self) -> np.ndarray:
         """Tokens of each row, without reading any of them."""
-        found: np.ndarray = self.places[:, -1] - self.places[:, 0]
+        found: np.ndarray = self.places[:, -2] - self.places[:, 0]
         return found
 
     def sequence_lengths(self) -> np.ndarray:
         """Tokens of each prompt with its longest response, without reading any of them."""
-        parts = np.diff(self.places, axis=1)
+        parts = np.diff(self.places[:, :-1], axis=1)
         found: np.ndarray = parts[:, 0] + parts[:, 1:].max(1)
         return found
 
@@ -47,11 +47,11 @@ def store_tokens(rows: Iterable[Tokens]) -> TokenRows:
     """Write token rows to a nameless file as they come. Raises ValueError if their numbers of responses differ."""
     scratch, places, at, parts = Scratch(), array("q"), 0, 0
     for row in rows:
-        if places and len(row.responses) != parts - 1:
-            raise ValueError(f"a row has {len(row.responses)} responses where the first one has {parts - 1}")
-        parts = 1 + len(row.responses)
+        if places and len(row.responses) != parts - 2:
+            raise ValueError(f"a row has {len(row.responses)} responses where the first one has {parts - 2}")
+        parts = 2 + len(row.responses)
         places.append(at)
-        for part in (row.prompt, *row.responses):
+        for part in (row.prompt, *row.responses, row.asked):
             scratch.file.write(array("i", part).tobytes())
             at += len(part)
             places.append(at)

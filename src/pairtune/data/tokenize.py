@@ -22,9 +22,6 @@ from pairtune.errors import InputError
 
 # What is to be said of rows, with the rows' numbers in the source.
 Remarks = dict[Remark, tuple[int, ...]]
-# Prompts as answers are sampled after them, by the rows' prompts: where a chat template begins an answer in another
-# way than it writes a finished one, and nowhere else.
-Asked = dict[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,6 @@ class Encoded:
     rows: TokenRows
     origins: tuple[int, ...]  # the source's row number of each token row
     remarks: Remarks
-    asked: Asked
     origin: str = "row"  # what those numbers count, and where: "pairs.jsonl line"
 
     def place(self, index: int) -> str:
@@ -113,7 +109,6 @@ def _encode(
     if max_tokens < 2:
         raise ValueError("max_tokens must leave room for one token of the prompt and one of the response")
     writer, remarks, origins = Writer(tokenizer), _Remarks(), array("q")
-    asked: Asked = {}
     where = origin(rows_of)
 
     def encoded() -> Iterator[Tokens]:
@@ -126,14 +121,13 @@ def _encode(
                 remarks.add(number, [DROPPED])
                 continue
             origins.append(number)
-            if row.asked != row.prompt:
-                asked[tuple(row.prompt)] = tuple(row.asked)
-            yield Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)))
+            asked = () if row.asked == row.prompt else tuple(row.asked)
+            yield Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)), asked)
 
     rows, found = store_tokens(encoded()), remarks.found()
     if not rows:
         raise InputError(f"{part}{': ' * bool(part)}no row is left after tokenising; {_why(found, max_tokens)}")
-    return Encoded(rows, tuple(origins), found, asked, where)
+    return Encoded(rows, tuple(origins), found, where)
 
 
 def _why(found: Remarks, max_tokens: int) -> str:

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
-from pairtune.data.tokenize import Asked
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.value_heads import score_rewards
 from pairtune.evaluation.heldout import log_ratios
@@ -40,13 +39,12 @@ class Snapshots:
         folder: Path,
         model: PreTrainedModel,
         heldout: Sequence[Tokens],
-        asked: Asked,
         reference: Sequence[Tensor],
         settings: CompareRun,
         tokenizer: Tokenizer,
     ) -> None:
         count, self.points = settings.evaluation.curve_prompts, settings.evaluation.curve_points
-        self.prompts = distinct_prompts(heldout[:count], asked)[: settings.evaluation.prompts]
+        self.prompts = distinct_prompts(heldout[:count])[: settings.evaluation.prompts]
         self.path = folder / "snapshots.jsonl"
         self.model, self.heldout, self.reference = model, heldout[:count], reference[:count]
         self.settings, self.end_ids = settings, end_ids(tokenizer)
@@ -79,9 +77,9 @@ class Snapshots:
         return [row for row in rows if row["step"] < before]
 
 
-def distinct_prompts(rows: Sequence[Tokens], asked: Asked) -> list[tuple[int, ...]]:
+def distinct_prompts(rows: Sequence[Tokens]) -> list[tuple[int, ...]]:
     """Each prompt once, in the order of the rows: several answers to one prompt would count it several times."""
-    return list(dict.fromkeys(asked.get(row.prompt, row.prompt) for row in rows))
+    return list(dict.fromkeys(row.question for row in rows))
 
 
 def measure(
