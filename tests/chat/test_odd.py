@@ -286,6 +286,43 @@ class TestContentInParts:
             read_prompts(source)
         assert str(error.value).startswith(f'rows.jsonl line 1: "prompt" turn 1 content part 2 {words}')
 
+    LOOP = "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}"
+    JOIN = "{{ m.content | map(attribute='text') | join }}"
+    INDEX = "{{ m.content[0]['text'] + '' }}"
+
+    @pytest.mark.parametrize("roles", ["system user assistant tool", "user assistant", "user"])
+    @pytest.mark.parametrize("wanted", [LOOP, JOIN, INDEX])
+    def test_a_template_that_wants_parts_gets_them(self, wanted: str, roles: str) -> None:
+        """Those of models that see pictures: text that is no list they drop, or refuse."""
+        write = f"{{% if m.role in '{roles}' %}}{wanted}{{% else %}}{{{{ m.content }}}}{{% endif %}}"
+        tokenizer = chatml(CHATML.template.replace(" + m.content + '<|im_end|>'", f"}}}}{write}{{{{ '<|im_end|>'"))
+        turns = [SYSTEM, ASK, ANSWER, ASK]
+
+        def in_parts(turn: dict[str, Any]) -> dict[str, Any]:
+            part = [{"type": "text", "text": turn["content"]}]
+            return turn | {"content": part} if turn["role"] in roles else turn
+
+        given = {"prompt": turns, "chosen": [ANSWER], "rejected": [ANSWER | {"content": "\n No."}]}
+        encoded = encode_pairs(read_pairs(written(given)).rows, tokenizer, max_tokens=999)
+        assert encoded.remarks == {}
+        (row,) = encoded.rows
+        assert list(row.prompt) == truth(tokenizer, list(map(in_parts, turns)), add_generation_prompt=True)
+        for response, answer in zip(row.responses, (given["chosen"], given["rejected"]), strict=True):
+            whole = truth(tokenizer, [in_parts(turn) for turn in (*turns, *answer)])
+            assert [*row.prompt, *response] == whole[: len(row.prompt) + len(response)]
+        begun = {"prompt": [ASK, ANSWER | {"content": "Jane"}]}
+        ((prompt,), _) = encode_prompts(read_prompts(written(begun)).rows, tokenizer, max_tokens=999)
+        assert tokenizer.decode(prompt).endswith("<|im_start|>assistant\nJane")
+        assert names(tokenizer) == {"<|endoftext|>", "<|im_end|>"}
+
+    def test_parts_are_never_written_as_they_stand(self) -> None:
+        """By a template that wants the user's in parts, and what a call brought as text."""
+        write = f"{{% if m.role == 'tool' %}}{{{{ m.content }}}}{{% else %}}{self.LOOP}{{% endif %}}"
+        tokenizer = chatml(CHATML.template.replace(" + m.content + '<|im_end|>'", f"}}}}{write}{{{{ '<|im_end|>'"))
+        source = written({"messages": [WEATHER, CALL, {"role": "tool", "content": "sunny"}, ANSWER]})
+        with pytest.raises(InputError, match="it wants the content of some turns in parts and of others as text"):
+            encode_demonstrations(read_demonstrations(source).rows, tokenizer, max_tokens=999)
+
     def test_no_parts_are_no_text(self) -> None:
         with pytest.raises(InputError, match='"prompt" is empty'):
             read_prompts(written({"prompt": [{"role": "user", "content": []}]}))

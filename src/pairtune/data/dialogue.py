@@ -42,9 +42,9 @@ def render(
     """The dialogue as the chat template writes it, up to where an answer begins if it is to be answered: a turn of the
     assistant's, or the rest of one that is unfinished.
 
-    `beside` is what the template is given beside the turns, as a JSON object. The arguments of calls are given as
-    objects, as most templates want them, or else as the text that some want. Raises RefusedError if the template does
-    not take such a dialogue.
+    `beside` is what the template is given beside the turns, as a JSON object. Content is given as text, or in parts to
+    a template that wants it so; the arguments of calls as objects, as most templates want them, or else as the text
+    that some want. Raises RefusedError if the template does not take such a dialogue.
     """
     given: dict[str, Any] = json.loads(beside) if beside else {}
     messages = [turn.fields() for turn in turns]
@@ -53,9 +53,12 @@ def render(
     refusal: Exception | None = None
     for convert in (_as_object, _as_text) if called else (None,):
         try:
+            template = template_of(tokenizer, given)
+            roles = parted_roles(tokenizer, template)
+            shown = [_in_parts(message, roles) for message in messages]
             text = tokenizer.apply_chat_template(
-                [_with_arguments(message, convert) for message in messages] if convert else messages,
-                chat_template=_on(today, template_of(tokenizer, given)),
+                [_with_arguments(message, convert) for message in shown] if convert else shown,
+                chat_template=_on(today, template),
                 tokenize=False,
                 add_generation_prompt=to_be_answered and not goes_on,
                 continue_final_message=goes_on,
@@ -64,6 +67,8 @@ def render(
         except Exception as error:  # a template is a program, and can go wrong in every way that one can
             refusal = refusal or (RefusedError(GOES_ON) if "continue_final_message" in str(error) else error)
         else:
+            if roles and _as_list(str(text)) and not any(_as_list(turn.content + turn.more) for turn in turns):
+                raise RefusedError("it wants the content of some turns in parts and of others as text")
             return str(text)
     raise RefusedError(" ".join(str(refusal).split()) or type(refusal).__name__) from refusal
 
@@ -78,6 +83,37 @@ def dated(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], beside: 
     if "strftime_now" not in template_of(tokenizer, json.loads(beside) if beside else {}):
         return False
     return render(tokenizer, turns, beside=beside, to_be_answered=True, today=ANOTHER_DAY) != text
+
+
+@functools.lru_cache(maxsize=16)
+def parted_roles(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, ...]:
+    """The roles whose content the template writes only if it is given in parts, as templates for pictures do: none for
+    most. Seen on a dialogue that every template takes, and on one with a system turn.
+    """
+
+    def writes(turns: Sequence[Message], roles: tuple[str, ...]) -> bool:
+        messages = [_in_parts(turn.fields(), roles) for turn in turns]
+        try:
+            text = str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
+        except Exception:  # as in `render`
+            return False
+        return all(turn.content in text for turn in turns) and not _as_list(text)
+
+    speakers = ("user", "assistant")
+    found = next((roles for roles in ((), speakers, speakers[:1]) if writes(PROBE, roles)), ())
+    more = (*found, "system", "developer", "tool")
+    return more if found and writes((Message("system", "Fruit is all you know."), *PROBE), more) else found
+
+
+def _in_parts(message: dict[str, Any], roles: Sequence[str]) -> dict[str, Any]:
+    if "content" not in message or message["role"] not in roles:
+        return message
+    return message | {"content": [{"type": "text", "text": message["content"]}]}
+
+
+def _as_list(text: str) -> bool:
+    """Whether a text holds parts as they stand, written by a template that wants none."""
+    return "{'type': 'text'" in text or '{"type": "text"' in text
 
 
 @functools.cache
