@@ -138,6 +138,20 @@ class TestWhereAnswersBegin:
         assert [*row.prompt, *row.responses[0]] == truth(tokenizer, [SYSTEM, ASK, ANSWER])
         assert list(row.question) == truth(tokenizer, [SYSTEM, ASK])
 
+    @pytest.mark.parametrize("make", MAKES)
+    @pytest.mark.parametrize("condition", ["", "not "])
+    @pytest.mark.parametrize("question", ["Who wrote Emma?", "Emma!\n", "?"])
+    def test_a_default_system_turn_that_only_one_of_the_two_has(self, question: str, condition: str, make: str) -> None:
+        default = "{{ '<|im_start|>system\nBe helpful.<|im_end|>\n' }}"
+        tokenizer = chatml(f"{{% if {condition}add_generation_prompt %}}{default}{{% endif %}}{CHATML.template}", make)
+        encoded = row_of(tokenizer, (Message("user", question),))
+        turns = [{"role": "user", "content": question}, ANSWER]
+        row, whole = encoded.rows[0], truth(tokenizer, turns)
+        assert [*row.prompt, *row.responses[0]] == whole[: len(row)]
+        assert parts(tokenizer, encoded)[1].lstrip() == f"{SAID}<|im_end|>"
+        assert list(row.question) == truth(tokenizer, turns[:1], add_generation_prompt=True)
+        assert encoded.remarks == {PARTED: (1,)}
+
     def test_each_row_has_its_own_question_where_their_prompts_are_equal(self) -> None:
         """Two system turns, and none, which only the questions show."""
         tokenizer = tokenizer_of("bytes", MISTRAL3)

@@ -179,7 +179,7 @@ class Writer:
         shared = alike([asked, *wholes])
         if shared < len(asked):
             remarks.add(PARTED)
-            if alike([text, *texts]) < alike([text, self._unasked(prompt, beside)]):  # within the prompt's own turns
+            if alike([text, *texts]) < self._question_ends(prompt, responses[0], beside, texts[0]):
                 shared = max(shared, self._begins(prompt, beside, wholes))
         if not 0 < shared < min(map(len, wholes)):
             raise RefusedError("it writes no answer after its prompt")
@@ -204,12 +204,16 @@ class Writer:
             self.opening = text[place:], self.text.ids(text[place:])
         return (place, begun) if self.opening[1] == ids[begun:] else (0, 0)
 
-    def _unasked(self, prompt: tuple[Message, ...], beside: str) -> str:
-        """The prompt's turns without what begins an answer; nothing if the template does not write them so."""
+    def _question_ends(self, prompt: tuple[Message, ...], response: ResponseText, beside: str, whole: str) -> int:
+        """Where the words of the prompt's last turn end in the whole dialogue's text; 0 if that cannot be seen."""
+        last = prompt[-1]
+        longer = f"{last.content}{'!' if last.content.rstrip().endswith('?') else '?'}"
         try:
-            return render(self.tokenizer, prompt, beside=beside)
+            turns = answered((*prompt[:-1], replace(last, content=longer)), response)
+            other = render(self.tokenizer, turns, beside=beside)
         except RefusedError:
-            return ""
+            return 0
+        return len(whole) - alike([whole[::-1], other[::-1]])
 
     def _begins(self, prompt: tuple[Message, ...], beside: str, wholes: Sequence[list[int]]) -> int:
         """Where whole dialogues begin to depend on what their answers say; 0 if that cannot be seen."""
