@@ -16,8 +16,9 @@ from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_pairs, encode_prompts
 from pairtune.engine.own_score import OwnScore
+from pairtune.engine.readers import load_reader
 from pairtune.errors import InputError
-from pairtune.models.heads import ScalarModel, load_reader
+from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say

@@ -23,6 +23,7 @@ from pairtune.engine.content import structure
 from pairtune.engine.cost import Cost
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.path import Paths, use_paths
+from pairtune.engine.readers import load_reader
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.self_check import check_engine
 from pairtune.engine.value_heads import score_rewards
@@ -30,7 +31,7 @@ from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
 from pairtune.hashes import data_hash
 from pairtune.manifest import RESULT
-from pairtune.models.heads import ScalarModel, load_reader
+from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import duration, say

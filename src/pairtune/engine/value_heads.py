@@ -1,6 +1,6 @@
 """Scalars read from hidden states: a reward at each response's last token, a value wherever a token is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,9 +13,14 @@ from pairtune.models.heads import ScalarModel
 
 @torch.no_grad()
 def score_rewards(model: ScalarModel | OwnScore, rows: Sequence[Tokens]) -> list[list[float]]:
-    """The reward of every response, read at its last real token: one list a row, in the row's order."""
+    """The reward of every response, read at its last real token: one list a row, in the row's order.
+
+    Behind an answer's end that is what the reward model's own chat template ends with (`engine/readers.py`).
+    """
     if isinstance(model, OwnScore):
         return model.score(rows)
+    if model.behind:
+        rows = [_as_read(row, model.behind) for row in rows]
     device = model.body.device
     rewards: list[list[float]] = [[] for _ in rows]
     for group in passes(rows, device):
@@ -24,6 +29,10 @@ def score_rewards(model: ScalarModel | OwnScore, rows: Sequence[Tokens]) -> list
         for row, reward in zip(batch.row_S.tolist(), reward_S.tolist(), strict=True):
             rewards[group[row]].append(reward)
     return rewards
+
+
+def _as_read(row: Tokens, behind: Mapping[int, tuple[int, ...]]) -> Tokens:
+    return Tokens(row.prompt, tuple((*response, *behind.get(response[-1], ())) for response in row.responses))
 
 
 def compute_values(model: ScalarModel, rows: Sequence[Tokens]) -> list[Tensor]:

@@ -31,6 +31,7 @@ class ScalarModel(nn.Module):
     def __init__(self, body: PreTrainedModel, *, seed: int = 0) -> None:
         super().__init__()
         self.body = body
+        self.behind: dict[int, tuple[int, ...]] = {}  # what it reads behind an answer's end, by that end
         size = final_size(body)
         self.head = nn.Linear(size, 1, dtype=torch.float32, device=body.device)
         generator = torch.Generator().manual_seed(seed)
@@ -76,21 +77,6 @@ def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = 
         model = ScalarModel(body)
         model.head.load_state_dict({"weight": weight, "bias": bias})
     return model.eval(), load_tokenizer(name, trust_remote_code=trust_remote_code)
-
-
-def load_reader(
-    name: str, machine: Machine, writer: Tokenizer, *, setting: str, trust_remote_code: bool = False
-) -> ScalarModel:
-    """A reward model that reads what a policy with the tokenizer `writer` writes: each token by the same id.
-
-    A tokenizer with more tokens than the policy's will do (many reward models were given one to pad with). Raises
-    InputError, which names the `setting`, if it has another token for an id.
-    """
-    model, tokenizer = load_scalar_model(name, machine, trust_remote_code=trust_remote_code)
-    known = tokenizer.get_vocab()
-    if any(known.get(token) != number for token, number in writer.get_vocab().items()):
-        raise InputError(f"{setting}: its tokenizer is not the policy's; give a reward model with the same one")
-    return model
 
 
 def _with_the_head_beside(folder: Path, machine: Machine, *, trust_remote_code: bool) -> ScalarModel:
