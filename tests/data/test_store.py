@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pairtune.cache import cache_folder
-from pairtune.data.pack import Tokens, batches_by_tokens, pack, row_lengths
+from pairtune.data.pack import Tokens, batches_by_tokens, pack, row_lengths, sequence_lengths
 from pairtune.data.schema import Demonstration, Message, Pair, Prompt
 from pairtune.data.store import Mapped, store_texts, take
 from pairtune.data.token_rows import store_tokens
@@ -116,3 +116,17 @@ def test_one_response_a_row_is_a_row_too() -> None:
 def test_rows_of_different_numbers_of_responses_are_refused() -> None:
     with pytest.raises(ValueError, match="a row has 1 responses where the first one has 2"):
         store_tokens([TOKENS[0], Tokens((1,), ((2,),))])
+
+
+def test_what_is_asked_stands_with_its_row_and_is_no_part_of_its_length() -> None:
+    given = [
+        Tokens((1, 2), ((3,), (4, 5))),
+        Tokens((1, 2), ((3,), (4, 5)), (1, 2, 9, 9, 9)),
+        Tokens((7,), ((8,), (6,))),
+    ]
+    rows = store_tokens(given)
+    assert list(rows) == given
+    assert [row.question for row in rows] == [(1, 2), (1, 2, 9, 9, 9), (7,)]
+    assert rows.lengths().tolist() == list(map(len, given)) == [5, 5, 3]
+    assert rows.sequence_lengths().tolist() == sequence_lengths(given).tolist() == [4, 4, 2]
+    assert rows.highest_id() == 9
