@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
+from pairtune.data.cells import refuse_placeholders
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText
 from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, given_beside, to_text, to_turns
 from pairtune.data.wording import kind, listed, quoted
@@ -34,6 +35,8 @@ from pairtune.hints import nearest
 _TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _DEMONSTRATION_SIDES = ("response", "completion", "messages", "chosen")
+# Numbers that mean something to others, and nothing here.
+_MEANT = ("weight", "margin")
 _READ = {*_DEMONSTRATION_SIDES, *BESIDE, "prompt", "rejected", "label", "system"}
 
 
@@ -84,8 +87,13 @@ def to_prompt(columns: Columns, row: int) -> Prompt:
 
 
 def unread(columns: Columns) -> list[str]:
-    """Columns that are not read and look like content: text of several words, or a list of texts or objects."""
-    return [name for name, value in columns.items() if name not in _READ and _like_content(value)]
+    """Columns that are not read and look like content (text of several words, or a list of texts or objects), or whose
+    name says that they mean something."""
+    return [
+        name
+        for name, value in columns.items()
+        if name not in _READ and (_like_content(value) or (name in _MEANT and value is not None))
+    ]
 
 
 def _like_content(value: object) -> bool:
@@ -118,6 +126,8 @@ def _asked(columns: Columns, side: str) -> PromptText:
 
 def _opened(columns: Columns, prompt: PromptText) -> PromptText:
     """The prompt with what the column ``system``, and those that are for dialogues only, make of it."""
+    for text in [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt if turn.role != "assistant"]:
+        refuse_placeholders(text, "the prompt")
     if not any(name in columns for name in ("system", *BESIDE)):
         return prompt
     turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt

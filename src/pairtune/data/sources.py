@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
 from pairtune import hub, own
+from pairtune.data.cells import read_cells
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
 from pairtune.data.store import store_texts
@@ -103,8 +104,9 @@ def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, in
     def usable() -> Iterator[Row]:
         nonlocal unit
         for unit, number, columns in records:
-            ignored.update(dict.fromkeys(unread(columns)))
             try:
+                columns = read_cells(columns)
+                ignored.update(dict.fromkeys(unread(columns)))
                 yield parse(columns, number)
             except MalformedError as error:
                 raise InputError(f"{name} {unit} {number}: {error}") from None
