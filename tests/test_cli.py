@@ -821,7 +821,7 @@ def test_a_chat_model_is_asked_as_its_user_would(
     assert texts("--prompt", "Hi") == ["<s>user: Hi</s><s>assistant: "]
     assert seen[-1][1] == (1, 7)
     assert texts("--prompt", "Hi", "--system", "Be brief.") == ["<s>system: Be brief.</s><s>user: Hi</s><s>assistant: "]
-    assert texts("--prompt", "Hi", "--raw") == ["Hi"]
+    assert texts("--prompt", "Hi", "--prompt-format", "text") == ["Hi"]
     assert texts("--prompt", "Hi", name=model) == ["Hi"]
     assert texts("--prompt", "Hi", "--system", "A", name=model) == ["System: A\n\nHuman: Hi\n\nAssistant:"]
     turns = [
@@ -831,13 +831,15 @@ def test_a_chat_model_is_asked_as_its_user_would(
     ]
     source = write([{"prompt": "Text"}, {"prompt": turns}])
     capsys.readouterr()
-    assert texts("--data", source) == ["Text", "<s>user: Who?</s><s>assistant: I.</s><s>user: So?</s><s>assistant: "]
+    dialogue = "<s>user: Who?</s><s>assistant: I.</s><s>user: So?</s><s>assistant: "
+    assert texts("--data", source) == ["<s>user: Text</s><s>assistant: ", dialogue]
+    assert texts("--data", source, "--prompt-format", "text") == ["Text", dialogue]
     shown = capsys.readouterr().out
     assert shown.startswith("Text\n  -> ")
     assert "\nSo?\n  -> " in shown
     assert "<s>" not in shown
     assert texts("--data", source, "--out", "a.jsonl")
-    assert [row["prompt"] for row in json_lines("a.jsonl")] == ["Text", turns]
+    assert [row["prompt"] for row in json_lines("a.jsonl")] == [[{"role": "user", "content": "Text"}], turns]
 
 
 def test_long_prompts_are_shortened_alike_by_all_who_ask(
@@ -845,7 +847,8 @@ def test_long_prompts_are_shortened_alike_by_all_who_ask(
 ) -> None:
     """Whole turns, or words; told with the row."""
     seen, tokenizer = asked(monkeypatch), AutoTokenizer.from_pretrained(chat)
-    few = ["--max-tokens", "60", "--dtype", "float32", "--sampling-max-new-tokens", "3"]
+    text = ["--prompt-format", "text"]
+    few = ["--max-tokens", "60", "--dtype", "float32", "--sampling-max-new-tokens", "3", *text]
     turns = [
         {"role": "user", "content": "Who?"},
         {"role": "assistant", "content": "I. " * 20},
@@ -857,13 +860,14 @@ def test_long_prompts_are_shortened_alike_by_all_who_ask(
     ]
     source = write(rows)
     shortened = "prompts lost their beginning to --max-tokens; raise it to keep them whole (rows"
-    assert main(["reward", "--model", chat, "--data", source, "--dtype", "float32", "--heldout", "2"]) == 0
+    assert main(["reward", "--model", chat, "--data", source, "--dtype", "float32", "--heldout", "2", *text]) == 0
     capsys.readouterr()
     assert main(["ppo", "--model", chat, "--reward-model", "runs/reward", "--data", source, *few, "--steps", "1"]) == 0
     assert f"data: 2 {shortened} 1, 2)" in capsys.readouterr().err
     texts = {tokenizer.decode(prompt) for prompt in seen[-1][0]}
     assert seen[-1][1] == (1, 7)
-    assert main(["generate", "--model", chat, "--data", source, "--max-tokens", "60", "--max-new-tokens", "3"]) == 0
+    generate = ["generate", "--model", chat, "--data", source, "--max-tokens", "60", "--max-new-tokens", "3"]
+    assert main([*generate, *text]) == 0
     assert f"data: 2 {shortened} 1, 2)" in capsys.readouterr().err
     of_generate = [tokenizer.decode(prompt) for prompt in seen[-1][0]]
     assert of_generate[0] == "<s>user: So?</s><s>assistant: "
@@ -887,8 +891,9 @@ def test_long_prompts_are_shortened_alike_by_all_who_ask(
 def test_words_of_generate_that_do_not_go_together(chat: str, write: Write, fails: Callable[..., str]) -> None:
     source = write([{"prompt": "Hi"}])
     assert "--system goes with --prompt" in fails("generate", "--data", source, "--system", "Be brief.")
-    assert "--raw goes with --prompt" in fails("generate", "--data", source, "--raw")
-    assert "--system is a turn; give one of them" in fails("generate", "--prompt", "Hi", "--raw", "--system", "A")
+    text = ["--prompt-format", "text"]
+    assert "--system is a turn; give one of them" in fails("generate", "--prompt", "Hi", *text, "--system", "A")
+    assert "must be one of auto, chat, text" in fails("generate", "--prompt", "Hi", "--prompt-format", "txt")
     path = Path(chat) / "chat_template.jinja"
     path.write_text("{{ raise_exception('System role not\nsupported') }}")
     said = fails("generate", "--model", chat, "--prompt", "Hi", "--system", "A")

@@ -94,7 +94,7 @@ def test_a_file_takes_the_names_of_the_flags_with_dashes_or_without(command: typ
     """Every setting of every command: by its flag's name, with underscores, in its section; all make the same."""
     for setting in settings_of(command):
         value = {bool: True, str: "dpo", int: 9, float: 0.5, tuple[str, ...]: ["dpo"]}.get(setting.kind, 0.5)
-        value = "quick" if setting.name == "preset" else value
+        value = "quick" if setting.name == "preset" else setting.choices[-1] if setting.choices else value
         given = {setting.name: value} | ({"objective": "rpo"} if setting.name == "alpha" and command is TuneRun else {})
         try:
             expected = settings_from_keywords(command, given)
@@ -230,6 +230,7 @@ def test_flags_and_keywords_are_one_mapping_without_collisions(command: type) ->
         value: Any = {bool: True, str: "dpo", int: "9", float: "0.5", tuple[float, ...]: ["0.5", "0.7"]}.get(
             setting.kind, ["dpo"]
         )
+        value = setting.choices[-1] if setting.choices else value
         words = [flag(setting)] + ([] if value is True else [value] if isinstance(value, str) else value)
         found = settings_from(
             command, vars(parser.parse_args(words)) | ({} if setting.name != "preset" else {"preset": "quick"})

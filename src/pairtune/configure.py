@@ -218,6 +218,8 @@ def _number(setting: Setting, given: Given, value: Any, kind: type) -> Any:
     converted = _converted(value, kind)
     if converted is None:
         raise InputError(f"{given.called} is {_shown(value)}; it must be {WORDS[kind]}")
+    if setting.choices and converted not in setting.choices:
+        raise InputError(f"{given.called} is {_shown(value)}; it must be one of {', '.join(setting.choices)}")
     for bound, holds, words in (
         (setting.above, lambda b: converted > b, "above"),
         (setting.least, lambda b: converted >= b, "at least"),

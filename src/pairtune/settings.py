@@ -36,14 +36,15 @@ def _setting(
     above: float | None = None,
     least: float | None = None,
     most: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    """A field with its meaning (the flag's help), what its value is called there, and its bounds.
+    """A field with its meaning (the flag's help), what its value is called there, its bounds or the words it takes.
 
     `common` ones stand first in the help, in the order of the class.
     """
     if type(default) is int and most is None:
         most = MOST
-    bounds = {"above": above, "least": least, "most": most}
+    bounds = {"above": above, "least": least, "most": most, "choices": choices}
     return field(default=default, metadata={"help": meaning, "value": value, "common": common, **bounds})
 
 
@@ -224,7 +225,20 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRun(Run):
+class DataRun(Run):
+    """What every command has that reads rows."""
+
+    prompt_format: str = _setting(
+        "auto",
+        "what a prompt that is plain text is to a model with a chat template: chat, what its user says; text, what the "
+        "answer goes on from; auto: chat, unless the file is written to be gone on from",
+        "WORD",
+        choices=("auto", "chat", "text"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftRun(DataRun):
     """`pairtune sft`."""
 
     model: str = _model("model to train")
@@ -235,7 +249,7 @@ class SftRun(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardRun(Run):
+class RewardRun(DataRun):
     """`pairtune reward`."""
 
     model: str = _model("model to start from")
@@ -247,7 +261,7 @@ class RewardRun(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRun(Run):
+class TuneRun(DataRun):
     """`pairtune tune`."""
 
     model: str = _model("model to tune")
@@ -259,7 +273,7 @@ class TuneRun(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoRun(Run):
+class PpoRun(DataRun):
     """`pairtune ppo`."""
 
     model: str = _model("policy to train")
@@ -278,7 +292,7 @@ class PpoRun(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateRun(Run):
+class GenerateRun(DataRun):
     """`pairtune generate`."""
 
     model: str = _model("model that answers")
@@ -288,13 +302,12 @@ class GenerateRun(Run):
     data: str = _data("prompts to answer instead of --prompt", required=False)
     out: str = _setting("", "JSONL file for the answers; without it they are printed", FILE, common=True)
     system: str = _setting("", "what the system turn before --prompt says", TEXT)
-    raw: bool = _setting(False, "continue --prompt as text, though the model has a chat template")
     max_tokens: int = _max_tokens("prompt")
     sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRun(Run):
+class EvaluateRun(DataRun):
     """`pairtune evaluate`."""
 
     model: str = _model("policy to measure")
@@ -315,7 +328,7 @@ class EvaluateRun(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareRun(Run):
+class CompareRun(DataRun):
     """`pairtune compare`."""
 
     model: str = _model("the model that every arm starts from")
@@ -433,6 +446,7 @@ class Setting:
     above: float | None = None
     least: float | None = None
     most: float | None = None
+    choices: tuple[str, ...] = ()
 
 
 def settings_of(command: type) -> list[Setting]:
@@ -454,7 +468,7 @@ def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]
                 yield Setting(key, _name(command, key), value_kind, meaning, None, PARAMETERS, 1)
         else:
             key = prefix + entry.name
-            given = {name: entry.metadata[name] for name in ("value", "above", "least", "most")}
+            given = {name: entry.metadata[name] for name in ("value", "above", "least", "most", "choices")}
             title, rank = _group(command, section, entry)
             meaning = entry.metadata["help"]
             yield Setting(key, _name(command, key), kind, meaning, entry.default, title, rank, **given)

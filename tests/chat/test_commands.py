@@ -76,9 +76,9 @@ def test_a_prompt_is_a_users_turn(form: Format, make: str, saved: Any, generate:
 def test_raw_text_is_the_tokenizers_own(form: Format, make: str, saved: Any, generate: Generate) -> None:
     tokenizer = saved(form, make)
     text = "The answer is:\n"
-    assert generate(prompt=text, raw=True) == [tokenizer(text)["input_ids"]]
+    assert generate(prompt=text, prompt_format="text") == [tokenizer(text)["input_ids"]]
     brought = f"{form.bos}{text}"
-    assert generate(prompt=brought, raw=True) == [tokenizer(brought, add_special_tokens=False)["input_ids"]]
+    assert generate(prompt=brought, prompt_format="text") == [tokenizer(brought, add_special_tokens=False)["input_ids"]]
 
 
 @formats
@@ -95,8 +95,9 @@ def test_what_it_writes_goes_on_where_it_stopped(form: Format, make: str, saved:
     tokenizer = saved(form, make)
     begun = {"role": "assistant", "content": "That was"}
     prompts = [{"prompt": [ASK, begun]}, {"prompt": [ASK, ANSWER, WHY]}, {"prompt": "Emma is by"}]
+    goes_on = {"data": "prompts.jsonl", "out": "answers.jsonl", "prompt_format": "text"}
     Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8")
-    assert generate(" Jane Austen.", data="prompts.jsonl", out="answers.jsonl") == [
+    assert generate(" Jane Austen.", **goes_on) == [
         truth(tokenizer, [ASK, begun], continue_final_message=True),
         truth(tokenizer, [ASK, ANSWER, WHY]),
         tokenizer("Emma is by")["input_ids"],
@@ -104,3 +105,12 @@ def test_what_it_writes_goes_on_where_it_stopped(form: Format, make: str, saved:
     answers = [json.loads(line) for line in Path("answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["response"] for row in answers] == [" Jane Austen.", "Jane Austen.", " Jane Austen."]
     assert [row["prompt"] for row in answers] == [row["prompt"] for row in prompts]
+
+
+@formats
+def test_a_text_that_bears_the_templates_marks_goes_on(form: Format, make: str, saved: Any, generate: Generate) -> None:
+    tokenizer = saved(form, make)
+    text = tokenizer.apply_chat_template([ASK], tokenize=False, add_generation_prompt=True)
+    (found,), expected = generate(prompt=text), truth(tokenizer, [ASK])
+    assert found[-len(expected) :] == expected
+    assert found[: -len(expected)] in ([], [tokenizer.bos_token_id]), "a BOS of the tokenizer's, as before every text"

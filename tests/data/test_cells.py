@@ -76,7 +76,8 @@ def test_a_text_that_begins_like_turns_and_goes_on_is_text() -> None:
 )
 def test_turns_as_python_prints_them_are_an_error_that_says_so(text: str) -> None:
     assert message_of(read_pairs, write_csv({"prompt": "Hi", "chosen": text, "rejected": "b"})) == (
-        'd.csv line 2: "chosen" holds turns as Python prints them, which is not JSON; write them as JSON, with json.dumps'
+        'd.csv line 2: "chosen" holds turns as Python prints them, which is not JSON; '
+        "write them as JSON, with json.dumps"
     )
 
 

@@ -1,12 +1,14 @@
 """`pairtune generate`."""
 
 import json
+from dataclasses import replace
 
 from pairtune.commands.inputs import load, say_reading
 from pairtune.commands.results import result_file, write
 from pairtune.data.dialogue import RefusedError
 from pairtune.data.ends import end_ids
 from pairtune.data.preflight import say_truncation
+from pairtune.data.prompt_format import CHAT, TEXT, decided, in_format, in_turns
 from pairtune.data.reading import Reader
 from pairtune.data.schema import Message, Prompt, PromptText
 from pairtune.data.sources import read_prompts
@@ -64,23 +66,25 @@ def _check(settings: GenerateRun) -> None:
     """Raises InputError where words do not go together."""
     if bool(settings.prompt) == bool(settings.data):
         raise InputError("give either --prompt TEXT or --data FILE")
-    if settings.data and (settings.system or settings.raw):
-        name = "--system" if settings.system else "--raw"
-        raise InputError(f"{name} goes with --prompt; in a file, text is raw and a list of messages is a dialogue")
-    if settings.system and settings.raw:
-        raise InputError("--raw is text without turns, and --system is a turn; give one of them")
+    if settings.data and settings.system:
+        raise InputError("--system goes with --prompt; in a file it is a column, or the first turn of a dialogue")
+    if settings.system and settings.prompt_format == TEXT:
+        raise InputError("--prompt-format text is text without turns, and --system is a turn; give one of them")
 
 
 def _prompts(settings: GenerateRun, tokenizer: Tokenizer) -> list[Prompt]:
-    """What is asked: a file's prompts, or the one given, which is a user's turn where the model has a chat template."""
+    """What is asked: a file's prompts, or the one given, by one rule (see `data.prompt_format`)."""
     if settings.data:
         data = read_prompts(settings.data)
         say_reading(data)
-        return list(data.rows)
-    if settings.raw or not (tokenizer.chat_template or settings.system):
-        return [Prompt(settings.prompt, 1)]
-    system = [Message("system", settings.system)] if settings.system else []
-    return [Prompt((*system, Message("user", settings.prompt)), 1)]
+        return list(in_format(data, tokenizer, settings.prompt_format).rows)
+    asked = Prompt(settings.prompt, 1)
+    if settings.system:
+        return [replace(asked, prompt=(Message("system", settings.system), Message("user", settings.prompt)))]
+    found, _ = decided([asked], tokenizer, settings.prompt_format)
+    if found == TEXT and tokenizer.chat_template and settings.prompt_format != TEXT:
+        say("--prompt is text that the answer goes on from; --prompt-format chat for what a user says")
+    return [in_turns(asked) if found == CHAT else asked]
 
 
 def _goes_on(prompt: PromptText) -> bool:

@@ -11,6 +11,7 @@ from pairtune.data.check import check_pairs, check_skipped, check_unread
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows, say_truncation
+from pairtune.data.prompt_format import in_format
 from pairtune.data.schema import Pair, Row, Rows
 from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
@@ -64,6 +65,7 @@ def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], T
     data = read_pairs(given(settings.data, "data"))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     say_reading(data)
+    data = in_format(data, tokenizer, settings.prompt_format)
     for finding in check_pairs(data.rows):
         say(f"data: {finding.message}")
     return data.rows, tokenizer
@@ -94,11 +96,12 @@ def heldout_size(heldout: float) -> int | float:
     return int(heldout) if heldout >= 1 else heldout
 
 
-def read_prompt_ids(source: str, max_tokens: int, tokenizer: Tokenizer) -> list[list[int]]:
+def read_prompt_ids(settings: PpoRun, tokenizer: Tokenizer) -> list[list[int]]:
     """The prompts of a source as token ids, at most `max_tokens` of each."""
-    data = read_prompts(given(source, "data"))
+    data = read_prompts(given(settings.data, "data"))
     say_reading(data)
-    ids, remarks = encode_prompts(data.rows, tokenizer, max_tokens=max_tokens)
+    data = in_format(data, tokenizer, settings.prompt_format)
+    ids, remarks = encode_prompts(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(remarks)
     return ids
 

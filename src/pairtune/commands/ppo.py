@@ -19,7 +19,7 @@ def run(settings: PpoRun) -> Path:
     check_out(settings.out)
     source = given(settings.reward_model, "reward_model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    prompts = read_prompt_ids(settings.data, settings.max_tokens, tokenizer)
+    prompts = read_prompt_ids(settings, tokenizer)
     reward_model = load_reward_model(settings, source, tokenizer)
     value = load_value_model(settings, tokenizer)
     with stage_of(settings, "ppo") as stage:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pairtune.commands.inputs import given, load, say_reading
 from pairtune.commands.results import check_out, say_done, say_next, stage_of
 from pairtune.data.preflight import say_truncation
+from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import read_demonstrations
 from pairtune.data.tokenize import encode_demonstrations
 from pairtune.engine.self_check import check_engine
@@ -20,6 +21,7 @@ def run(settings: SftRun) -> Path:
     data = read_demonstrations(given(settings.data, "data"))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     say_reading(data)
+    data = in_format(data, tokenizer, settings.prompt_format)
     encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)
     with stage_of(settings, "sft") as stage:

@@ -10,6 +10,7 @@ from pairtune.commands.results import check_out, of_pairs, say_done, say_next, s
 from pairtune.configure import loss_to_train
 from pairtune.data.ends import end_ids
 from pairtune.data.preflight import check_rows, say_truncation
+from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import has_labels, read_labelled
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_demonstrations
@@ -121,6 +122,7 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     if len({row.label for row in data.rows}) < 2:
         raise InputError("data: every row has the same label; there is nothing to tell apart")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    data = in_format(data, tokenizer, settings.prompt_format)
     halves, places = [], []
     for rows in split_by_prompt(data.rows, heldout=heldout_size(settings.heldout), seed=settings.seed):
         encoded = encode_demonstrations(rows, tokenizer, max_tokens=settings.max_tokens)

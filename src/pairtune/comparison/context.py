@@ -72,6 +72,13 @@ class Context:
         """SHA-256 of the data's file (or the name of a hub data set)."""
         return data_hash(self.settings.data) if self.own_data else reviews.content_hash()
 
+    @property
+    def split(self) -> list[Any] | None:
+        """What somebody's own pairs become, beside their content: nothing for the built-in task, which goes on from text."""
+        if self.own is None:
+            return None
+        return [self.settings.heldout, self.settings.pairs, self.validation, self.own.prompt_format]
+
     @cached_property
     def own_pairs(self) -> SharedPairs:
         """Somebody's own pairs, read and split."""

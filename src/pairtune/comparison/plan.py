@@ -40,6 +40,8 @@ def run_folder(settings: CompareRun) -> Path:
         raise InputError("match_kl: it needs ppo and a preference method among the methods")
     if settings.judge and settings.data == "reviews":
         raise InputError("judge: the built-in task has its gold scorer; give --judge with a file of pairs")
+    if settings.prompt_format != "auto" and settings.data == "reviews":
+        raise InputError("prompt_format: the built-in task's answers go on from text; give it with a file of pairs")
     if settings.out:
         if trouble := _why_not(Path(settings.out), settings):
             raise InputError(f"out: {trouble}")

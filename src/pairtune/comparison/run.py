@@ -16,6 +16,7 @@ from pairtune.data import reviews
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows
+from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import read_pairs
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.mismatched import mismatched_rows
@@ -44,8 +45,9 @@ def compare(settings: CompareRun, *, report: Report | None = None) -> Path:
     began = clock.began()
     run_folder(settings)  # what is wrong with it is told before anything is read
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    given = read_pairs(settings.data) if settings.data != "reviews" else None
-    if given:
+    given = None
+    if settings.data != "reviews":
+        given = in_format(read_pairs(settings.data), tokenizer, settings.prompt_format)
         settings = settle(settings, given.rows, tokenizer)
     out = open_run(settings)
     with Sittings(out / STAGES / "sittings.json", began=began).under_way() as sittings:
@@ -134,7 +136,7 @@ class Comparison:
             **root,
             "gold": gold.key if gold else None,
             "sft": to_mapping(settings.sft),
-            "split": [settings.heldout, settings.pairs, self.context.validation] if self.context.own_data else None,
+            "split": self.context.split,
             "max_tokens": settings.max_tokens,
             "max_new_tokens": settings.sampling.max_new_tokens,
         }

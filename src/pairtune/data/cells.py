@@ -1,5 +1,6 @@
-"""A row's cells as they are meant: turns that stand as JSON text in a table's cell, turns of ``from`` and ``value``; and
-what no text model can be trained on (pictures, sound), refused by its name.
+"""A row's cells as they are meant: turns that stand as JSON text in a table's cell, turns of ``from`` and ``value``.
+
+What no text model can be trained on (pictures, sound) is refused by its name.
 
 A cell is taken for turns only if all of it is: a text that quotes some stays text.
 """

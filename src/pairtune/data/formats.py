@@ -86,6 +86,16 @@ def to_prompt(columns: Columns, row: int) -> Prompt:
     return Prompt(prompt, row, given_beside(columns))
 
 
+def asked_in(text: str) -> tuple[Message, ...] | None:
+    """The turns of a prompt written ``Human: ... Assistant:``, which is to be answered; None of another one."""
+    before, *marked = _TURN.split(text)
+    if before.strip() or marked[:1] != ["Human"] or marked[-2] != "Assistant" or marked[-1].strip():
+        return None
+    return tuple(
+        Message(_ROLES[speaker], said.strip()) for speaker, said in zip(marked[:-2:2], marked[1:-2:2], strict=True)
+    )
+
+
 def unread(columns: Columns) -> list[str]:
     """Columns that are not read and look like content (text of several words, or a list of texts or objects), or whose
     name says that they mean something."""

@@ -96,3 +96,4 @@ class Rows(Generic[Row]):
     rows: Sequence[Row]
     skipped: tuple[Skipped, ...]
     unread: tuple[str, ...] = ()  #: columns that hold text and are not read
+    prompt_format: str = ""  #: what text prompts were taken for, once that is decided: "chat" or "text"

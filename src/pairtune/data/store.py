@@ -10,7 +10,7 @@ import json
 import mmap
 import weakref
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, Generic, TypeVar, overload
 
 import numpy as np
@@ -104,12 +104,19 @@ class Texts(OnDisk[Row]):
         self.kind: Any = kind
         self.scratch = scratch
         self.origin = "row"  # what a row's number counts, and where: "pairs.jsonl line"
+        self.change: Callable[[Row], Row] | None = None
 
     def item(self, place: list[int]) -> Row:
         """The row in the bytes from place[0] to place[1]."""
         fields: list[Any] = json.loads(self.scratch.read(*place))
         made: Row = self.kind(*map(_from_fields, fields))
-        return made
+        return self.change(made) if self.change else made
+
+    def changed(self, change: Callable[[Row], Row]) -> "Texts[Row]":
+        """The same rows, each changed as it is read."""
+        view = copy.copy(self)
+        view.change = change
+        return view
 
 
 def origin(rows: object) -> str:
