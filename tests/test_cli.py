@@ -714,16 +714,20 @@ def test_every_step_end_to_end(
     assert main([*measure, "--model", "runs/tune", "--reward-model", "runs/reward", "--out", "figures.json"]) == 0
     output = capsys.readouterr()
     figures = json.loads(Path("figures.json").read_text())
-    assert figures["heldout_accuracy"]["mean"] == 1
+    assert figures["accuracy"]["mean"] == 1
+    assert figures["prompts_trained_on"] == {"mean": 1, "n": 24, "ci95": None}
+    assert "data: 24 of the 24 prompts were trained on, by this model or one that it was made from" in output.err
+    assert "accuracy: 100.0%; not held out: 24 of the 24 prompts were trained on\n" in output.err
     lines = output.out.splitlines()
     assert lines[0].strip() == "runs/tune beside runs/sft, 24 pairs"
-    assert re.fullmatch(r"Held-out accuracy +100\.0% +85\.8 to 100\.0% +24", lines[3].strip())
+    assert re.fullmatch(r"Accuracy, not held out +100\.0% +85\.8 to 100\.0% +24", lines[3].strip())
     assert len(lines) == 3 + len(figures)
     numbers = re.findall(r"\d[\d.]*", output.out)
     assert all(len(number.replace(".", "").lstrip("0")) <= 4 for number in numbers), "more digits say no more"
     assert "next: pairtune compare --model runs/sft --data TRAINING_PAIRS" in output.err
     assert set(figures) == {
-        "heldout_accuracy",
+        "accuracy",
+        "prompts_trained_on",
         "kl_from_reference",
         "response_tokens",
         "repetition",
@@ -734,8 +738,11 @@ def test_every_step_end_to_end(
     }
     assert main([*measure, "--model", "runs/sft", "--out", "itself.json"]) == 0
     itself = json.loads(Path("itself.json").read_text())
-    assert itself["heldout_accuracy"]["mean"] == 0.5
+    assert itself["accuracy"]["mean"] == 0.5
     assert itself["kl_from_reference"]["mean"] == 0
+    assert "accuracy: 50.0%; cannot be told from chance (50%) with 24 pairs: 60%" in capsys.readouterr().err
+    assert main([*measure, "--model", model, "--reference", model, "--out", "itself.json"]) == 0
+    assert json.loads(Path("itself.json").read_text())["heldout_accuracy"]["mean"] == 0.5
     assert "held-out accuracy: 50.0%; cannot be told from chance (50%) with 24 pairs: 60%" in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """Figures in words and in a table: what was measured, how sure it is, and whether chance alone would have done it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -13,6 +14,12 @@ from pairtune.progress import counted, printable, say
 from pairtune.report import words
 from pairtune.report.figures import figure
 
+# What is told in place of held-out accuracy where a model was trained on what it is measured on, and how much that is.
+TRAINED, NOT_HELD_OUT = "prompts_trained_on", "accuracy"
+_OWN = {
+    NOT_HELD_OUT: replace(figure("heldout_accuracy"), key=NOT_HELD_OUT, title="Accuracy, not held out"),
+    TRAINED: replace(figure("heldout_accuracy"), key=TRAINED, title="Prompts trained on"),
+}
 # A share that a data set should be large enough to tell from chance.
 WORTH_TELLING = 0.6
 
@@ -91,7 +98,7 @@ def table(title: str, measured: Mapping[str, Estimate]) -> Table:
     for name in ("Value", "95% interval", "n"):
         made.add_column(name, justify="right")
     for key, found in measured.items():
-        entry = figure(key)
+        entry = _OWN.get(key) or figure(key)
         interval = words.interval(found, entry.show) if found.ci95 else "none"
         made.add_row(entry.name, entry.show(found.mean), interval, words.whole(found.n))
     return made

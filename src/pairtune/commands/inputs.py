@@ -1,7 +1,7 @@
 """What commands are given: models and rows, read, checked, and told of."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -16,6 +16,7 @@ from pairtune.data.schema import Pair, Row, Rows
 from pairtune.data.sources import read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_pairs, encode_prompts
+from pairtune.data.trained import Hashes, hashes_of
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.readers import load_reader
 from pairtune.errors import InputError
@@ -71,8 +72,17 @@ def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], T
     return data.rows, tokenizer
 
 
-def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequence[Tokens], Tokenizer]:
-    """Pairs read, checked, split by prompt and tokenised: (training, held-out, the tokenizer)."""
+class Split(NamedTuple):
+    """Pairs read, checked, split by prompt and tokenised."""
+
+    train: Sequence[Tokens]
+    heldout: Sequence[Tokens]
+    tokenizer: Tokenizer
+    prompts: Hashes  # of the training part
+
+
+def split_pairs(settings: RewardRun | TuneRun) -> Split:
+    """The training and the held-out pairs of a command."""
     heldout = heldout_size(settings.heldout)
     pairs, tokenizer = read(settings)
     train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
@@ -86,7 +96,7 @@ def split_pairs(settings: RewardRun | TuneRun) -> tuple[Sequence[Tokens], Sequen
     places = encoded[0].place, encoded[1].place
     check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), places=places, say_longer=False)
     say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
-    return train_rows, held_rows, tokenizer
+    return Split(train_rows, held_rows, tokenizer, hashes_of(pair.prompt for pair in train))
 
 
 def heldout_size(heldout: float) -> int | float:
@@ -96,14 +106,14 @@ def heldout_size(heldout: float) -> int | float:
     return int(heldout) if heldout >= 1 else heldout
 
 
-def read_prompt_ids(settings: PpoRun, tokenizer: Tokenizer) -> list[list[int]]:
-    """The prompts of a source as token ids, at most `max_tokens` of each."""
+def read_prompt_ids(settings: PpoRun, tokenizer: Tokenizer) -> tuple[list[list[int]], Hashes]:
+    """The prompts of a source as token ids, at most `max_tokens` of each, and their hashes."""
     data = read_prompts(given(settings.data, "data"))
     say_reading(data)
     data = in_format(data, tokenizer, settings.prompt_format)
     ids, remarks = encode_prompts(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(remarks)
-    return ids
+    return ids, hashes_of(row.prompt for row in data.rows)
 
 
 def say_reading(data: Rows[Row]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from pairtune.commands.figures import say_ppo
 from pairtune.commands.inputs import given, load, load_reward_model, load_value_model, read_prompt_ids
 from pairtune.commands.results import check_out, say_done, say_next, stage_of
+from pairtune.data.trained import keep
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_tokenizer
@@ -19,7 +20,7 @@ def run(settings: PpoRun) -> Path:
     check_out(settings.out)
     source = given(settings.reward_model, "reward_model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    prompts = read_prompt_ids(settings, tokenizer)
+    prompts, asked = read_prompt_ids(settings, tokenizer)
     reward_model = load_reward_model(settings, source, tokenizer)
     value = load_value_model(settings, tokenizer)
     with stage_of(settings, "ppo") as stage:
@@ -41,6 +42,7 @@ def run(settings: PpoRun) -> Path:
                 sampling=settings.sampling,
                 seed=settings.seed,
             )
+            keep(folder, asked, model=settings.model)
             return {"prompts": len(prompts), "steps": settings.ppo.steps}
 
         say_done(stage.run(work))

@@ -1,6 +1,5 @@
 """`pairtune sft`."""
 
-from functools import partial
 from pathlib import Path
 
 from pairtune.commands.inputs import given, load, say_reading
@@ -9,10 +8,12 @@ from pairtune.data.preflight import say_truncation
 from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import read_demonstrations
 from pairtune.data.tokenize import encode_demonstrations
+from pairtune.data.trained import hashes_of, keep
 from pairtune.engine.self_check import check_engine
 from pairtune.models.load import load_tokenizer
 from pairtune.settings import SftRun
 from pairtune.stages.sft import sft
+from pairtune.stages.stage import Facts
 
 
 def run(settings: SftRun) -> Path:
@@ -27,9 +28,15 @@ def run(settings: SftRun) -> Path:
     with stage_of(settings, "sft") as stage:
         model = load(settings)
         check_engine(model, encoded.rows)
-        work = partial(
-            sft, model=model, tokenizer=tokenizer, rows=encoded.rows, settings=settings.sft, seed=settings.seed
-        )
+        prompts = hashes_of(row.prompt for row in data.rows)
+
+        def work(folder: Path) -> Facts:
+            rows, how = encoded.rows, settings.sft
+            facts = sft(folder, model=model, tokenizer=tokenizer, rows=rows, settings=how, seed=settings.seed)
+            if how.epochs:
+                keep(folder, prompts, model=settings.model)
+            return facts
+
         say_done(stage.run(work))
         say_next("tune", "--model", str(stage.folder), "--data", "PAIRS")
         return stage.folder

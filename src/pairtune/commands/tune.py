@@ -14,6 +14,7 @@ from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import has_labels, read_labelled
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_demonstrations
+from pairtune.data.trained import Hashes, hashes_of, keep
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.examples import Examples, prepare
 from pairtune.engine.self_check import check_engine
@@ -36,7 +37,7 @@ def run(settings: TuneRun) -> Path:
     """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
     loss = loss_to_train(settings)
     check_out(settings.out)
-    train_rows, held_rows, tokenizer = _split_examples(settings, loss)
+    train_rows, held_rows, tokenizer, prompts = _split_examples(settings, loss)
     with stage_of(settings, "tune") as stage:
         model = load(settings)
         check_engine(model, train_rows.rows)
@@ -56,6 +57,7 @@ def run(settings: TuneRun) -> Path:
                 settings=settings.preference,
                 seed=settings.seed,
             )
+            keep(folder, prompts, model=settings.model)
             with uncounted():
                 figures = _measured(measure_examples(model, loss, held), begun, held)
             facts = {name: figure.to_json() for name, figure in figures.items()}
@@ -106,11 +108,11 @@ def _measured(found: ExampleFigures, begun: ExampleFigures | None, held: Example
     return figures
 
 
-def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer]:
-    """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer)."""
+def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer, Hashes]:
+    """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer, training prompts)."""
     if not has_labels(given(settings.data, "data")):
-        train_pairs, held_pairs, tokenizer = split_pairs(settings)
-        return Examples(train_pairs), Examples(held_pairs), tokenizer
+        split = split_pairs(settings)
+        return Examples(split.train), Examples(split.heldout), split.tokenizer, split.prompts
     if not loss.takes_labels:
         takers = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.unpaired)
         raise InputError(
@@ -124,7 +126,8 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = in_format(data, tokenizer, settings.prompt_format)
     halves, places = [], []
-    for rows in split_by_prompt(data.rows, heldout=heldout_size(settings.heldout), seed=settings.seed):
+    parts = split_by_prompt(data.rows, heldout=heldout_size(settings.heldout), seed=settings.seed)
+    for rows in parts:
         encoded = encode_demonstrations(rows, tokenizer, max_tokens=settings.max_tokens)
         say_truncation(encoded.remarks)
         halves.append(Examples(encoded.rows, [row.label for row in rows]))
@@ -132,4 +135,4 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     train, held = halves
     check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), places=(places[0], places[1]))
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
-    return train, held, tokenizer
+    return train, held, tokenizer, hashes_of(row.prompt for row in parts[0])

@@ -74,7 +74,7 @@ class Context:
 
     @property
     def split(self) -> list[Any] | None:
-        """What somebody's own pairs become, beside their content: nothing for the built-in task, which goes on from text."""
+        """What becomes of somebody's own pairs, beside their content; the built-in task goes on from text."""
         if self.own is None:
             return None
         return [self.settings.heldout, self.settings.pairs, self.validation, self.own.prompt_format]

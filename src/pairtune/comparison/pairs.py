@@ -26,6 +26,7 @@ from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
 from pairtune.data.token_rows import store_tokens
 from pairtune.data.tokenize import Encoded, encode_pairs
+from pairtune.data.trained import Hashes, hashes_of
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
@@ -51,6 +52,8 @@ class SharedPairs:
     heldout: Sequence[Tokens]
     validation: Sequence[Tokens] = ()
     judge: Sequence[Tokens] = ()
+    # What is trained on, where it is known as texts.
+    prompts: Hashes | None = field(default=None, compare=False)
     # Of the user's own pairs, where each was read: to train on; held out and to choose by. A file of pairs forgets it.
     places: tuple[Place, Place] | None = field(default=None, compare=False)
 
@@ -114,6 +117,7 @@ def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokeniz
         parts[1].rows,
         parts[2].rows if chooser else (),
         judges.rows,
+        prompts=hashes_of(pair.prompt for pair in train),
         places=(parts[0].place, [part.place(i) for part in parts[1:] for i in range(len(part.rows))].__getitem__),
     )
     _say_sizes(len(source.rows), pairs, settings)

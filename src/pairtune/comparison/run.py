@@ -18,6 +18,7 @@ from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows
 from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import read_pairs
+from pairtune.data.trained import hashes_of, keep
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.self_check import check_engine
@@ -179,6 +180,9 @@ class Comparison:
                     validation=self.context.validation,
                 )
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
+            texts = (str(self.tokenizer.decode(list(row.prompt))) for row in pairs.train)
+            prompts = hashes_of(texts) if pairs.prompts is None else pairs.prompts
+            keep(folder, prompts, model=settings.model)
             others = [*pairs.heldout, *pairs.validation]
             ends, own = end_ids(self.tokenizer), self.context.own_data
             check_rows(pairs.train, others, self.tokenizer, end_ids=ends, places=pairs.places, say_longer=not own)
