@@ -92,7 +92,7 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
 
 
 def _trained_on(model: str, pairs: Sequence[Pair]) -> Estimate | None:
-    """The share of the prompts that, by its folder, the model was trained on, which is said; None if that is not known."""
+    """The share of the prompts that the model was trained on, which is said; None where its folder does not tell."""
     known = trained_on(model)
     if known is None:
         return None

@@ -181,8 +181,7 @@ class Comparison:
                 )
             pairs.save(folder / "pairs.jsonl", self.tokenizer)
             texts = (str(self.tokenizer.decode(list(row.prompt))) for row in pairs.train)
-            prompts = hashes_of(texts) if pairs.prompts is None else pairs.prompts
-            keep(folder, prompts, model=settings.model)
+            keep(folder, hashes_of(texts) if pairs.prompts is None else pairs.prompts, model=settings.model)
             others = [*pairs.heldout, *pairs.validation]
             ends, own = end_ids(self.tokenizer), self.context.own_data
             check_rows(pairs.train, others, self.tokenizer, end_ids=ends, places=pairs.places, say_longer=not own)

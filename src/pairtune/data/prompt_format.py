@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.dialogue import PROBE, RefusedError, render
 from pairtune.data.ends import special_ids
 from pairtune.data.formats import asked_in
-from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, Row, Rows, said
+from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Row, Rows, said
 from pairtune.data.store import Texts
 from pairtune.progress import say
 
@@ -65,10 +65,13 @@ def in_turns(row: Row) -> Row:
     """The row with a text prompt as turns: those of a transcript that ends before the assistant's, or the user's."""
     if not isinstance(row.prompt, str):
         return row
-    turns = asked_in(row.prompt)
-    if turns is None:
-        return cast(Row, replace(row, prompt=(Message("user", row.prompt),)))
-    return cast(Row, replace(row, prompt=turns, **{n: v.strip() for n, v in _texts_of(row).items()}))
+    given: Any = row
+    turns, texts = asked_in(row.prompt), dict[str, str]()
+    if turns:
+        names = [name for name in ("chosen", "rejected", "response") if isinstance(getattr(row, name, None), str)]
+        texts = {name: getattr(row, name).strip() for name in names}
+    found: Row = replace(given, prompt=turns or (Message("user", row.prompt),), **texts)
+    return found
 
 
 def template_marks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -101,12 +104,6 @@ def _responses(row: Row) -> Iterable[str]:
     if isinstance(row, Pair):
         return said(row.chosen), said(row.rejected)
     return (said(row.response),) if isinstance(row, Labelled | Demonstration) else ()
-
-
-def _texts_of(row: Row) -> dict[str, str]:
-    """The row's responses that are text, by field."""
-    names = () if isinstance(row, Prompt) else ("chosen", "rejected") if isinstance(row, Pair) else ("response",)
-    return {name: value for name in names if isinstance(value := getattr(row, name), str)}
 
 
 def _told(found: str, signs: Counter[str], texts: int) -> str:
