@@ -19,6 +19,7 @@ from pairtune.settings import (
     CompareRun,
     DeriveRun,
     EvaluateRun,
+    FormatsRun,
     GenerateRun,
     ObjectivesRun,
     PpoRun,
@@ -39,6 +40,7 @@ SETTINGS: dict[str, type] = {
     "evaluate": EvaluateRun,
     "report": ReportRun,
     "objectives": ObjectivesRun,
+    "formats": FormatsRun,
     "derive": DeriveRun,
     "cache": CacheRun,
 }
@@ -52,6 +54,7 @@ HELP = {
     "evaluate": "measure a tuned model on held-out pairs",
     "report": "draw the page and table of a finished comparison again",
     "objectives": "list the objectives: what each needs, its parameters, source",
+    "formats": "list the shapes of data that are read, with two rows of each",
     "derive": "walk through the derivation of DPO, checked in numbers",
     "cache": "list what is kept between runs, or clear it",
 }

@@ -253,7 +253,7 @@ def _parts(setting: Setting, given: Given) -> list[Any]:
     value = given.value
     parts = value if isinstance(value, list | tuple) else [value]
     split = [each for part in parts for each in (part.replace(",", " ").split() if isinstance(part, str) else [part])]
-    if not split:
+    if not split and setting.default != ():
         wanted = "names" if setting.kind == tuple[str, ...] else "numbers"
         raise InputError(f"{given.called} is empty; it must be a list of {wanted}")
     return split

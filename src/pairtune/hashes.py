@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pairtune import own
+from pairtune.data.files import local_files
 
 # Files of a model's folder that say what the model is: configuration, weights, tokenizer.
 OF_MODELS = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -56,15 +57,15 @@ def model_hash(source: str) -> str:
 
 
 def data_hash(source: str) -> str:
-    """SHA-256 of a data file, or of the files of a folder, or of a function's rows; the name of what lies on a hub."""
+    """SHA-256 of a data file, of several, or of a function's rows; the name of what lies on a hub."""
     if own.is_own(source):
         return own.rows_hash(source)
-    path = Path(source).expanduser()
-    if path.is_file():
-        return file_hash(path)
-    if path.is_dir():
-        return hashlib.sha256("".join(file_hash(f) for f in sorted(path.iterdir()) if f.is_file()).encode()).hexdigest()
-    return f"hub:{source}"
+    files = local_files(source)
+    if files is None:
+        return f"hub:{source}"
+    if len(files) == 1:
+        return file_hash(files[0])
+    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
 
 
 def weights_hash(model: nn.Module) -> str:

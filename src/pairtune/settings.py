@@ -57,7 +57,7 @@ def _model(meaning: str) -> Any:
 
 def _data(meaning: str, *, required: bool = True) -> Any:
     """The field of a command's rows."""
-    kinds = "a JSONL, CSV or Parquet file, a hub dataset, or FILE.py:FUNCTION that gives rows"
+    kinds = "a file or folder (JSONL, CSV, Parquet, ...), a hub dataset, - or FILE.py:FUNCTION that gives rows"
     return _setting("", f"{meaning}: {kinds}{' (required)' if required else ''}", FILE, common=True)
 
 
@@ -235,6 +235,19 @@ class DataRun(Run):
         "WORD",
         choices=("auto", "chat", "text"),
     )
+    format: str = _setting("auto", "shape of the rows, one of `pairtune formats`; auto: by columns and values", NAME)
+    columns: tuple[str, ...] = _setting((), "columns by other names, OURS=THEIRS: prompt=question chosen=best", NAME)
+    pair_up: str = _setting(
+        "best-worst",
+        "pairs of several answers to a prompt: best-worst, all, adjacent (in the order of their scores) or best-rest",
+        NAME,
+        choices=("best-worst", "all", "adjacent", "best-rest"),
+    )
+    min_margin: float = _setting(0.0, "scores, or a verdict's strength, no further apart than this are a tie", least=0)
+    label_threshold: float = _setting(
+        0.0, "labels that are numbers are desirable from here on; 0: labels are true or false", least=0
+    )
+    strict: bool = _setting(False, "no row may be left out: the first that cannot be used is an error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +347,7 @@ class CompareRun(DataRun):
     model: str = _model("the model that every arm starts from")
     data: str = _setting(
         "reviews",
-        "reviews (the built-in task), or pairs: a JSONL, CSV or Parquet file, a hub dataset, or FILE.py:FUNCTION that "
+        "reviews (the built-in task), or pairs: a file or folder, a hub dataset, - or FILE.py:FUNCTION that "
         "gives rows",
         FILE,
         common=True,
@@ -402,6 +415,11 @@ class ObjectivesRun:
     """`pairtune objectives`."""
 
     json: bool = _setting(False, "print them as JSON", common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatsRun:
+    """`pairtune formats`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pairtune.data.check import check_unread
+from pairtune.data.files import KNOWN
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, Rows, Skipped
 from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.data.wording import quoted
@@ -25,7 +26,6 @@ USER, GOOD, POOR = (
 HI = (Message("user", "Hi"),)
 HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
 WHY = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "Why?"))
-KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,9 @@ def test_formats_of_demonstrations(row: Any, demonstration: Any) -> None:
         ({"prompt": "Hi", "response": "Hello!", "label": 1.0}, True),
         ({"prompt": "Hi", "response": "Hello!", "label": 0.0}, False),
         ({"prompt": "Hi", "response": "Hello!", "label": "1.0"}, True),
+        ({"prompt": "Hi", "response": "Hello!", "label": -1.0}, False),
+        ({"prompt": "Hi", "response": "Hello!", "label": "+1"}, True),
+        ({"prompt": "Hi", "response": "Hello!", "label": "thumbs_down"}, False),
     ],
 )
 def test_formats_of_labelled_responses(row: Any, label: Any) -> None:
@@ -126,11 +129,10 @@ def test_formats_of_labelled_responses(row: Any, label: Any) -> None:
     ("row", "message"),
     [
         ({"prompt": "p", "response": "r"}, 'no column "label"; the columns are "prompt", "response"'),
-        ({"prompt": "p", "answer": "r", "label": True}, 'no column "response" or "completion"'),
+        ({"prompt": "p", "text": "r", "label": True}, 'no column "response" or "completion"'),
         ({"prompt": "p", "response": "r", "label": "good"}, '"label" is "good"; it must be true (desirable) or false'),
         ({"prompt": "p", "response": "r", "label": 2}, '"label" is 2; it must be true'),
         ({"prompt": "p", "response": "r", "label": 0.5}, '"label" is 0.5; it must be true'),
-        ({"prompt": "p", "response": "r", "label": -1.0}, '"label" is -1.0; it must be true'),
         ({"prompt": "p", "response": "r", "label": None}, '"label" is null; it must be true'),
         ({"prompt": "p", "response": "r", "label": [True]}, '"label" is a list; it must be true'),
         ({"prompt": "p", "response": " ", "label": True}, '"response" is empty'),
@@ -499,8 +501,8 @@ def test_json_nested_too_deep_is_one_sentence() -> None:
         ),
         (
             "g.jsonl.gz",
-            b"plain",
-            "g.jsonl.gz: cannot be read (Not a gzipped file (b'pl')); check or replace the file",
+            b"plain",  # what is zipped is told by the content
+            "g.jsonl.gz line 1: not JSON (Expecting value at column 1); mend or remove it",
         ),
         (
             "g.jsonl.gz",

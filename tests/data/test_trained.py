@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pairtune.data.schema import Message
+from pairtune.data.schema import Message, PromptText
 from pairtune.data.trained import FILE, hashes_of, keep, trained_on
 
 ASKED = Message("user", "Who wrote Emma?")
 
 
 def test_a_prompt_is_what_was_asked_in_every_form() -> None:
-    forms = [
+    forms: list[PromptText] = [
         "Who wrote Emma?",
         " Who wrote Emma?\n",
         (ASKED,),
@@ -19,7 +19,11 @@ def test_a_prompt_is_what_was_asked_in_every_form() -> None:
         "\n\nHuman: Who wrote Emma?\n\nAssistant:",
     ]
     assert len(hashes_of(forms)) == 1
-    others = ["Who wrote emma?", (ASKED, Message("assistant", "I."), Message("user", "No.")), (Message("tool", "x"),)]
+    others: list[PromptText] = [
+        "Who wrote emma?",
+        (ASKED, Message("assistant", "I."), Message("user", "No.")),
+        (Message("tool", "x"),),
+    ]
     assert len(hashes_of([*forms, *others])) == 4
 
 

@@ -32,6 +32,6 @@ def _check_paths(settings: Any) -> None:
             hub.check_path(source)
     asks_first = isinstance(settings, PpoRun) and not settings.reward_model
     if settings.data and not asks_first:
-        from pairtune.data.sources import local_file
+        from pairtune.data.files import local_files
 
-        local_file(settings.data)
+        local_files(settings.data)

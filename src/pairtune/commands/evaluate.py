@@ -35,7 +35,8 @@ HELD_OUT = "heldout_accuracy"
 def run(settings: EvaluateRun) -> dict[str, Any]:
     """Held-out accuracy, sampled KL, length and repetition of a policy against its reference. Returns the figures."""
     out = result_file(settings.out)
-    pairs, tokenizer = read(settings)
+    data, tokenizer = read(settings)
+    pairs = data.rows
     seen = _trained_on(settings.model, pairs)
     encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)

@@ -11,7 +11,7 @@ from pairtune.data.preflight import say_truncation
 from pairtune.data.prompt_format import CHAT, TEXT, decided, in_format, in_turns
 from pairtune.data.reading import Reader
 from pairtune.data.schema import Message, Prompt, PromptText
-from pairtune.data.sources import read_prompts
+from pairtune.data.sources import asked_of, read_prompts
 from pairtune.data.tokenize import encode_prompts
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer, load_tokenizer
@@ -75,7 +75,7 @@ def _check(settings: GenerateRun) -> None:
 def _prompts(settings: GenerateRun, tokenizer: Tokenizer) -> list[Prompt]:
     """What is asked: a file's prompts, or the one given, by one rule (see `data.prompt_format`)."""
     if settings.data:
-        data = read_prompts(settings.data)
+        data = read_prompts(settings.data, asked=asked_of(settings))
         say_reading(data)
         return list(in_format(data, tokenizer, settings.prompt_format).rows)
     asked = Prompt(settings.prompt, 1)

@@ -1,22 +1,24 @@
 """What commands are given: models and rows, read, checked, and told of."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from pairtune import own
-from pairtune.data.check import check_pairs, check_skipped, check_unread
+from pairtune.data.check import check_pairs, check_reading
 from pairtune.data.ends import end_ids
+from pairtune.data.left_out import write_left_out
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows, say_truncation
 from pairtune.data.prompt_format import in_format
-from pairtune.data.schema import Pair, Row, Rows
-from pairtune.data.sources import read_pairs, read_prompts
+from pairtune.data.schema import Pair, Row, Rows, Skipped
+from pairtune.data.sources import asked_of, read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_pairs, encode_prompts
-from pairtune.data.trained import Hashes, hashes_of
+from pairtune.data.trained import Hashes, hashes_of, keep
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.readers import load_reader
 from pairtune.errors import InputError
@@ -61,15 +63,27 @@ def load_value_model(settings: PpoRun, tokenizer: Tokenizer) -> ScalarModel:
     return model
 
 
-def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Sequence[Pair], Tokenizer]:
+def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Rows[Pair], Tokenizer]:
     """The pairs, with what is to be said of them, and the model's tokenizer."""
-    data = read_pairs(given(settings.data, "data"))
+    data = read_pairs(given(settings.data, "data"), asked=asked_of(settings))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     say_reading(data)
     data = in_format(data, tokenizer, settings.prompt_format)
     for finding in check_pairs(data.rows):
         say(f"data: {finding.message}")
-    return data.rows, tokenizer
+    return data, tokenizer
+
+
+class Kept(NamedTuple):
+    """What a result's folder keeps of the rows: the prompts trained on, and what was left out."""
+
+    prompts: Hashes
+    left_out: tuple[Skipped, ...]
+
+    def write(self, folder: Path, *, model: str) -> None:
+        """Into the folder of what was trained from `model`."""
+        keep(folder, self.prompts, model=model)
+        write_left_out(folder, self.left_out)
 
 
 class Split(NamedTuple):
@@ -78,14 +92,14 @@ class Split(NamedTuple):
     train: Sequence[Tokens]
     heldout: Sequence[Tokens]
     tokenizer: Tokenizer
-    prompts: Hashes  # of the training part
+    kept: Kept
 
 
 def split_pairs(settings: RewardRun | TuneRun) -> Split:
     """The training and the held-out pairs of a command."""
     heldout = heldout_size(settings.heldout)
-    pairs, tokenizer = read(settings)
-    train, held = split_by_prompt(pairs, heldout=heldout, seed=settings.seed)
+    data, tokenizer = read(settings)
+    train, held = split_by_prompt(data.rows, heldout=heldout, seed=settings.seed)
     encoded = [
         encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens, part=part)
         for pairs, part in ((train, "training part"), (held, "held-out part"))
@@ -96,7 +110,7 @@ def split_pairs(settings: RewardRun | TuneRun) -> Split:
     places = encoded[0].place, encoded[1].place
     check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), places=places, say_longer=False)
     say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
-    return Split(train_rows, held_rows, tokenizer, hashes_of(pair.prompt for pair in train))
+    return Split(train_rows, held_rows, tokenizer, Kept(hashes_of(pair.prompt for pair in train), data.skipped))
 
 
 def heldout_size(heldout: float) -> int | float:
@@ -106,17 +120,17 @@ def heldout_size(heldout: float) -> int | float:
     return int(heldout) if heldout >= 1 else heldout
 
 
-def read_prompt_ids(settings: PpoRun, tokenizer: Tokenizer) -> tuple[list[list[int]], Hashes]:
-    """The prompts of a source as token ids, at most `max_tokens` of each, and their hashes."""
-    data = read_prompts(given(settings.data, "data"))
+def read_prompt_ids(settings: PpoRun, tokenizer: Tokenizer) -> tuple[list[list[int]], Kept]:
+    """The prompts of a source as token ids, at most `max_tokens` of each, and what is kept of them."""
+    data = read_prompts(given(settings.data, "data"), asked=asked_of(settings))
     say_reading(data)
     data = in_format(data, tokenizer, settings.prompt_format)
     ids, remarks = encode_prompts(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(remarks)
-    return ids, hashes_of(row.prompt for row in data.rows)
+    return ids, Kept(hashes_of(row.prompt for row in data.rows), data.skipped)
 
 
 def say_reading(data: Rows[Row]) -> None:
-    """What of the data was left out or not read, and why."""
-    for finding in (*check_skipped(data.skipped), *check_unread(data.unread)):
+    """How the data were read, and what of them was left out or not read, and why."""
+    for finding in check_reading(data):
         say(f"data: {finding.message}")

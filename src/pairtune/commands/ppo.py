@@ -5,7 +5,6 @@ from pathlib import Path
 from pairtune.commands.figures import say_ppo
 from pairtune.commands.inputs import given, load, load_reward_model, load_value_model, read_prompt_ids
 from pairtune.commands.results import check_out, say_done, say_next, stage_of
-from pairtune.data.trained import keep
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_tokenizer
@@ -20,7 +19,7 @@ def run(settings: PpoRun) -> Path:
     check_out(settings.out)
     source = given(settings.reward_model, "reward_model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    prompts, asked = read_prompt_ids(settings, tokenizer)
+    prompts, kept = read_prompt_ids(settings, tokenizer)
     reward_model = load_reward_model(settings, source, tokenizer)
     value = load_value_model(settings, tokenizer)
     with stage_of(settings, "ppo") as stage:
@@ -42,7 +41,7 @@ def run(settings: PpoRun) -> Path:
                 sampling=settings.sampling,
                 seed=settings.seed,
             )
-            keep(folder, asked, model=settings.model)
+            kept.write(folder, model=settings.model)
             return {"prompts": len(prompts), "steps": settings.ppo.steps}
 
         say_done(stage.run(work))

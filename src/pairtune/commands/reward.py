@@ -5,7 +5,6 @@ from pathlib import Path
 from pairtune.commands.figures import say_share
 from pairtune.commands.inputs import load, split_pairs
 from pairtune.commands.results import check_out, say_done, say_next, stage_of
-from pairtune.data.trained import keep
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy
 from pairtune.settings import RewardRun
@@ -16,7 +15,7 @@ from pairtune.stages.stage import Facts
 def run(settings: RewardRun) -> Path:
     """Train a reward model and measure it on held-out pairs. Returns the folder of the result."""
     check_out(settings.out)
-    train, heldout, tokenizer, prompts = split_pairs(settings)
+    train, heldout, tokenizer, kept = split_pairs(settings)
     with stage_of(settings, "reward") as stage:
         body = load(settings)
         check_engine(body, train)
@@ -31,7 +30,7 @@ def run(settings: RewardRun) -> Path:
                 settings=settings.reward,
                 seed=settings.seed,
             )
-            keep(folder, prompts, model=settings.model)
+            kept.write(folder, model=settings.model)
             right = accuracy(found["margins"], heldout)
             say_share("held-out accuracy", right, "pair")
             return {"pairs": len(train), "heldout_accuracy": right.to_json()}

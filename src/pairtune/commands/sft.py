@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from pairtune.commands.inputs import given, load, say_reading
+from pairtune.commands.inputs import Kept, given, load, say_reading
 from pairtune.commands.results import check_out, say_done, say_next, stage_of
 from pairtune.data.preflight import say_truncation
 from pairtune.data.prompt_format import in_format
-from pairtune.data.sources import read_demonstrations
+from pairtune.data.sources import asked_of, read_demonstrations
 from pairtune.data.tokenize import encode_demonstrations
-from pairtune.data.trained import hashes_of, keep
+from pairtune.data.trained import hashes_of
 from pairtune.engine.self_check import check_engine
 from pairtune.models.load import load_tokenizer
 from pairtune.settings import SftRun
@@ -19,7 +19,7 @@ from pairtune.stages.stage import Facts
 def run(settings: SftRun) -> Path:
     """Fine-tune on demonstrations. Returns the folder of the result."""
     check_out(settings.out)
-    data = read_demonstrations(given(settings.data, "data"))
+    data = read_demonstrations(given(settings.data, "data"), asked=asked_of(settings))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     say_reading(data)
     data = in_format(data, tokenizer, settings.prompt_format)
@@ -28,13 +28,13 @@ def run(settings: SftRun) -> Path:
     with stage_of(settings, "sft") as stage:
         model = load(settings)
         check_engine(model, encoded.rows)
-        prompts = hashes_of(row.prompt for row in data.rows)
+        kept = Kept(hashes_of(row.prompt for row in data.rows), data.skipped)
 
         def work(folder: Path) -> Facts:
             rows, how = encoded.rows, settings.sft
             facts = sft(folder, model=model, tokenizer=tokenizer, rows=rows, settings=how, seed=settings.seed)
             if how.epochs:
-                keep(folder, prompts, model=settings.model)
+                kept.write(folder, model=settings.model)
             return facts
 
         say_done(stage.run(work))

@@ -5,16 +5,16 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share
-from pairtune.commands.inputs import given, heldout_size, load, say_reading, split_pairs
+from pairtune.commands.inputs import Kept, given, heldout_size, load, say_reading, split_pairs
 from pairtune.commands.results import check_out, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
 from pairtune.data.ends import end_ids
 from pairtune.data.preflight import check_rows, say_truncation
 from pairtune.data.prompt_format import in_format
-from pairtune.data.sources import has_labels, read_labelled
+from pairtune.data.sources import asked_of, has_labels, read_labelled
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_demonstrations
-from pairtune.data.trained import Hashes, hashes_of, keep
+from pairtune.data.trained import hashes_of
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.examples import Examples, prepare
 from pairtune.engine.self_check import check_engine
@@ -37,7 +37,7 @@ def run(settings: TuneRun) -> Path:
     """Tune on preference pairs, or on labelled responses, and measure on held-out ones. Returns the result's folder."""
     loss = loss_to_train(settings)
     check_out(settings.out)
-    train_rows, held_rows, tokenizer, prompts = _split_examples(settings, loss)
+    train_rows, held_rows, tokenizer, kept = _split_examples(settings, loss)
     with stage_of(settings, "tune") as stage:
         model = load(settings)
         check_engine(model, train_rows.rows)
@@ -57,7 +57,7 @@ def run(settings: TuneRun) -> Path:
                 settings=settings.preference,
                 seed=settings.seed,
             )
-            keep(folder, prompts, model=settings.model)
+            kept.write(folder, model=settings.model)
             with uncounted():
                 figures = _measured(measure_examples(model, loss, held), begun, held)
             facts = {name: figure.to_json() for name, figure in figures.items()}
@@ -108,18 +108,18 @@ def _measured(found: ExampleFigures, begun: ExampleFigures | None, held: Example
     return figures
 
 
-def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer, Hashes]:
-    """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer, training prompts)."""
-    if not has_labels(given(settings.data, "data")):
+def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer, Kept]:
+    """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer, what is kept)."""
+    if not has_labels(given(settings.data, "data"), asked=asked_of(settings)):
         split = split_pairs(settings)
-        return Examples(split.train), Examples(split.heldout), split.tokenizer, split.prompts
+        return Examples(split.train), Examples(split.heldout), split.tokenizer, split.kept
     if not loss.takes_labels:
         takers = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.unpaired)
         raise InputError(
             f"data: holds single responses with labels, and {settings.preference.objective} takes pairs; "
             f"objectives that take labels are {takers}"
         )
-    data = read_labelled(settings.data)
+    data = read_labelled(settings.data, asked=asked_of(settings))
     say_reading(data)
     if len({row.label for row in data.rows}) < 2:
         raise InputError("data: every row has the same label; there is nothing to tell apart")
@@ -135,4 +135,4 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     train, held = halves
     check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), places=(places[0], places[1]))
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
-    return train, held, tokenizer, hashes_of(row.prompt for row in parts[0])
+    return train, held, tokenizer, Kept(hashes_of(row.prompt for row in parts[0]), data.skipped)

@@ -17,12 +17,12 @@ from transformers import PreTrainedModel
 
 from pairtune.comparison.sizes import FEW_FOR_A_JUDGE, parts_of
 from pairtune.data import reviews
-from pairtune.data.check import check_pairs, check_skipped, check_unread
+from pairtune.data.check import check_pairs, check_reading
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import Place, say_truncation
 from pairtune.data.schema import Pair, Rows
-from pairtune.data.sources import read_pairs
+from pairtune.data.sources import asked_of, read_pairs
 from pairtune.data.split import split_by_prompt
 from pairtune.data.token_rows import store_tokens
 from pairtune.data.tokenize import Encoded, encode_pairs
@@ -92,7 +92,7 @@ class SharedPairs:
 
 def read_own_pairs(settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
     """Somebody's own pairs in parts that share no prompt. Raises InputError as `split_own_pairs`, or `read_pairs`."""
-    return split_own_pairs(read_pairs(settings.data), settings, tokenizer)
+    return split_own_pairs(read_pairs(settings.data, asked=asked_of(settings)), settings, tokenizer)
 
 
 def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokenizer) -> SharedPairs:
@@ -100,7 +100,7 @@ def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokeniz
 
     Raises InputError if there are too few pairs, or too few prompts to keep the parts apart.
     """
-    for finding in (*check_skipped(source.skipped), *check_unread(source.unread), *check_pairs(source.rows)):
+    for finding in (*check_reading(source), *check_pairs(source.rows)):
         say(f"data: {finding.message}")
     train, heldout, chooser, judge = _apart(source.rows, settings)
 

@@ -14,10 +14,11 @@ from pairtune.comparison.sizes import settle
 from pairtune.comparison.summary import summarise, tell_time
 from pairtune.data import reviews
 from pairtune.data.ends import end_ids
+from pairtune.data.left_out import write_left_out
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows
 from pairtune.data.prompt_format import in_format
-from pairtune.data.sources import read_pairs
+from pairtune.data.sources import asked_of, read_pairs
 from pairtune.data.trained import hashes_of, keep
 from pairtune.engine.cost import Cost, uncounted
 from pairtune.engine.mismatched import mismatched_rows
@@ -48,9 +49,10 @@ def compare(settings: CompareRun, *, report: Report | None = None) -> Path:
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     given = None
     if settings.data != "reviews":
-        given = in_format(read_pairs(settings.data), tokenizer, settings.prompt_format)
+        given = in_format(read_pairs(settings.data, asked=asked_of(settings)), tokenizer, settings.prompt_format)
         settings = settle(settings, given.rows, tokenizer)
     out = open_run(settings)
+    write_left_out(out, given.skipped if given else ())
     with Sittings(out / STAGES / "sittings.json", began=began).under_way() as sittings:
 
         def count() -> None:

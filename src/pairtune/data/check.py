@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairtune.data.schema import Pair, Skipped, said
+from pairtune.data.schema import Pair, Row, Rows, Skipped, said
 from pairtune.data.wording import listed, quoted
 from pairtune.progress import counted
 
@@ -74,6 +74,12 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
         _longer_wins(seen),
     ]
     return [finding for finding in found if finding is not None]
+
+
+def check_reading(data: Rows[Row]) -> list[Finding]:
+    """How the rows were read, what was left out, and which columns were."""
+    shape: list[Finding] = [Finding("shape", len(data.rows), (), data.told)] if data.told else []
+    return [*shape, *check_skipped(data.skipped), *check_unread(data.unread)]
 
 
 def check_unread(columns: Sequence[str]) -> list[Finding]:

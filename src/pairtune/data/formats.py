@@ -35,6 +35,10 @@ from pairtune.hints import nearest
 _TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _DEMONSTRATION_SIDES = ("response", "completion", "messages", "chosen")
+_KNOWN_LABELS = {
+    **dict.fromkeys(("true", "1", "1.0", "+1", "up", "thumbs_up", "desirable"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "down", "thumbs_down", "undesirable"), False),
+}
 # Numbers that mean something to others, and nothing here.
 _MEANT = ("weight", "margin")
 _READ = {*_DEMONSTRATION_SIDES, *BESIDE, "prompt", "rejected", "label", "system"}
@@ -207,15 +211,15 @@ def _with_text(prompt: PromptText, column: str) -> PromptText:
 
 
 def _label(value: object) -> bool:
-    """True or false; 1 or 0, 1.0 or 0.0 (a column with gaps, read by pandas), and all as text, mean the same."""
-    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    """True or false; 1 or 0, 1.0 or 0.0 (a column with gaps, read by pandas), 1 or -1, up or down, also as text."""
     name = str(value).strip().lower()
-    if not isinstance(value, bool | int | float | str) or name not in known:
+    if not isinstance(value, bool | int | float | str) or name not in _KNOWN_LABELS:
         shown = (
             quoted(value) if isinstance(value, str) else str(value) if isinstance(value, int | float) else kind(value)
         )
-        raise MalformedError(f'"label" is {shown}; it must be true (desirable) or false')
-    return known[name]
+        more = "; --label-threshold N makes it so from N on" if isinstance(value, int | float) else ""
+        raise MalformedError(f'"label" is {shown}; it must be true (desirable) or false{more}')
+    return _KNOWN_LABELS[name]
 
 
 def _response(text: str, where: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 
@@ -84,6 +84,8 @@ class Skipped:
 
     row: int
     reason: str
+    file: str = field(default="", compare=False)
+    number: int = field(default=0, compare=False)  #: of its line or row within the file
 
 
 Row = TypeVar("Row", Pair, Labelled, Demonstration, Prompt)
@@ -96,4 +98,5 @@ class Rows(Generic[Row]):
     rows: Sequence[Row]
     skipped: tuple[Skipped, ...]
     unread: tuple[str, ...] = ()  #: columns that hold text and are not read
+    told: str = field(default="", compare=False)  #: how they were read, in a line
     prompt_format: str = ""  #: what text prompts were taken for, once that is decided: "chat" or "text"

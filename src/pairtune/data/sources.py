@@ -1,352 +1,277 @@
-"""Where rows come from: JSON lines, JSON, CSV and Parquet files, or a dataset on the hub.
+"""Rows of a source, read: its container opened, its shape recognised, each row made what the run needs.
 
-What a row's columns mean is told in :mod:`pairtune.data.formats`. Rows keep their order and their 1-based
-line (JSON lines, CSV) or row (JSON arrays, Parquet, the hub). Nothing here unpickles or runs code that came
-with the data.
+What rows come in is told in :mod:`pairtune.data.containers`, the shapes they have in :mod:`pairtune.data.shapes`, what
+the columns of ours mean in :mod:`pairtune.data.formats`.
 
-A row that has a known format but nothing to learn from (an empty response, two sides with different prompts)
-is an error in a file with a ``prompt`` column, which its owner can mend. In whole dialogues and in hub
-datasets, mostly other people's, such rows are left out and returned as ``skipped``.
+A row that has a known shape but nothing to learn from (an empty response, two sides with different prompts) is left out
+and returned as ``skipped``. In a file with a ``prompt`` of its own, which its owner can mend, it is an error where such
+rows are more than MOST_LEFT_OUT of all; whole dialogues and hub datasets are mostly other people's. A tie is none.
 """
 
-import csv
-import gzip
-import json
-import re
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from dataclasses import dataclass, field, fields
+from itertools import chain, groupby
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias, cast
+from typing import Any
 
-from pairtune import hub, own
+from pairtune import own
+from pairtune.data.asked import NOTHING, Asked
 from pairtune.data.cells import read_cells
+from pairtune.data.containers import Record, of_file, of_hub
+from pairtune.data.files import local_files, name_of
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
-from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Row, Rows, Skipped
+from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rows, Skipped
+from pairtune.data.shapes import BY_NAME, DEMONSTRATIONS, LABELLED, PAIRS, PROMPTS_ONLY, Shape, gathered, recognised
+from pairtune.data.sides import PROMPTS, Made
 from pairtune.data.store import store_texts
 from pairtune.data.turns import Columns, MalformedError, UnusableError
 from pairtune.data.wording import escaped, listed, quoted
 from pairtune.errors import InputError
-from pairtune.hints import near_path
+from pairtune.hints import nearest, suggestion
 from pairtune.progress import counted
 
-KNOWN = "a .jsonl, .json, .csv (each also .gz) or .parquet file"
-_SUFFIX = re.compile(r"\.(?:(jsonl|json|csv)(?:\.gz)?|(parquet))\Z", re.IGNORECASE)
+# Share of a file's rows that may be left out as mistakes.
+MOST_LEFT_OUT = 0.05
+# What a kind of rows is made from, the best first.
+_FROM: dict[type, tuple[str, ...]] = {
+    Pair: (PAIRS,),
+    Labelled: (LABELLED,),
+    Demonstration: (DEMONSTRATIONS, PAIRS, LABELLED),
+    Prompt: (PROMPTS_ONLY, DEMONSTRATIONS, PAIRS, LABELLED),
+}
+_PARSERS: dict[type, Callable[[Columns, int], Any]] = {
+    Pair: to_pair,
+    Labelled: to_labelled,
+    Demonstration: to_demonstration,
+    Prompt: to_prompt,
+}
+_NEEDED = {Pair: "pairs", Labelled: "responses with labels", Demonstration: "demonstrations", Prompt: "prompts"}
 
 
-class Record(NamedTuple):
-    """One row as it came: its number, what that number counts ("line" or "row"), and its columns."""
+def asked_of(settings: Any) -> Asked:
+    """How a command's rows are to be read, by its settings. Raises InputError for columns that are not name=name."""
+    columns: dict[str, str] = {}
+    for word in settings.columns:
+        name, equals, source = word.partition("=")
+        if not (name and equals and source):
+            raise InputError(f'columns: "{word}" is not OURS=THEIRS; write prompt=question, say')
+        columns[name] = source
+    given = {entry.name: getattr(settings, entry.name) for entry in fields(Asked) if entry.name != "columns"}
+    return Asked(columns=columns, **given)
 
-    unit: str
-    number: int
-    columns: Columns
 
-
-Reader: TypeAlias = Callable[[BinaryIO, str], Iterator[Record]]
-
-
-def read_pairs(source: str, *, split: str = "train") -> Rows[Pair]:
-    """The pairs of a file, a folder that holds one file, or a hub dataset.
-
-    Each row has ``chosen`` and ``rejected``, and most have ``prompt``: all three as text; or both sides as
-    whole dialogues in hh-rlhf's raw text; or both as lists of messages, whole or only the answer.
+def read_pairs(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Pair]:
+    """The pairs of a file, a folder or pattern of files, a hub dataset, or a function of one's own.
 
     Raises InputError, one sentence that names the file, the line and the field, when the source cannot be
-    read, a row has none of the formats, or no row is left.
+    read, a row has none of the shapes, or no row is left.
     """
-    return _read(source, split, Pair, to_pair)
+    return _Reading(source, split, Pair, asked).read()
 
 
-def has_labels(source: str, *, split: str = "train") -> bool:
-    """Whether the source holds single responses with labels and no pairs, by the columns of its first row.
+def has_labels(source: str, *, split: str = "train", asked: Asked = NOTHING) -> bool:
+    """Whether the source holds single responses with labels and no pairs, by its first row.
 
     Raises InputError if the source cannot be read.
     """
     first = next(_records(source, split)[1], None)
-    return first is not None and "label" in first.columns and "chosen" not in first.columns
+    if first is None:
+        return False
+    if asked.format in BY_NAME:
+        return BY_NAME[asked.format].gives == LABELLED
+    try:
+        columns = read_cells(_renamed(first.columns, asked))
+    except MalformedError:
+        return False  # told where it is read
+    return recognised(columns, PAIRS) is None and recognised(columns, LABELLED) is not None
 
 
-def read_labelled(source: str, *, split: str = "train") -> Rows[Labelled]:
-    """The labelled responses of a file, a folder that holds one file, or a hub dataset.
-
-    Each row has a ``response`` (or ``completion``) and a ``label``, true where the response is desirable. Formats and
-    errors are otherwise those of :func:`read_pairs`.
-    """
-    return _read(source, split, Labelled, to_labelled)
+def read_labelled(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Labelled]:
+    """The labelled responses of a source: a response and a label, true where it is desirable. Errors as for pairs."""
+    return _Reading(source, split, Labelled, asked).read()
 
 
-def read_demonstrations(source: str, *, split: str = "train") -> Rows[Demonstration]:
-    """The demonstrations of a file, a folder that holds one file, or a hub dataset.
-
-    The response is the first of the columns ``response``, ``completion``, ``messages`` and ``chosen``; pairs
-    serve as they are, and ``rejected`` is then ignored. Formats and errors are those of :func:`read_pairs`.
-    """
-    return _read(source, split, Demonstration, to_demonstration)
+def read_demonstrations(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Demonstration]:
+    """The demonstrations of a source; of pairs the chosen side serves. Errors as for pairs."""
+    return _Reading(source, split, Demonstration, asked).read()
 
 
-def read_prompts(source: str, *, split: str = "train") -> Rows[Prompt]:
-    """The prompts of a file, a folder that holds one file, or a hub dataset.
-
-    A ``prompt`` column (text or messages) is enough; otherwise the prompt of the row's pair or of its
-    ``messages``, which may end before the answer. Formats and errors are those of :func:`read_pairs`.
-    """
-    return _read(source, split, Prompt, to_prompt)
+def read_prompts(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Prompt]:
+    """The prompts of a source, which may be all it holds, or those of its rows of another kind. Errors as for pairs."""
+    return _Reading(source, split, Prompt, asked).read()
 
 
-def _read(source: str, split: str, kind: type[Row], parse: Callable[[Columns, int], Row]) -> Rows[Row]:
-    name, records, is_a_hubs = _records(source, split)
-    skipped: list[Skipped] = []
-    ignored: dict[str, None] = {}
-    unit = "row"
+@dataclass
+class _Reading:
+    """One pass over a source."""
 
-    def usable() -> Iterator[Row]:
-        nonlocal unit
-        for unit, number, columns in records:
+    source: str
+    split: str
+    kind: type[Any]
+    asked: Asked
+    skipped: list[Skipped] = field(default_factory=list)
+    mistakes: list[tuple[str, UnusableError]] = field(default_factory=list)  #: with their places, in a file's order
+    ignored: dict[str, None] = field(default_factory=dict)
+    told: str = ""
+    count: int = 0  # of rows in the source
+    unit: str = "row"
+
+    def read(self) -> Rows[Any]:
+        """Everything that the source holds."""
+        name, records, is_a_hubs = _records(self.source, self.split)
+        rows = store_texts(self.kind, self._made(name, records, is_a_hubs))
+        rows.origin = f"{name} {self.unit}"
+        if len(self.mistakes) > MOST_LEFT_OUT * self.count:
+            self._refuse_mistakes()
+        if self.skipped and not rows:
+            first = f"row {self.skipped[0].row}: {self.skipped[0].reason}"
+            none = "its one row cannot" if len(self.skipped) == 1 else f"none of the {len(self.skipped):,} rows can"
+            raise InputError(f"{name}: {none} be used ({first}); give another source")
+        if not rows:
+            raise InputError(f"{name}: there are no rows in it; give a source that has some")
+        more = f": {len(rows):,} {_NEEDED[self.kind]}" if len(rows) + len(self.skipped) != self.count else ""
+        told = f"{self.told.format(counted(self.count, 'row'))}{more}" if self.told else ""
+        return Rows(rows, tuple(self.skipped), tuple(self.ignored), told)
+
+    def _made(self, name: str, records: Iterator[Record], is_a_hubs: bool) -> Iterator[Any]:
+        first = next(records, None)
+        if first is None:
+            return
+        shape = self._shape(name, first)
+        everything = chain([first], records)
+        for record in _gathered(everything, self.asked) if shape and shape.gathers else everything:
+            self.count += 1
+            self.unit = record.unit
+            place = f"{record.file} {record.unit} {record.number}"
+            number = self.count if record.file != name and record.file else record.number
             try:
-                columns = read_cells(columns)
-                ignored.update(dict.fromkeys(unread(columns)))
-                yield parse(columns, number)
+                yield from self._rows(shape, record, number)
             except MalformedError as error:
-                raise InputError(f"{name} {unit} {number}: {error}") from None
+                raise InputError(f"{place}: {error}") from None
             except UnusableError as error:
-                if not is_a_hubs and "prompt" in columns:
-                    raise InputError(
-                        f"{name} {unit} {number}: {error.reason}; {error.need} - remove the row or fill it in"
-                    ) from None
-                skipped.append(Skipped(number, error.reason))
+                owners = not is_a_hubs and any(each in record.columns for each in (*PROMPTS, *self.asked.columns))
+                if error.mistake and (owners or self.asked.strict):
+                    self.mistakes.append((place, error))
+                    if self.asked.strict:
+                        self._refuse_mistakes()
+                self.skipped.append(Skipped(number, error.reason, record.file, record.number))
 
-    rows = store_texts(kind, usable())
-    rows.origin = f"{name} {unit}"
-    if skipped and not rows:
-        first = f"row {skipped[0].row}: {skipped[0].reason}"
-        none = "its one row cannot" if len(skipped) == 1 else f"none of the {len(skipped):,} rows can"
-        raise InputError(f"{name}: {none} be used ({first}); give another source")
-    if not rows:
-        raise InputError(f"{name}: there are no rows in it; give a source that has some")
-    return Rows(rows, tuple(skipped), tuple(ignored))
+    def _rows(self, shape: Shape | None, record: Record, number: int) -> Iterator[Any]:
+        columns = record.columns
+        if not (shape and shape.gathers):
+            columns = read_cells(_renamed(columns, self.asked))
+        if shape and shape.made and not shape.gathers and not shape.fits(columns):
+            raise UnusableError(f"it is not {shape.title}, as the first row is", "a source has one shape")
+        made = list(shape.rows(columns, self.asked)) if shape else [Made(columns, {})]
+        if self.kind in (Demonstration, Prompt):
+            made = made[:1]
+        if not self.told and shape:
+            self.told = _told(shape, made[0])
+        self._note_unread(columns, made[0])
+        parse = _PARSERS[self.kind]
+        yield from (parse(each.columns, number) for each in made)
+
+    def _note_unread(self, columns: Columns, made: Made) -> None:
+        used = " ".join(made.stands_for.values())
+        left = {name: value for name, value in columns.items() if name not in used.replace("+", " ").split()}
+        names = unread(left if made.stands_for else columns)
+        if columns.get("label") is not None and self.kind in (Demonstration, Prompt):
+            names = [*names, "label"]
+        self.ignored.update(dict.fromkeys(names))
+
+    def _shape(self, name: str, first: Record) -> Shape | None:
+        """The shape of the first row; None where none is known, which `formats` then tells of."""
+        try:
+            columns = read_cells(_renamed(first.columns, self.asked))
+        except MalformedError as error:
+            raise InputError(f"{first.file} {first.unit} {first.number}: {error}") from None
+        if self.asked.format != "auto":
+            return self._forced(name, columns)
+        found = recognised(columns, *_FROM[self.kind])
+        other = found or recognised(columns, PAIRS, LABELLED)
+        if other and not found and other.made:
+            raise InputError(
+                f"{name}: looks like {other.title}, which gives {other.gives}, and {_NEEDED[self.kind]} are needed"
+            )
+        return found
+
+    def _forced(self, name: str, columns: Columns) -> Shape:
+        wanted = self.asked.format
+        if wanted not in BY_NAME:
+            hint = suggestion(wanted, BY_NAME) or "; `pairtune formats` lists them"
+            raise InputError(f'format: there is no shape "{wanted}"{hint}')
+        shape = BY_NAME[wanted]
+        if shape.gives not in _FROM[self.kind]:
+            raise InputError(f"format: {wanted} gives {shape.gives}, and {_NEEDED[self.kind]} are needed")
+        if not shape.fits(columns):
+            raise InputError(f"{name}: its first row is not {shape.title}; its columns are {listed(map(str, columns))}")
+        return shape
+
+    def _refuse_mistakes(self) -> None:
+        """Raises InputError that names the first row that cannot be used."""
+        place, error = self.mistakes[0]
+        need = f"; {error.need}" if error.need else ""
+        others = len(self.mistakes) - 1
+        share = f" (and {counted(others, 'other row')})" if others and not self.asked.strict else ""
+        raise InputError(f"{place}: {error.reason}{need} - remove the row or fill it in{share}")
+
+
+def _told(shape: Shape, made: Made) -> str:
+    """The shape, {} for the number of rows, and what stands for what."""
+    words = [f"{source} is {name if name != 'prompt' else 'the prompt'}" for name, source in made.stands_for.items()
+             if source != name]  # fmt: skip
+    title = shape.title.replace("{", "{{").replace("}", "}}")
+    return f"{title}, {{}}{': ' if words else ''}{', '.join(escaped(word) for word in words)}"
+
+
+def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[Record]:
+    """One row for those that follow each other with one prompt."""
+
+    def opened() -> Iterator[Record]:
+        for record in records:
+            try:
+                yield record._replace(columns=read_cells(_renamed(record.columns, asked)))
+            except MalformedError as error:
+                raise InputError(f"{record.file} {record.unit} {record.number}: {error}") from None
+
+    for _, group in groupby(opened(), lambda record: [repr(record.columns.get(name)) for name in PROMPTS]):
+        rows = list(group)
+        if any(not isinstance(row.columns.get("response"), str) for row in rows):
+            yield rows[0]
+            continue
+        yield rows[0]._replace(columns=gathered([row.columns for row in rows]))
+
+
+def _renamed(columns: Columns, asked: Asked) -> Columns:
+    """The columns by the names that a person gives them. Raises InputError for one that is not there."""
+    if not asked.columns:
+        return columns
+    missing = next((source for source in asked.columns.values() if source not in columns), None)
+    if missing is not None:
+        near = nearest(missing, map(str, columns))
+        hint = f"; did you mean {quoted(near)}?" if near else ""
+        raise MalformedError(f"no column {quoted(missing)}; the columns are {listed(map(str, columns))}{hint}")
+    ours = {source: name for name, source in asked.columns.items()}
+    left = {name: value for name, value in columns.items() if name not in asked.columns or name in ours}
+    return {ours.get(name, name): value for name, value in left.items()}
 
 
 def _records(source: str, split: str) -> tuple[str, Iterator[Record], bool]:
     """What a source is called, its rows as they came, and whether they are a hub's."""
-    path = local_file(source)
-    name = escaped(str(path or source))
-    is_a_hubs = not path and not own.is_own(source)
-    if is_a_hubs:
+    files = local_files(source)
+    if files is None and not own.is_own(source):
         name = f"dataset {quoted(source, 80)}"
-        return name, _hub(source, name, split), True
+        return name, of_hub(source, name, split), True
+    name = escaped(source if files is None or len(files) != 1 else name_of(files[0]))
     if split != "train":
         raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
-    return name, _open(path, name) if path else _own(source), False
+    return name, _own(source) if files is None else _of_files(files), False
+
+
+def _of_files(files: list[Path]) -> Iterator[Record]:
+    return chain.from_iterable(map(of_file, files))
 
 
 def _own(source: str) -> Iterator[Record]:
     """The rows that a person's own function gives, with the columns that a file's rows have."""
-    return (Record("row", number, row) for number, row in enumerate(own.rows(source), 1))
-
-
-def local_file(source: str) -> Path | None:
-    """The file that ``source`` names, None for a hub's dataset or a function; InputError if it is not there."""
-    shown = quoted(source, 80)
-    if own.is_own(source):
-        own.sha256(source)
-        return None
-    if not source.strip() or "\0" in source:
-        raise InputError(f"{shown} is not a data source; give {KNOWN}, or the name of a hub dataset")
-    path = Path(source).expanduser()
-    try:
-        if path.is_dir():
-            return _only_file(path)
-        exists = path.exists()
-    except OSError as error:
-        raise InputError(f"{shown} cannot be read: {error.strerror or error}") from None
-    if exists and not _SUFFIX.search(path.name):
-        raise InputError(f"{shown} is not a kind of file that can be read; give {KNOWN}")
-    if exists:
-        return path
-    if _SUFFIX.search(source) or hub.is_path(source):
-        hint = near_path(path) or "; check the path (it is relative to the current folder)"
-        raise InputError(f"{shown} does not exist{hint}")
-    return None
-
-
-def _only_file(folder: Path) -> Path:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and _SUFFIX.search(path.name))
-    if len(files) == 1:
-        return files[0]
-    if not files:
-        raise InputError(f"folder {quoted(str(folder), 80)} holds no data; give {KNOWN}")
-    names = listed((path.name for path in files), limit=4)
-    raise InputError(f"folder {quoted(str(folder), 80)} holds {len(files)} data files ({names}); give one of them")
-
-
-def _open(path: Path, name: str) -> Iterator[Record]:
-    """The rows of a file, by its suffix."""
-    match = _SUFFIX.search(path.name)
-    assert match is not None
-    reader = _READERS[(match[1] or match[2]).lower()]
-    try:
-        zipped = path.name.lower().endswith(".gz")
-        with cast(BinaryIO, gzip.open(path)) if zipped else path.open("rb") as file:
-            yield from reader(file, name)
-    except (OSError, EOFError, zlib.error) as error:
-        said = getattr(error, "strerror", None) or error
-        raise InputError(f"{name}: cannot be read ({escaped(str(said))}); check or replace the file") from None
-
-
-def _json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
-    return _parse_lines(_lines(file, name), name)
-
-
-def _json(file: BinaryIO, name: str) -> Iterator[Record]:
-    """One array of objects, or, as often happens under this suffix, JSON lines."""
-    lines = list(_lines(file, name))
-    if not "".join(lines[:64]).lstrip().startswith("["):
-        yield from _parse_lines(lines, name)
-        return
-    array = _decode_json("".join(lines), name, 1)
-    for number, item in enumerate(cast(list[object], array), 1):
-        yield Record("row", number, _object(item, f"{name} row {number}"))
-
-
-def _csv(file: BinaryIO, name: str) -> Iterator[Record]:
-    reader = csv.reader(_lines(file, name), strict=True)
-    limit = csv.field_size_limit(2**31 - 1)  # a dialogue may be longer than the module's 131,072 characters
-    start = 1
-    try:
-        header = next(reader, [])
-        _no_duplicates(header, f"{name} line 1")
-        start = reader.line_num + 1
-        for fields in reader:
-            if fields and len(fields) != len(header):
-                raise InputError(
-                    f"{name} line {start}: {counted(len(fields), 'field')} where the header has {len(header)}; "
-                    "put quotes around text that holds commas or line breaks"
-                )
-            if fields:
-                yield Record("line", start, dict(zip(header, fields, strict=True)))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{name} line {start}: not CSV ({error}); check the quotes from there on") from None
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _parquet(file: BinaryIO, name: str) -> Iterator[Record]:
-    parquet = import_module("pyarrow.parquet")  # comes with datasets; slow to import
-    try:
-        table = parquet.ParquetFile(file)
-        _no_duplicates(table.schema_arrow.names, name)
-        number = 0
-        for batch in table.iter_batches(batch_size=1024):
-            for columns in batch.to_pylist():
-                number += 1
-                yield Record("row", number, _without_absent(columns))
-    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors derive from these
-        said = escaped(str(error).splitlines()[0][:120]) if str(error) else type(error).__name__
-        raise InputError(f"{name}: not a sound Parquet file ({said}); write it again") from None
-
-
-_READERS: dict[str, Reader] = {"jsonl": _json_lines, "json": _json, "csv": _csv, "parquet": _parquet}
-
-
-def _hub(source: str, name: str, split: str) -> Iterator[Record]:
-    reachable = hub.look(source, "dataset")
-    datasets = import_module("datasets")  # slow to import
-    if not reachable and not (Path(datasets.config.HF_DATASETS_CACHE) / source.replace("/", "___")).is_dir():
-        raise hub.unreachable(source, "dataset")
-    try:
-        with _no_bars():
-            rows = datasets.load_dataset(source, split=split)
-    except Exception as error:  # no network, no such name, a closed door, no such split: all one here
-        said = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise InputError(
-            f"{name}, split {quoted(split)}, cannot be loaded ({escaped(said)}); "
-            f"check its name, the split and the network, or give {KNOWN}"
-        ) from None
-    for number, columns in enumerate(rows, 1):
-        yield Record("row", number, _without_absent(columns))
-
-
-def _without_absent(columns: Columns) -> Columns:
-    """Columns whose turns, tools and calls lack what these containers put there as null, for all have one's keys."""
-    return {name: _present(value) if isinstance(value, list) else value for name, value in columns.items()}
-
-
-def _present(value: object) -> object:
-    if isinstance(value, list):
-        return [_present(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _present(item) for key, item in value.items() if item is not None or key == "content"}
-    return value
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """The bars of datasets off inside, and afterwards as they were."""
-    bars = sys.modules.get("datasets.utils")
-    if bars is None or bars.are_progress_bars_disabled():
-        yield
-        return
-    bars.disable_progress_bars()
-    try:
-        yield
-    finally:
-        bars.enable_progress_bars()
-
-
-def _lines(file: BinaryIO, name: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, each with its end; cut at line feeds only, never at the likes of U+2028."""
-    offset = 0
-    for number, raw in enumerate(file, 1):
-        try:
-            line = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            at = offset + error.start
-            raise InputError(
-                f"{name} line {number}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {at}); "
-                "save the file as UTF-8"
-            ) from None
-        offset += len(raw)
-        yield line.removeprefix("\ufeff") if number == 1 else line
-
-
-def _parse_lines(lines: Iterable[str], name: str) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            where = f"{name} line {number}"
-            yield Record("line", number, _object(_decode_json(line, name, number), where))
-
-
-def _decode_json(text: str, name: str, first_line: int) -> object:
-    try:
-        return json.loads(text, object_pairs_hook=_without_duplicates)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        said = f"{escaped(error.msg)} at column {error.colno}"
-        raise InputError(f"{name} line {line}: not JSON ({said}); mend or remove it") from None
-    except (ValueError, RecursionError) as error:  # two keys of one name, a number too long, lists too deep
-        said = escaped(str(error))
-        raise InputError(f"{name} line {first_line}: not usable JSON ({said}); mend or remove it") from None
-
-
-def _without_duplicates(items: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(items)
-    if len(fields) != len(items):
-        names = [key for key, _ in items]
-        twice = next(key for key in fields if names.count(key) > 1)
-        raise ValueError(f"{quoted(twice)} stands there twice")
-    return fields
-
-
-def _object(value: object, where: str) -> Columns:
-    if isinstance(value, dict):
-        return value
-    raise InputError(f'{where}: not a JSON object; a row looks like {{"prompt": "...", "chosen": "..."}}')
-
-
-def _no_duplicates(header: list[str], where: str) -> None:
-    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
-    if twice:
-        raise InputError(f"{where}: two columns are named {quoted(twice[0])}; rename or remove one")
+    return (Record("row", number, row, escaped(source)) for number, row in enumerate(own.rows(source), 1))

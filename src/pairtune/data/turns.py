@@ -36,10 +36,11 @@ class MalformedError(Exception):
 class UnusableError(Exception):
     """The row has a known format but holds nothing to learn from."""
 
-    def __init__(self, reason: str, need: str) -> None:
+    def __init__(self, reason: str, need: str, *, mistake: bool = True) -> None:
         super().__init__(reason, need)
         self.reason = reason
         self.need = need
+        self.mistake = mistake  #: False where a row is as it should be, a tie for one
 
 
 def to_turns(value: list[object], column: str) -> tuple[Message, ...]:

@@ -1,0 +1,131 @@
+"""Several answers to a prompt, with scores or ranks, and the pairs that are made of them."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pairtune.data.asked import ADJACENT, ALL, BEST_REST, BEST_WORST, Asked
+from pairtune.data.sides import Made, prompt_of
+from pairtune.data.turns import Columns, MalformedError, UnusableError
+from pairtune.data.wording import kind, listed, quoted
+
+#: What people call a list of answers, and within one the answer, its score and its rank.
+LISTS = ("completions", "responses", "answers", "generations", "outputs", "candidates")
+TEXTS = ("response", "completion", "text", "answer", "output", "content", "generation", "messages")
+SCORES = ("overall_score", "score", "rating", "reward", "helpfulness")
+RANKS = ("rank", "ranking")
+#: Lists beside the answers with a score, or a rank, for each.
+BESIDE_SCORES = ("scores", "ratings", "rewards")
+BESIDE_RANKS = ("ranks", "rankings", "rank", "ranking")
+
+
+class Answer(NamedTuple):
+    """An answer, and how good it is: more is better, ranks are turned round."""
+
+    value: object
+    score: float
+
+
+def list_of(columns: Columns) -> str | None:
+    """The column that holds several answers with scores or ranks, or None."""
+    for name in LISTS:
+        answers = columns.get(name)
+        if not isinstance(answers, list) or not answers:
+            continue
+        first = answers[0]
+        if isinstance(first, Mapping) and _key(first, TEXTS) and _key(first, (*SCORES, *RANKS)):
+            return name
+        if _scores_beside(columns, name):
+            return name
+    return None
+
+
+def paired_up(columns: Columns, asked: Asked) -> Iterator[Made]:
+    """A row for each pair that is asked for. Raises MalformedError, or UnusableError where all are level."""
+    name = list_of(columns)
+    assert name
+    answers, by = _answers(columns, name)
+    pairs = list(pairs_of(answers, asked))
+    if not pairs:
+        raise UnusableError("its answers are level", "", mistake=False)
+    made = prompt_of(columns)
+    for better, worse in pairs:
+        sides = {"chosen": _turns(better.value), "rejected": _turns(worse.value)}
+        yield Made({**made.columns, **sides}, {**made.stands_for, "chosen": f"the better of {name} by {by}"})
+
+
+def pairs_of(answers: Iterable[Answer], asked: Asked) -> Iterator[tuple[Answer, Answer]]:
+    """Pairs (better, worse) further apart than the least margin; best and worst are the first of those that are."""
+    order = sorted(answers, key=lambda answer: -answer.score)  # stable: equal ones in the row's order
+    if asked.pair_up == ALL:
+        found: Iterable[tuple[Answer, Answer]] = itertools.combinations(order, 2)
+    elif asked.pair_up == ADJACENT:
+        found = itertools.pairwise(order)
+    elif asked.pair_up == BEST_REST:
+        found = ((order[0], other) for other in order[1:])
+    else:
+        assert asked.pair_up == BEST_WORST
+        worst = next((answer for answer in order if order and answer.score == order[-1].score), None)
+        found = [(order[0], worst)] if worst else []
+    yield from ((a, b) for a, b in found if a.score - b.score > asked.min_margin)
+
+
+def _answers(columns: Columns, name: str) -> tuple[list[Answer], str]:
+    """The answers that have a score, and what the score is called."""
+    given: Any = columns[name]
+    if beside := _scores_beside(columns, name):
+        scores: Any = columns[beside]
+        if len(scores) != len(given):
+            raise MalformedError(f'"{name}" and "{beside}" are {len(given)} and {len(scores)} long; give each its own')
+        sign = -1 if beside in BESIDE_RANKS else 1
+        values = [_key_value(answer) for answer in given]
+        scored = [(value, _score(score, beside)) for value, score in zip(values, scores, strict=True)]
+        return [Answer(value, sign * score) for value, score in scored if score is not None], beside
+    text, score = _key(given[0], TEXTS), _key(given[0], (*SCORES, *RANKS))
+    found = []
+    for number, answer in enumerate(given, 1):
+        if not isinstance(answer, Mapping) or text not in answer:
+            raise MalformedError(f'"{name}" {number} has no "{text}"; its keys are {listed(map(str, answer or ()))}')
+        value = _score(answer.get(score), f"{name} {number} {score}")
+        if value is not None:
+            found.append(Answer(answer[text], -value if score in RANKS else value))
+    return found, str(score)
+
+
+def _scores_beside(columns: Columns, name: str) -> str | None:
+    for beside in (*BESIDE_SCORES, *BESIDE_RANKS):
+        if beside != name and isinstance(columns.get(beside), list):
+            return beside
+    return None
+
+
+def _key(answer: Mapping[str, object], names: Iterable[str]) -> str | None:
+    return next((name for name in names if answer.get(name) is not None), None)
+
+
+def _key_value(answer: object) -> object:
+    if not isinstance(answer, Mapping) or {"role", "content"} <= answer.keys():
+        return answer
+    key = _key(answer, TEXTS)
+    return answer[key] if key else answer
+
+
+def _turns(value: object) -> object:
+    return [value] if isinstance(value, Mapping) else value
+
+
+def _score(value: object, where: str) -> float | None:
+    """A number, or None where the answer has none."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        number = float(value)
+    except ValueError:
+        shown = quoted(value) if isinstance(value, str) else kind(value)
+        if isinstance(value, str) and value.strip().lower() in ("n/a", "na", "none", ""):
+            return None
+        raise MalformedError(f'"{where}" is {shown} where a score belongs') from None
+    return None if math.isnan(number) else number

@@ -1,0 +1,171 @@
+"""Rows whose two sides are named: what people call the prompt and the sides, as the columns that `formats` reads.
+
+Every function takes a row's columns and gives the row with columns of ours, and what stood for what, in words.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, to_text
+from pairtune.data.wording import kind
+
+#: What people call the two sides, ours first.
+SIDES = (
+    ("chosen", "rejected"),
+    ("chosen_response", "rejected_response"),
+    ("preferred_output", "non_preferred_output"),
+    ("preferred_response", "non_preferred_response"),
+    ("response_j", "response_k"),
+    ("chosen_conversations", "rejected_conversations"),
+    ("accepted", "rejected"),
+    ("preferred", "dispreferred"),
+    ("preferred", "rejected"),
+    ("winner_response", "loser_response"),
+    ("answer_chosen", "answer_rejected"),
+)
+#: What people call a prompt that is text, ours first.
+PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "history", "problem", "post", "user")
+DIALOGUES = ("messages", "conversations", "conversation")
+SYSTEMS = ("system", "system_prompt")
+# Characters that two plain texts must share to be taken for a prompt and two ways to go on.
+LEAST_SHARED = 8
+
+
+class Made(NamedTuple):
+    """A row in columns of ours, and what of the source stands for what: {"prompt": "instruction+input"}."""
+
+    columns: Columns
+    stands_for: Mapping[str, str]
+
+
+def sides_of(columns: Columns) -> tuple[str, str] | None:
+    """The names of a row's two sides."""
+    return next((pair for pair in SIDES if pair[0] in columns and pair[1] in columns), None)
+
+
+def dialogue_of(columns: Columns) -> str | None:
+    """The column that holds a dialogue."""
+    return next((name for name in DIALOGUES if isinstance(columns.get(name), list)), None)
+
+
+def prompt_of(columns: Columns) -> Made:
+    """The prompt and what goes with it, in our columns. Raises MalformedError or UnusableError."""
+    found, stands = beside(columns)
+    name = next((name for name in PROMPTS if columns.get(name) is not None), None)
+    if name is None:
+        return Made(found, stands)
+    prompt, source = columns[name], name
+    if name == "instruction" and (more := columns.get("input")):
+        parts = [to_text(prompt, '"instruction"'), to_text(more, '"input"')]
+        filled = [part for part in parts if part.strip()]
+        prompt, source = "\n".join(filled), "instruction+input"
+    elif name == "input" and isinstance(prompt, Mapping):
+        return _openai(prompt, found, stands)
+    before = columns.get("history") if name != "history" else None
+    if isinstance(before, list) and before:
+        prompt, source = [*_exchanges(before), {"role": "user", "content": prompt}], f"history+{source}"
+    return Made({**found, "prompt": prompt}, {**stands, "prompt": source})
+
+
+def beside(columns: Columns) -> tuple[dict[str, object], dict[str, str]]:
+    """What stands beside the turns: system, tools, what the chat template is given; the words for the first."""
+    found = {name: columns[name] for name in BESIDE if name in columns}
+    system = next((name for name in SYSTEMS if columns.get(name) is not None), None)
+    if system is None:
+        return found, {}
+    return {**found, "system": columns[system]}, {"system": system}
+
+
+def paired(columns: Columns) -> Made:
+    """A prompt and two sides under any of their names; a dialogue may stand for the prompt, or be on both sides."""
+    names = sides_of(columns)
+    assert names
+    chosen, rejected = (_as_list(columns[name]) for name in names)
+    stands = {"chosen": names[0], "rejected": names[1]}
+    extra, words = beside(columns)
+    if "prompt" not in columns and _is_whole(chosen) and _is_whole(rejected):  # a question beside it is its beginning
+        return Made({**extra, **_both(chosen, rejected)}, {**stands, **words})
+    if "prompt" not in columns and (dialogue := dialogue_of(columns)):
+        prompt = columns[dialogue]
+        return Made({**extra, "prompt": prompt, **_both(chosen, rejected)}, {"prompt": dialogue, **stands, **words})
+    asked = prompt_of(columns)
+    return Made({**asked.columns, **_both(chosen, rejected)}, {**asked.stands_for, **stands})
+
+
+def swift(columns: Columns) -> Made:
+    """A dialogue that ends with the chosen answer, and another answer: text, an object or turns."""
+    name = cast(str, dialogue_of(columns))
+    turns = cast(list[Any], columns[name])
+    other = next(column for column in ("rejected_response", "rejected_messages") if column in columns)
+    extra, words = beside(columns)
+    stands = {"chosen": f"the end of {name}", "rejected": other, **words}
+    rejected = columns[other]
+    if isinstance(rejected, list) and len(rejected) > 1:
+        return Made({**extra, **_both(turns, rejected)}, stands)
+    if not turns or not isinstance(turns[-1], Mapping) or turns[-1].get("role") != "assistant":
+        raise UnusableError(f'"{name}" does not end with an assistant turn', "the last turn is the chosen response")
+    if isinstance(rejected, str) or rejected is None:
+        rejected = [{"role": "assistant", "content": to_text(rejected, f'"{other}"')}]
+    whole = [*turns[:-1], *cast(list[Any], _as_list(rejected))]
+    return Made({**extra, **_both(turns, whole)}, stands)
+
+
+def implicit(columns: Columns) -> Made:
+    """Two plain texts that begin alike: what they share, up to a word's end, is the prompt. Raises MalformedError."""
+    chosen, rejected = (to_text(columns[side], f'"{side}"') for side in ("chosen", "rejected"))
+    shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+    shared = min(len(chosen), len(rejected)) if shared is None else shared
+    cut = shared
+    while cut > 0 and not _between_words(chosen, rejected, cut):
+        cut -= 1
+    cut = len(chosen[:cut].rstrip(" ")) if chosen[:cut].strip() else 0  # a space belongs to the response
+    if len(chosen[:cut].strip()) < LEAST_SHARED:
+        raise MalformedError(
+            f'no prompt: "chosen" and "rejected" share only their first {cut} characters up to a word\'s end, too few '
+            "to be one; add the prompt to every row"
+        )
+    prompt = chosen[:cut]
+    made = {"prompt": prompt, "chosen": chosen[cut:], "rejected": rejected[cut:], **beside(columns)[0]}
+    return Made(made, {"prompt": "the beginning that both sides share"})
+
+
+def _between_words(first: str, second: str, place: int) -> bool:
+    """Whether no word of either text goes on over the place."""
+    before = first[place - 1]
+    after = [text[place] for text in (first, second) if place < len(text)]
+    return not before.isalnum() or not any(character.isalnum() or character == "'" for character in after)
+
+
+def _openai(given: Mapping[str, Any], found: Mapping[str, object], stands: Mapping[str, str]) -> Made:
+    """OpenAI's `input`: messages, and tools beside them."""
+    more = {"tools": given["tools"]} if given.get("tools") else {}
+    if not isinstance(given.get("messages"), list):
+        raise MalformedError('"input" has no list of "messages"')
+    return Made({**found, **more, "prompt": given["messages"]}, {**stands, "prompt": "input.messages"})
+
+
+def _exchanges(history: list[object]) -> list[dict[str, object]]:
+    """Turns of a list of [asked, answered]."""
+    turns: list[dict[str, object]] = []
+    for number, exchange in enumerate(history, 1):
+        if not isinstance(exchange, list) or len(exchange) != 2:
+            raise MalformedError(f'"history" {number} is {kind(exchange)}; an exchange is [question, answer]')
+        turns += [{"role": "user", "content": exchange[0]}, {"role": "assistant", "content": exchange[1]}]
+    return turns
+
+
+def _as_list(value: object) -> object:
+    """One turn as the list of it."""
+    return [value] if isinstance(value, Mapping) and {"role", "content"} <= value.keys() else value
+
+
+def _both(chosen: object, rejected: object) -> dict[str, object]:
+    return {"chosen": chosen, "rejected": rejected}
+
+
+def _is_whole(side: object) -> bool:
+    """Whether a side is a dialogue from its beginning on."""
+    if isinstance(side, str):
+        return side.lstrip().startswith("Human:")
+    first = side[0] if isinstance(side, list) and len(side) > 1 else None
+    return isinstance(first, Mapping) and first.get("role") != "assistant"
