@@ -347,8 +347,7 @@ class CompareRun(DataRun):
     model: str = _model("the model that every arm starts from")
     data: str = _setting(
         "reviews",
-        "reviews (the built-in task), or pairs: a file or folder, a hub dataset, - or FILE.py:FUNCTION that "
-        "gives rows",
+        "reviews (the built-in task), or pairs: a file or folder, a hub dataset, - or FILE.py:FUNCTION that gives rows",
         FILE,
         common=True,
     )

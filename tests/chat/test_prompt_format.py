@@ -118,4 +118,13 @@ def test_other_kinds_of_rows() -> None:
     for read in (read_demonstrations, read_labelled):
         data: Any = read(source)
         assert in_format(data, tokenizer, "auto").rows[0].prompt == ASKED, "its one response begins with a space"
-    assert in_format(read_prompts(source), tokenizer, "auto").rows[0].prompt == TURN, "it is not known there"
+    prompts = in_format(read_prompts(source), tokenizer, "auto").rows
+    assert prompts[0].prompt == ASKED, "a file means the same to who reads its prompts only"
+    assert in_format(read_prompts(write({"prompt": ASKED})), tokenizer, "auto").rows[0].prompt == TURN
+
+
+def test_a_file_of_pairs_means_the_same_to_who_reads_its_prompts() -> None:
+    tokenizer = tokenizer_of("bytes", CHATML)
+    for rows in ([pair(ASKED)], [pair("Emma is by", " ")], [pair("Who? Answer:")], [pair(ASKED), pair("It was", "\n")]):
+        pairs, prompts = (in_format(read(write(*rows)), tokenizer, "auto") for read in (read_pairs, read_prompts))
+        assert [row.prompt for row in pairs.rows] == [row.prompt for row in prompts.rows]

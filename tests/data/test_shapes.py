@@ -729,6 +729,19 @@ def test_the_example_of_a_shape_is_recognised_as_it(shape: Any) -> None:
     assert isinstance(found.rows[0], Pair | Labelled | Demonstration | Prompt)
 
 
+def test_answers_to_one_prompt_that_do_not_follow_each_other_are_not_paired_in_silence() -> None:
+    rows = [{"prompt": f"{i % 2}?", "response": f"{i}", "helpfulness": i} for i in range(4)]
+    assert "one answer with a score (those to one prompt must follow each other)" in message_of(
+        read_pairs, write(*rows)
+    )
+
+
+def test_a_label_beside_a_score_is_a_label() -> None:
+    source = write({"prompt": "1?", "response": "x", "label": True, "score": 3})
+    assert has_labels(source)
+    assert read_labelled(source).rows == [Labelled("1?", "x", True, 1)]
+
+
 def test_the_page_of_shapes_is_written_from_the_table() -> None:
     page = Path(__file__).parents[2] / "docs" / "data.md"
     assert page.read_text(encoding="utf-8") == listing.as_page(), "run docs/make_data.py"

@@ -47,6 +47,8 @@ def paired_up(columns: Columns, asked: Asked) -> Iterator[Made]:
     assert name
     answers, by = _answers(columns, name)
     pairs = list(pairs_of(answers, asked))
+    if len(answers) < 2:
+        raise UnusableError("it has one answer with a score (those to one prompt must follow each other)", "")
     if not pairs:
         raise UnusableError("its answers are level", "", mistake=False)
     made = prompt_of(columns)

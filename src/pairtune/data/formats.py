@@ -87,7 +87,13 @@ def to_prompt(columns: Columns, row: int) -> Prompt:
     else:
         _require(columns, "prompt")
         prompt = _opened(columns, _prompt(columns))
-    return Prompt(prompt, row, given_beside(columns))
+    return Prompt(prompt, row, given_beside(columns), _gone_on_from(columns))
+
+
+def _gone_on_from(columns: Columns) -> bool:
+    """Whether the responses of a row that is read for its prompt all begin with white space."""
+    responses = [columns[name] for name in ("chosen", "rejected", "response", "completion") if name in columns]
+    return bool(responses) and all(isinstance(text, str) and text[:1].isspace() for text in responses)
 
 
 def asked_in(text: str) -> tuple[Message, ...] | None:

@@ -9,7 +9,7 @@ without a chat template goes on from text. Whoever asks for chat or text gets th
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from pairtune.data.dialogue import PROBE, RefusedError, render
 from pairtune.data.ends import special_ids
 from pairtune.data.formats import asked_in
-from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Row, Rows, said
+from pairtune.data.schema import Message, Pair, Prompt, Row, Rows, said
 from pairtune.data.store import Texts
 from pairtune.progress import say
 
@@ -96,14 +96,15 @@ def _sign(row: Row, marks: Sequence[str]) -> str:
         return ""
     if _CUE.search(prompt):
         return "cue"
-    responses = list(_responses(row))
-    return "space" if responses and all(response[:1].isspace() for response in responses) else ""
+    return "space" if _is_gone_on_from(row) else ""
 
 
-def _responses(row: Row) -> Iterable[str]:
-    if isinstance(row, Pair):
-        return said(row.chosen), said(row.rejected)
-    return (said(row.response),) if isinstance(row, Labelled | Demonstration) else ()
+def _is_gone_on_from(row: Row) -> bool:
+    """Whether the responses all begin with white space."""
+    if isinstance(row, Prompt):
+        return row.gone_on_from
+    responses = (row.chosen, row.rejected) if isinstance(row, Pair) else (row.response,)
+    return all(said(response)[:1].isspace() for response in responses)
 
 
 def _told(found: str, signs: Counter[str], texts: int) -> str:

@@ -76,6 +76,7 @@ class Prompt:
     prompt: PromptText
     row: int
     beside: str = ""
+    gone_on_from: bool = field(default=False, compare=False)  #: whether responses beside it all begin with white space
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,10 +115,21 @@ def _from_outputs(columns: Columns) -> Made:
     return Made({**made.columns, **sides}, {**made.stands_for, "chosen": "output 1"})
 
 
+def _answered(columns: Columns) -> bool:
+    """Whether a row has more than a prompt: its answers say whether they go on from it."""
+    return recognised(columns, DEMONSTRATIONS, PAIRS, LABELLED) is not None
+
+
+def _scored(columns: Columns) -> bool:
+    """Whether a row is one answer and a score of it, and no label."""
+    asked = _is_text(columns, "response") and any(name in columns for name in PROMPTS)
+    return asked and _row_score(columns) is not None and label_of(columns) is None
+
+
 def _asks(columns: Columns) -> bool:
     """Whether a row has a prompt in columns of ours: none that stands in lists of texts, or before named sides."""
     if "prompt" in columns:
-        return verdict_of(columns) is None
+        return verdict_of(columns) is None and list_of(columns) is None
     return isinstance(columns.get("messages"), list) and sides_of(columns) is None
 
 
@@ -180,7 +191,7 @@ TABLE: tuple[Shape, ...] = (
         "scored-rows",
         "an answer and its score a row, those of one prompt together",
         PAIRS,
-        lambda c: _is_text(c, "response") and any(name in c for name in PROMPTS) and _row_score(c) is not None,
+        lambda c: _scored(c),
         paired_up,
         gathers=True,
     ),
@@ -217,7 +228,7 @@ TABLE: tuple[Shape, ...] = (
         "named-prompts",
         "prompts by another name",
         PROMPTS_ONLY,
-        lambda c: any(isinstance(c.get(name), str) for name in PROMPTS) and sides_of(c) is None and not verdict_of(c),
+        lambda c: any(isinstance(c.get(name), str) for name in PROMPTS) and not _answered(c),
         _one(prompt_of),
     ),
 )

@@ -20,6 +20,7 @@ from pairtune.data.cells import read_cells
 from pairtune.data.containers import Record, of_file, of_hub
 from pairtune.data.files import local_files, name_of
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
+from pairtune.data.labels import label_of
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rows, Skipped
 from pairtune.data.shapes import BY_NAME, DEMONSTRATIONS, LABELLED, PAIRS, PROMPTS_ONLY, Shape, gathered, recognised
 from pairtune.data.sides import PROMPTS, Made
@@ -141,9 +142,9 @@ class _Reading:
         everything = chain([first], records)
         for record in _gathered(everything, self.asked) if shape and shape.gathers else everything:
             self.count += 1
-            self.unit = record.unit
+            self.unit = record.unit if record.file == name else "row"
             place = f"{record.file} {record.unit} {record.number}"
-            number = self.count if record.file != name and record.file else record.number
+            number = record.number if record.file == name else self.count
             try:
                 yield from self._rows(shape, record, number)
             except MalformedError as error:
@@ -175,8 +176,9 @@ class _Reading:
         used = " ".join(made.stands_for.values())
         left = {name: value for name, value in columns.items() if name not in used.replace("+", " ").split()}
         names = unread(left if made.stands_for else columns)
-        if columns.get("label") is not None and self.kind in (Demonstration, Prompt):
-            names = [*names, "label"]
+        label = label_of(columns)
+        if self.kind is Demonstration and label and columns[label] is not None:
+            names = [*names, label]
         self.ignored.update(dict.fromkeys(names))
 
     def _shape(self, name: str, first: Record) -> Shape | None:
