@@ -87,7 +87,7 @@ def by_flag(command: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
 
 def _help(setting: Setting) -> str:
     """Its meaning, and its default where it has one to show."""
-    told = setting.default not in (None, "") and setting.kind is not bool
+    told = setting.default not in (None, "", ()) and setting.kind is not bool
     return f"{setting.meaning}{f' (default: {_default(setting.default)})' if told else ''}".replace("%", "%%")
 
 

@@ -393,7 +393,7 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path: Path) -> None
         ),
         (
             {"prompt": "p", "chosn": "a", "rejected": "b"},
-            'no column "chosen"; the columns are "prompt", "chosn", "rejected" - is "chosn" the one to rename?',
+            'no column "chosen"; the columns are "prompt", "chosn", "rejected" - if it is "chosn": --columns chosen=chosn',
         ),
         ({"a\x1b[31m": 1}, 'no column "chosen"; the columns are "a\\x1b[31m"'),
         ({}, 'no column "chosen"; the columns are none'),
@@ -439,7 +439,7 @@ def test_what_is_wrong_with_a_row_names_its_line_and_field(row: Any, message: An
         ),
         (
             read_prompts,
-            'no column "prompt"; the columns are "promt", "answer" - is "promt" the one to rename?',
+            'no column "prompt"; the columns are "promt", "answer" - if it is "promt": --columns prompt=promt',
         ),
     ],
 )

@@ -44,7 +44,8 @@ def list_of(columns: Columns) -> str | None:
 def paired_up(columns: Columns, asked: Asked) -> Iterator[Made]:
     """A row for each pair that is asked for. Raises MalformedError, or UnusableError where all are level."""
     name = list_of(columns)
-    assert name
+    if name is None:
+        raise UnusableError("it has no answers with scores", "a pair needs two")
     answers, by = _answers(columns, name)
     pairs = list(pairs_of(answers, asked))
     if len(answers) < 2:
@@ -88,11 +89,15 @@ def _answers(columns: Columns, name: str) -> tuple[list[Answer], str]:
     found = []
     for number, answer in enumerate(given, 1):
         if not isinstance(answer, Mapping) or text not in answer:
-            raise MalformedError(f'"{name}" {number} has no "{text}"; its keys are {listed(map(str, answer or ()))}')
+            raise MalformedError(f'"{name}" {number} has no "{text}"; {_keys(answer)}')
         value = _score(answer.get(score), f"{name} {number} {score}")
         if value is not None:
             found.append(Answer(answer[text], -value if score in RANKS else value))
     return found, str(score)
+
+
+def _keys(answer: object) -> str:
+    return f"its keys are {listed(map(str, answer))}" if isinstance(answer, Mapping) else f"it is {kind(answer)}"
 
 
 def _scores_beside(columns: Columns, name: str) -> str | None:

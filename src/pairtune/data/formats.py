@@ -29,7 +29,7 @@ from typing import cast
 from pairtune.data.cells import refuse_placeholders
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText
 from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, given_beside, to_text, to_turns
-from pairtune.data.wording import kind, listed, quoted
+from pairtune.data.wording import escaped, kind, listed, quoted
 from pairtune.hints import nearest
 
 _TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
@@ -238,7 +238,7 @@ def _require(columns: Columns, *names: str) -> None:
     """Raise MalformedError unless one of the columns is there; say what is, and which of those is nearest."""
     if any(name in columns for name in names):
         return
-    near = next(filter(None, (nearest(name, map(str, columns)) for name in names)), None)
-    hint = f" - is {quoted(near)} the one to rename?" if near else ""
+    near = next(((name, found) for name in names if (found := nearest(name, map(str, columns)))), None)
+    hint = f" - if it is {quoted(near[1])}: --columns {near[0]}={escaped(near[1])}" if near else ""
     wanted = " or ".join(f'"{name}"' for name in names)
     raise MalformedError(f"no column {wanted}; the columns are {listed(map(str, columns)) or 'none'}{hint}")

@@ -161,7 +161,7 @@ TABLE: tuple[Shape, ...] = (
         "openai",
         "OpenAI preference fine-tuning",
         PAIRS,
-        lambda c: isinstance(c.get("input"), Mapping) and "preferred_output" in c,
+        lambda c: isinstance(c.get("input"), Mapping) and "preferred_output" in c and sides_of(c) is not None,
         _one(paired),
     ),
     Shape(

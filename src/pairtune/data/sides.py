@@ -106,8 +106,10 @@ def swift(columns: Columns) -> Made:
         raise UnusableError(f'"{name}" does not end with an assistant turn', "the last turn is the chosen response")
     if isinstance(rejected, str) or rejected is None:
         rejected = [{"role": "assistant", "content": to_text(rejected, f'"{other}"')}]
-    whole = [*turns[:-1], *cast(list[Any], _as_list(rejected))]
-    return Made({**extra, **_both(turns, whole)}, stands)
+    answer = _as_list(rejected)
+    if not isinstance(answer, list):
+        raise MalformedError(f'"{other}" is {kind(rejected)} where an answer belongs; make it a text or a turn')
+    return Made({**extra, **_both(turns, [*turns[:-1], *answer])}, stands)
 
 
 def implicit(columns: Columns) -> Made:
