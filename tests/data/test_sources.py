@@ -393,7 +393,8 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path: Path) -> None
         ),
         (
             {"prompt": "p", "chosn": "a", "rejected": "b"},
-            'no column "chosen"; the columns are "prompt", "chosn", "rejected" - if it is "chosn": --columns chosen=chosn',
+            'no column "chosen"; the columns are "prompt", "chosn", "rejected" '
+            '- if it is "chosn": --columns chosen=chosn',
         ),
         ({"a\x1b[31m": 1}, 'no column "chosen"; the columns are "a\\x1b[31m"'),
         ({}, 'no column "chosen"; the columns are none'),
