@@ -20,8 +20,14 @@ from transformers import (
 
 from benchmarks.workers.common import Clock, Job, read_rows, serve
 
-# What every trainer is told: one CPU process, and nothing written, logged or shown.
-QUIET = {"use_cpu": True, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": 10**6}
+# What every trainer is told: one process, on the GPU if there is one, and nothing written, logged or shown.
+QUIET = {
+    "use_cpu": not torch.cuda.is_available(),
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 10**6,
+}
 
 
 def dpo(job: Job) -> dict[str, Any]:
