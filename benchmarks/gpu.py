@@ -16,7 +16,7 @@ from benchmarks.dpo import EPOCHS, RATE, said
 from benchmarks.options import Options, add_flags, finish
 from benchmarks.peers import TRL, WORKER
 from benchmarks.processes import OURS, Result, Worker, prepared, rates, say, take_turns
-from benchmarks.results import BenchmarkError, Row, versus
+from benchmarks.results import Row, versus
 
 PAIRS, REPETITIONS, BATCH = 512, 2, 64
 PLAIN = {
@@ -49,7 +49,7 @@ QWEN25 = {
     "num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": True,
     "max_position_embeddings": 32768,
 }  # fmt: skip
-SIZES = {"135m": Size(SMOLLM2, (64, 32)), "1.5b": Size(QWEN25, (32, 16))}
+SIZES = {"135m": Size(SMOLLM2, (64, 32)), "1.5b": Size(QWEN25, (16, 8))}
 
 
 def measure(options: Options, sizes: list[str], tokenizer: str) -> list[Row]:
@@ -63,7 +63,10 @@ def _rows(options: Options, name: str, size: Size, tokenizer: str) -> list[Row]:
         model=tokenizer, data=options.data, pairs=count, warmup=BATCH, shape=dict(size.shape)
     ) as files:  # fmt: skip
         best = fastest(files, size)
-        sides = {"ours": _ours(files), **{f"trl-{dtype}": _trl(files, dtype, *best[dtype]) for dtype, _ in WEIGHTS}}
+        sides = {
+            "ours": _ours(files),
+            **{f"trl-{dtype}": _trl(files, dtype, options) for dtype, options in best.items()},
+        }
         results = take_turns(sides, repetitions=repetitions, unit="pairs/s")
     shared = {
         "data": files["described"],
@@ -85,21 +88,24 @@ def _rows(options: Options, name: str, size: Size, tokenizer: str) -> list[Row]:
     return [*rows, versus(f"{name}-gemm-share", "TFLOP/s", achieved, gemm, peer_version="", settings=told)]
 
 
-def fastest(files: Result, size: Size) -> dict[str, tuple[bool, int]]:
-    """For each dtype of TRL's weights, the settings that ran fastest, once through."""
-    best = {}
-    for dtype, autocast in WEIGHTS:
-        found = {}
-        for together in size.together:
-            try:
-                result = _trl(files, dtype, autocast, together, epochs=1).run()
-            except BenchmarkError as error:  # out of memory, most of all
-                say(f"  TRL, weights {dtype}, {together} pairs at a time: {error}")
-                continue
-            found[together] = result["examples"] / result["seconds"]
-            say(f"  TRL, weights {dtype}, {together} pairs at a time: {found[together]:.3g} pairs/s")
-        best[dtype] = (autocast, max(found, key=found.__getitem__))
-    return best
+def fastest(files: Result, size: Size) -> dict[str, Mapping[str, Any]]:
+    """For each dtype of TRL's weights, the settings that ran fastest on the warm-up's pairs."""
+    choices = [
+        {"dtype": dtype, "options": {
+            **PLAIN, "bf16": autocast, "per_device_train_batch_size": together,
+            "gradient_accumulation_steps": BATCH // together,
+        }}
+        for dtype, autocast in WEIGHTS for together in size.together
+    ]  # fmt: skip
+    found = Worker(WORKER, {"task": "search", **_files(files), "choices": choices}, TRL.python()).run()["found"]
+    best: dict[str, tuple[float, Mapping[str, Any]]] = {}
+    for choice, rate in zip(choices, found, strict=True):
+        together, dtype = choice["options"]["per_device_train_batch_size"], str(choice["dtype"])
+        told = rate if isinstance(rate, str) else f"{rate:.3g} pairs/s"
+        say(f"  TRL, weights {dtype}, {together} pairs at a time: {told}")
+        if not isinstance(rate, str) and rate > best.get(dtype, (0.0, {}))[0]:
+            best[dtype] = (rate, choice["options"])
+    return {dtype: options for dtype, (_, options) in best.items()}
 
 
 def _ours(files: Result) -> Worker:
@@ -107,11 +113,7 @@ def _ours(files: Result) -> Worker:
     return Worker(OURS, {"task": "dpo", **_files(files), "dtype": "auto", "settings": settings})
 
 
-def _trl(files: Result, dtype: str, autocast: bool, together: int, *, epochs: int = EPOCHS) -> Worker:
-    options = {
-        **PLAIN, "bf16": autocast, "num_train_epochs": epochs,
-        "per_device_train_batch_size": together, "gradient_accumulation_steps": BATCH // together,
-    }  # fmt: skip
+def _trl(files: Result, dtype: str, options: Mapping[str, Any]) -> Worker:
     return Worker(WORKER, {"task": "dpo", **_files(files), "dtype": dtype, "options": options}, TRL.python())
 
 

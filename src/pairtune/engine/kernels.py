@@ -1,7 +1,8 @@
 """Attention and the passes between matrix products, in C++ (attention.cpp, kernels.cpp) for CPUs with a compiler.
 
-The library is built once, for the processor it runs on, and kept in the cache by its source. Where that is not possible
-the torch versions here serve (packs': varlen.by_torch), and on GPUs; the tests hold the C++ against them.
+The library is built once, for the processor it runs on, and kept in the cache by its source. On NVIDIA GPUs what goes
+over logits and weights is in Triton (triton_kernels.py). Where neither is possible the torch versions serve (packs':
+varlen.by_torch); the tests hold the others against them.
 
 Shape suffixes: T tokens, B rows being answered, H heads, K key-value heads, D head size, R rows of logits,
 V vocabulary.
@@ -9,11 +10,14 @@ V vocabulary.
 
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +149,20 @@ def serves(*tensors: Tensor) -> bool:
     """Whether the C++ library takes these tensors."""
     fits = all(x.device.type == "cpu" and x.dtype in SUFFIXES for x in tensors)
     return fits and built()
+
+
+def in_triton(*tensors: Tensor) -> Any:
+    """The module of Triton kernels where it takes these tensors, else None."""
+    fits = all(x.device.type == "cuda" and x.dtype in SUFFIXES for x in tensors)
+    return _triton() if fits else None
+
+
+@cache
+def _triton() -> Any:
+    try:
+        return import_module("pairtune.engine.triton_kernels")
+    except ImportError:  # torch for other GPUs comes without, or with one that does not load
+        return None
 
 
 def _call(name: str, dtypes: torch.dtype | tuple[torch.dtype, ...], *arguments: Tensor | float | int) -> None:
@@ -297,6 +315,9 @@ def logprobs(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[T
         arguments = (logits_RV, target_R, 1 / temperature, logprob_R, normaliser_R, *logits_RV.shape)
         _call("logprobs", logits_RV.dtype, *arguments)
         return logprob_R, normaliser_R
+    if triton := in_triton(logits_RV):
+        found: tuple[Tensor, Tensor] = triton.logprobs(logits_RV, target_R, temperature)
+        return found
     for rows in _cached_rows(logits_RV):
         scaled = logits_RV[rows].float() / temperature
         normaliser_R[rows] = scaled.logsumexp(-1)
@@ -312,6 +333,9 @@ def logprobs_gradient(
         small = (target_R.contiguous(), normaliser_R.contiguous(), grad_R.contiguous())
         arguments = (logits_RV, *small, 1 / temperature, *logits_RV.shape)
         _call("logprobs_gradient", logits_RV.dtype, *arguments)
+        return
+    if (triton := in_triton(logits_RV)) and logits_RV.is_contiguous():
+        triton.logprobs_gradient(logits_RV, target_R, normaliser_R, grad_R, temperature)
         return
     for rows in _cached_rows(logits_RV):
         scale = grad_R[rows, None] / temperature
@@ -400,6 +424,11 @@ def adamw(
         numbers = (learning_rate, clip, *rises, eps, weight_decay)
         _call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in numbers), master.numel())
         return
+    if close and (triton := in_triton(master, grad, weight)):
+        shrink, pace = 1 - learning_rate * weight_decay, learning_rate / correction1
+        triton.adamw(*laid[:3], laid[3].contiguous(), laid[4], clip=clip, shrink=shrink, pace=pace, betas=betas,
+                     correction2=correction2, eps=eps, places=PLACES)  # fmt: skip
+        return
     grad = grad.float() * clip
     mean.lerp_(grad, 1 - betas[0])
     square.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
@@ -443,6 +472,13 @@ def _as_it_lies(*tensors: Tensor) -> list[Tensor]:
     first = tensors[0]
     order = sorted(range(first.dim()), key=lambda i: -first.stride()[i])
     return [x.permute(order) for x in tensors]
+
+
+def total_norm(tensors: Sequence[Tensor]) -> float:
+    """√Σ x² over all of them, in float32 or better; a GPU is waited for once."""
+    if tensors and tensors[0].is_cuda:
+        return float(torch.stack([torch.linalg.vector_norm(x, dtype=torch.float32) for x in tensors]).norm())
+    return math.sqrt(sum(map(square_sum, tensors)))
 
 
 def square_sum(values: Tensor) -> float:

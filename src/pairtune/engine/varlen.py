@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Segments, Tokens, pack
@@ -53,26 +51,13 @@ def attend(
         x if x.stride(-1) == 1 else x.contiguous() for x in (query_THD, key_TKD, value_TKD)
     )
     if cut.index_X is not None:
-        key_TKD, value_TKD = (_Gather.apply(x, cut.index_X) for x in (key_TKD, value_TKD))
+        key_TKD, value_TKD = (_gather(x, cut.index_X) for x in (key_TKD, value_TKD))
     return kernel(query_THD, key_TKD, value_TKD, cut, scale, window)
 
 
-class _Gather(torch.autograd.Function):
+def _gather(x_TKD: Tensor, index_X: Tensor) -> Tensor:
     """Tokens by index, some of them several times; their gradients are added up in float32 and rounded once."""
-
-    @staticmethod
-    def forward(ctx: Any, x_TKD: Tensor, index_X: Tensor) -> Tensor:
-        ctx.save_for_backward(index_X)
-        ctx.tokens = len(x_TKD)
-        return x_TKD.index_select(0, index_X)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad_XKD,) = grads
-        (index_X,) = ctx.saved_tensors
-        total_TKD = grad_XKD.new_zeros((ctx.tokens, *grad_XKD.shape[1:]), dtype=torch.float32)
-        return total_TKD.index_add_(0, index_X, grad_XKD.float()).to(grad_XKD.dtype), None
+    return x_TKD.float().index_select(0, index_X).to(x_TKD.dtype)
 
 
 def plainly(
@@ -134,6 +119,13 @@ def kernel_for(query_THD: Tensor, key_TKD: Tensor, window: int | None) -> Kernel
         return None
     _, heads, size = query_THD.shape
     return choose(query_THD.device, query_THD.dtype, heads, key_TKD.shape[1], size, window is not None)[0]
+
+
+def shared_kernel(model: PreTrainedModel) -> Kernel | None:
+    """The kernel that serves all layers of this model on CUDA, if they are alike; else None."""
+    layers = layer_configs(model)
+    alike = bool(layers) and all(layer is layers[0] for layer in layers)
+    return _chosen(model)[0] if alike and model.device.type == "cuda" else None
 
 
 def describe(model: PreTrainedModel) -> str:
