@@ -44,8 +44,8 @@ SMOLLM2 = {
     "num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True,
     "max_position_embeddings": 8192,
 }  # fmt: skip
-QWEN25 = {
-    "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
+QWEN25 = {  # as a Llama, whose tokenizer is read as it is saved
+    "model_type": "llama", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
     "num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": True,
     "max_position_embeddings": 32768,
 }  # fmt: skip
@@ -90,7 +90,7 @@ def _rows(options: Options, name: str, size: Size, tokenizer: str) -> list[Row]:
 
 def fastest(files: Result, size: Size) -> dict[str, Mapping[str, Any]]:
     """For each dtype of TRL's weights, the settings that ran fastest on the warm-up's pairs."""
-    choices = [
+    choices: list[dict[str, Any]] = [
         {"dtype": dtype, "options": {
             **PLAIN, "bf16": autocast, "per_device_train_batch_size": together,
             "gradient_accumulation_steps": BATCH // together,

@@ -18,7 +18,7 @@ ROWS = [Tokens((5, 6, 7), ((8, 9), (10, 11, 12, 13))), Tokens((5, 3), ((8,), (9,
 def run(model: Any) -> Any:
     model.zero_grad()
     values = token_logprobs(model, pack(ROWS).to(model.device))
-    (values * torch.linspace(-1, 1, len(values))).sum().backward()
+    (values * torch.linspace(-1, 1, len(values), device=values.device)).sum().backward()
     return values.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -98,6 +98,22 @@ def test_a_gpus_kernel_stands_in_the_blocks_one_graph(
     for ours, theirs in zip(run(model), plain, strict=True):
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_kernel_is_tried_in_a_graph_first(compiling: Any) -> None:
+    def kernel(q: Tensor, k: Tensor, v: Tensor, cut: Segments, scale: float, window: int | None) -> Tensor:
+        out: Tensor = flash(q, k, v, cut.queries, cut.keys, cut.longest_keys, scale)
+        return out
+
+    def wrong(*arguments: Any) -> Tensor:
+        return kernel(*arguments) * 1.1
+
+    def left_out(*arguments: Any) -> Tensor:
+        raise RuntimeError("not in a graph")
+
+    kind = (torch.device("cpu"), torch.bfloat16, 4, 4, 16, False)
+    assert [varlen.stands_in_a_graph(each, *kind) for each in (kernel, wrong, left_out)] == [True, False, False]
 
 
 @pytest.mark.gpu

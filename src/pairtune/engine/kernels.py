@@ -154,15 +154,52 @@ def serves(*tensors: Tensor) -> bool:
 def in_triton(*tensors: Tensor) -> Any:
     """The module of Triton kernels where it takes these tensors, else None."""
     fits = all(x.device.type == "cuda" and x.dtype in SUFFIXES for x in tensors)
-    return _triton() if fits else None
+    return _triton(tensors[0].device) if fits else None
 
 
 @cache
-def _triton() -> Any:
+def _triton(device: torch.device) -> Any:
+    """The module if there is one (torch for other GPUs may come without) and it passes its trial on this device."""
     try:
-        return import_module("pairtune.engine.triton_kernels")
-    except ImportError:  # torch for other GPUs comes without, or with one that does not load
+        module = import_module("pairtune.engine.triton_kernels")
+        return module if triton_trial(module, device) else None
+    except Exception:  # whatever a driver or a compiler says: torch's versions serve
         return None
+
+
+def triton_trial(module: Any, device: torch.device) -> bool:
+    """Whether the module's kernels give what torch's versions give, on small random numbers, in either dtype."""
+    generator = torch.Generator(device).manual_seed(0)  # its own: a run's random numbers stay what they are
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    grad, target = numbers(5), torch.arange(5, device=device)
+    start = [numbers(3001), numbers(3001), numbers(3001).square()]
+    of_a_step: dict[str, Any] = {
+        "clip": 0.5,
+        "shrink": 0.99,
+        "pace": 0.1,
+        "betas": (0.9, 0.999),
+        "correction2": 0.1,
+        "eps": 1e-8,
+    }
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for dtype in SUFFIXES:
+        logits, steps = (4 * numbers(5, 5003)).to(dtype), numbers(3001).to(dtype)
+        pairs += zip(module.logprobs(logits, target, 0.7), theirs := _logprobs(logits, target, 0.7), strict=True)
+        slopes, states = [], []
+        ways: list[tuple[Any, Any]] = [(module.logprobs_gradient, module.adamw), (_logprobs_gradient, _adamw)]
+        for write, step in ways:
+            slopes.append(logits.clone())
+            write(slopes[-1], target, theirs[1], grad, 0.7)
+            states.append([x.clone() for x in (*start, start[0].bfloat16())])
+            step(*states[-1][:3], steps, states[-1][3], **of_a_step)
+        pairs += [(slopes[0], slopes[1]), *zip(*states, strict=True)]
+    return all(
+        float((one.float() - other.float()).norm() / other.float().norm()) <= max(1e-5, torch.finfo(other.dtype).eps)
+        for one, other in pairs
+    )
 
 
 def _call(name: str, dtypes: torch.dtype | tuple[torch.dtype, ...], *arguments: Tensor | float | int) -> None:
@@ -308,9 +345,9 @@ def attend_one_masked(
 
 def logprobs(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """log softmax(logits / t) at the targets, and the log of each row's normaliser: two [R], float32."""
-    logprob_R = torch.empty(len(logits_RV), dtype=torch.float32, device=logits_RV.device)
-    normaliser_R = torch.empty_like(logprob_R)
     if serves(logits_RV):
+        logprob_R = torch.empty(len(logits_RV), dtype=torch.float32)
+        normaliser_R = torch.empty_like(logprob_R)
         logits_RV, target_R = logits_RV.contiguous(), target_R.contiguous()
         arguments = (logits_RV, target_R, 1 / temperature, logprob_R, normaliser_R, *logits_RV.shape)
         _call("logprobs", logits_RV.dtype, *arguments)
@@ -318,6 +355,12 @@ def logprobs(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[T
     if triton := in_triton(logits_RV):
         found: tuple[Tensor, Tensor] = triton.logprobs(logits_RV, target_R, temperature)
         return found
+    return _logprobs(logits_RV, target_R, temperature)
+
+
+def _logprobs(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logprob_R = torch.empty(len(logits_RV), dtype=torch.float32, device=logits_RV.device)
+    normaliser_R = torch.empty_like(logprob_R)
     for rows in _cached_rows(logits_RV):
         scaled = logits_RV[rows].float() / temperature
         normaliser_R[rows] = scaled.logsumexp(-1)
@@ -337,6 +380,12 @@ def logprobs_gradient(
     if (triton := in_triton(logits_RV)) and logits_RV.is_contiguous():
         triton.logprobs_gradient(logits_RV, target_R, normaliser_R, grad_R, temperature)
         return
+    _logprobs_gradient(logits_RV, target_R, normaliser_R, grad_R, temperature)
+
+
+def _logprobs_gradient(
+    logits_RV: Tensor, target_R: Tensor, normaliser_R: Tensor, grad_R: Tensor, temperature: float
+) -> None:
     for rows in _cached_rows(logits_RV):
         scale = grad_R[rows, None] / temperature
         softmax = (logits_RV[rows].float() / temperature - normaliser_R[rows, None]).exp_()
@@ -424,16 +473,35 @@ def adamw(
         numbers = (learning_rate, clip, *rises, eps, weight_decay)
         _call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in numbers), master.numel())
         return
+    shrink, pace = 1 - learning_rate * weight_decay, learning_rate / correction1
     if close and (triton := in_triton(master, grad, weight)):
-        shrink, pace = 1 - learning_rate * weight_decay, learning_rate / correction1
         triton.adamw(*laid[:3], laid[3].contiguous(), laid[4], clip=clip, shrink=shrink, pace=pace, betas=betas,
-                     correction2=correction2, eps=eps, places=PLACES)  # fmt: skip
+                     correction2=correction2, eps=eps)  # fmt: skip
         return
+    _adamw(master, mean, square, grad, weight, clip=clip, shrink=shrink, pace=pace, betas=betas,
+           correction2=correction2, eps=eps)  # fmt: skip
+
+
+def _adamw(
+    master: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    *,
+    clip: float,
+    shrink: float,
+    pace: float,
+    betas: tuple[float, float],
+    correction2: float,
+    eps: float,
+) -> None:
+    """master ← master·shrink − pace·mean / (√square / correction2 + eps), after both moments."""
     grad = grad.float() * clip
     mean.lerp_(grad, 1 - betas[0])
     square.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
-    master.mul_(1 - learning_rate * weight_decay)
-    master.addcdiv_(mean, (square.sqrt() / correction2).add_(eps), value=-learning_rate / correction1)
+    master.mul_(shrink)
+    master.addcdiv_(mean, (square.sqrt() / correction2).add_(eps), value=-pace)
     if weight is not master:
         round_into(weight, master)
 

@@ -7,15 +7,17 @@ the two together.
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found,unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
+
+from pairtune.engine.kernels import PLACES
 
 # Numbers that one program works on at a time.
 LOGITS, WEIGHTS = 4096, 1024
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _logprobs(logits, target, logprob, normaliser, inverse, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     top = tl.full([BLOCK], -3e38, tl.float32)
@@ -33,7 +35,7 @@ def _logprobs(logits, target, logprob, normaliser, inverse, size, BLOCK: tl.cons
     tl.store(logprob + row, chosen - found)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _logprobs_gradient(logits, target, normaliser, grad, inverse, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -45,7 +47,7 @@ def _logprobs_gradient(logits, target, normaliser, grad, inverse, size, BLOCK: t
     tl.store(at, slope.to(logits.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _adamw(  # type: ignore[no-untyped-def]
     master, mean, square, grad, weight, count, clip, shrink, pace, rise1, beta2, rise2, correction2, eps,
     ROUNDED: tl.constexpr, PLACES: tl.constexpr, BLOCK: tl.constexpr,
@@ -105,14 +107,13 @@ def adamw(
     betas: tuple[float, float],
     correction2: float,
     eps: float,
-    places: int,
 ) -> None:
     """AdamW in place: master ← master·shrink − pace·mean / (√square / correction2 + eps). All five lie close."""
     count, rounded = master.numel(), weight.dtype == torch.bfloat16
     if count:
         numbers = (clip, shrink, pace, 1 - betas[0], betas[1], 1 - betas[1], correction2, eps)
         arguments = (master, mean, square, grad, weight, count, *numbers)
-        _run(_adamw, (triton.cdiv(count, WEIGHTS),), *arguments, ROUNDED=rounded, PLACES=places, BLOCK=WEIGHTS)
+        _run(_adamw, (triton.cdiv(count, WEIGHTS),), *arguments, ROUNDED=rounded, PLACES=PLACES, BLOCK=WEIGHTS)
 
 
 def _run(kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **constants: Any) -> None:

@@ -122,10 +122,26 @@ def kernel_for(query_THD: Tensor, key_TKD: Tensor, window: int | None) -> Kernel
 
 
 def shared_kernel(model: PreTrainedModel) -> Kernel | None:
-    """The kernel that serves all layers of this model on CUDA, if they are alike; else None."""
+    """The kernel that may stand in the graph of every compiled block of this model, on CUDA; else None."""
     layers = layer_configs(model)
     alike = bool(layers) and all(layer is layers[0] for layer in layers)
-    return _chosen(model)[0] if alike and model.device.type == "cuda" else None
+    if not alike or model.device.type != "cuda":
+        return None
+    kernel, _ = _chosen(model)
+    return kernel if kernel is not None and stands_in_a_graph(kernel, model.device, *_kind(model)) else None
+
+
+@cache
+def stands_in_a_graph(
+    kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int, windowed: bool
+) -> bool:
+    """Whether the kernel passes its trial when torch's compiler has taken it into a graph."""
+    compiled = torch.compile(attend, dynamic=True)
+    try:
+        window = TRIAL_WINDOW if windowed else None
+        return trial(kernel, device, dtype, heads, groups, size, window, attend=compiled) <= TRIAL_ERROR
+    except Exception:  # whatever a compiler says: the blocks are then compiled around it
+        return False
 
 
 def describe(model: PreTrainedModel) -> str:
@@ -145,10 +161,16 @@ def _chosen(model: PreTrainedModel) -> tuple[Kernel | None, str]:
     heads = getattr(config, "num_attention_heads", None)
     if config is None or not heads:
         return None, "no attention"
+    return choose(model.device, *_kind(model))
+
+
+def _kind(model: PreTrainedModel) -> tuple[torch.dtype, int, int, int, bool]:
+    """Dtype, heads, key-value heads, head size, and whether there is a window: what a kernel is chosen by."""
+    config = layer_configs(model)[0]
+    heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    windowed = getattr(config, "sliding_window", None) is not None
-    return choose(model.device, model.dtype, heads, groups, size, windowed)
+    return model.dtype, heads, groups, size, getattr(config, "sliding_window", None) is not None
 
 
 @cache
@@ -173,7 +195,14 @@ def choose(
 
 
 def trial(
-    kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int, window: int | None
+    kernel: Kernel,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: int,
+    groups: int,
+    size: int,
+    window: int | None,
+    attend: Callable[..., Tensor] = attend,
 ) -> float:
     """The largest relative error of values and gradients, on a small random pack, against `plainly` in float32."""
     batch = pack(TRIAL_ROWS).to(device)
