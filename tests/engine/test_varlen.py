@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack, pack_prompts
-from pairtune.engine import compile, kernels, naive, varlen
+from pairtune.engine import compile, cpp, naive, varlen
 from pairtune.engine.logprob import token_logprobs
 
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ class TestAttention:
     def test_a_model_by_segments_is_the_oracle(
         self, tiny_model: Any, architecture: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(kernels, "library", lambda: (None, "turned off"))
+        monkeypatch.setattr(cpp, "library", lambda: (None, "turned off"))
         monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", with_grouped_heads)
         kernel, calls = varlen._torch(), []
         monkeypatch.setattr(varlen, "kernel_for", lambda *_: lambda *a: calls.append(1) or kernel(*a))

@@ -11,7 +11,8 @@ import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
-from pairtune.engine.kernels import PLACES
+from pairtune.engine.cpp import SUFFIXES
+from pairtune.engine.kernels import PLACES, adamw_by_torch, logprobs_by_torch, logprobs_gradient_by_torch
 
 # Numbers that one program works on at a time.
 LOGITS, WEIGHTS = 4096, 1024
@@ -114,6 +115,44 @@ def adamw(
         numbers = (clip, shrink, pace, 1 - betas[0], betas[1], 1 - betas[1], correction2, eps)
         arguments = (master, mean, square, grad, weight, count, *numbers)
         _run(_adamw, (triton.cdiv(count, WEIGHTS),), *arguments, ROUNDED=rounded, PLACES=PLACES, BLOCK=WEIGHTS)
+
+
+def agrees(device: torch.device) -> bool:
+    """Whether these kernels give on this device what torch's versions give, on small random numbers in either dtype."""
+    generator = torch.Generator(device).manual_seed(0)  # its own: a run's random numbers stay what they are
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    grad, target = numbers(5), torch.arange(5, device=device)
+    start = [numbers(3001), numbers(3001), numbers(3001).square()]
+    of_a_step: dict[str, Any] = {
+        "clip": 0.5,
+        "shrink": 0.99,
+        "pace": 0.1,
+        "betas": (0.9, 0.999),
+        "correction2": 0.1,
+        "eps": 1e-8,
+    }
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for dtype in SUFFIXES:
+        logits, steps = (4 * numbers(5, 5003)).to(dtype), numbers(3001).to(dtype)
+        pairs += zip(logprobs(logits, target, 0.7), theirs := logprobs_by_torch(logits, target, 0.7), strict=True)
+        slopes, states = [], []
+        ways: list[tuple[Any, Any]] = [
+            (logprobs_gradient, adamw),
+            (logprobs_gradient_by_torch, adamw_by_torch),
+        ]
+        for write, step in ways:
+            slopes.append(logits.clone())
+            write(slopes[-1], target, theirs[1], grad, 0.7)
+            states.append([x.clone() for x in (*start, start[0].bfloat16())])
+            step(*states[-1][:3], steps, states[-1][3], **of_a_step)
+        pairs += [(slopes[0], slopes[1]), *zip(*states, strict=True)]
+    return all(
+        float((one.float() - other.float()).norm() / other.float().norm()) <= max(1e-5, torch.finfo(other.dtype).eps)
+        for one, other in pairs
+    )
 
 
 def _run(kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **constants: Any) -> None:
