@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.processes import Worker, say
@@ -22,7 +23,12 @@ class Peer:
     requirements: tuple[str, ...]
 
     def python(self) -> Path:
-        """The environment's interpreter; builds it first if there is none. Raises BenchmarkError if that fails."""
+        """The environment's interpreter, or this one if it has the peer; builds it first if there is none.
+
+        Raises BenchmarkError if that fails.
+        """
+        if _present(self.requirements[0]):
+            return Path(sys.executable)
         folder = _folder() / self.name
         wanted = "\n".join((sys.version.split()[0], *self.requirements))
         found = folder / "bin" / "python"
@@ -51,6 +57,15 @@ class Peer:
 TRL = Peer("trl-1.16.0", ("trl==1.16.0", "transformers==5.23.0", "torch>=2.11,<2.14"))
 # The last line of TRL that has a PPO trainer.
 TRL_PPO = Peer("trl-1.10.0", ("trl==1.10.0", "transformers==5.23.0", "torch>=2.11,<2.14"))
+
+
+def _present(requirement: str) -> bool:
+    """Whether this interpreter has the very version ("trl==1.16.0")."""
+    name, wanted = requirement.split("==")
+    try:
+        return version(name) == wanted
+    except PackageNotFoundError:
+        return False
 
 
 def _folder() -> Path:

@@ -71,11 +71,16 @@ def rates(results: list[Result]) -> list[float]:
 
 
 @contextmanager
-def prepared(*, model: str, data: str | None, **counts: int) -> Iterator[Result]:
-    """The files of `workers/pairs.py`, in a folder that goes when the block ends."""
+def prepared(
+    *, model: str, data: str | None, shape: Mapping[str, Any] | None = None, **counts: int
+) -> Iterator[Result]:
+    """The files of `workers/pairs.py`, in a folder that goes when the block ends.
+
+    With a `shape` (transformers' configuration), the model is one of random weights beside this model's tokenizer.
+    """
     with tempfile.TemporaryDirectory(prefix="pairtune-benchmark-") as folder:
         wanted = {"pairs": 0, "warmup": 0, "compared": 0, "prompts": 0, **counts}
-        job = {"task": "prepare", "model": model, "data": data, "folder": folder, **wanted}
+        job = {"task": "prepare", "model": model, "data": data, "folder": folder, "shape": shape, **wanted}
         yield Worker(OURS, job).run()
 
 

@@ -23,9 +23,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer as BareTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, GPTJPreTrainedModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from pairtune.data import pack
+from pairtune.models.body import keep_caps
 from pairtune.models.machine import Machine
 
 VOCABULARY = 300
@@ -165,9 +166,11 @@ _OWN: dict[str, dict[str, Any]] = {
     },
 }
 
+# GPT-J's attention goes through transformers' interface in some of its versions only.
+_GPTJ = ("gptj",) if getattr(GPTJPreTrainedModel, "_supports_attention_backend", False) else ()
 PACKED = (
     *("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma", "gpt_neox"),
-    *("gemma2", "cohere", "granite", "phi", "gptj", "mixtral"),
+    *("gemma2", "cohere", "granite", "phi", *_GPTJ, "mixtral"),
 )
 """The architectures that the engine runs on packed rows, those whose logits are capped, scaled or biased among them."""
 
@@ -212,6 +215,7 @@ def _model(architecture: str = "llama", *, seed: int = 0, spread: float = 10.0, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        keep_caps(model)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.dim() > 1:

@@ -28,19 +28,34 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count what happens inside."""
+        """Count what happens inside, a GPU's work to its end."""
+        _wait()
         began = time.perf_counter()
         try:
             yield
         finally:
+            _wait()
             self.seconds += time.perf_counter() - began
 
 
+def _cuda() -> Any:
+    """`torch.cuda` where it is in use."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch and torch.cuda.is_available() else None
+
+
+def _wait() -> None:
+    if cuda := _cuda():
+        cuda.synchronize()
+
+
 def peak_memory() -> int:
-    """The most resident memory that this process has held, in bytes.
+    """The most memory that this process has held, in bytes: tensors on the GPU if there is one, else resident memory.
 
     The kernel's high-water mark belongs to the program; `ru_maxrss` would carry over what the parent held.
     """
+    if cuda := _cuda():
+        return int(cuda.max_memory_allocated())
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

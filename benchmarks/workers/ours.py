@@ -26,7 +26,7 @@ from pairtune.training.preference import train_preference
 from pairtune.training.reward import train_reward
 
 # Square bfloat16 products whose best rate is the machine's.
-GEMM_SIZES, GEMM_TRIES = (2048, 4096), 4
+GEMM_SIZES, GEMM_TRIES = {"cpu": (2048, 4096), "cuda": (8192, 16384)}, 4
 
 
 def dpo(job: Job) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def unavoidable_flops(model: PreTrainedModel, rows: Sequence[Tokens], *, epochs:
 def gemm_rate(device: torch.device) -> float:
     """The best rate of a few large square bfloat16 products, in FLOP/s."""
     best = 0.0
-    for size in GEMM_SIZES:
+    for size in GEMM_SIZES[device.type]:
         left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
         for _ in range(GEMM_TRIES):
             began = time.perf_counter()

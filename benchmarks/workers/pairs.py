@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from benchmarks.workers.common import Job, read_rows
 from pairtune.data.pack import Tokens
@@ -49,7 +50,7 @@ def prepare(job: Job) -> dict[str, Any]:
             raise InputError(f"the data hold {len(found)} rows that fit where {wanted} {name} were asked for")
     folder = Path(job["folder"])
     return {
-        "model": model,
+        "model": _random_model(job["shape"], tokenizer, folder / "model") if job.get("shape") else model,
         "pairs": _write(folder / "pairs.jsonl", timed),
         "warmup": _write(folder / "warmup.jsonl", warmup),
         "compared": _write(folder / "compared.jsonl", compared),
@@ -57,6 +58,18 @@ def prepare(job: Job) -> dict[str, Any]:
         "described": _described(timed, odd, len(pool), job["data"]),
         "prompts_described": _lengths("prompts", [len(row["prompt_ids"]) for row in prompts]),
     }
+
+
+def _random_model(shape: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+    """A model of this configuration with random weights, beside the tokenizer."""
+    torch.manual_seed(0)
+    options = {key: value for key, value in shape.items() if key != "model_type"}
+    config = AutoConfig.for_model(shape["model_type"], **options, eos_token_id=tokenizer.eos_token_id)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def review_pairs(count: int) -> Iterator[Pair]:

@@ -20,8 +20,14 @@ from transformers import (
 
 from benchmarks.workers.common import Clock, Job, read_rows, serve
 
-# What every trainer is told: one CPU process, and nothing written, logged or shown.
-QUIET = {"use_cpu": True, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": 10**6}
+# What every trainer is told: one process, on the GPU if there is one, and nothing written, logged or shown.
+QUIET = {
+    "use_cpu": not torch.cuda.is_available(),
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 10**6,
+}
 
 
 def dpo(job: Job) -> dict[str, Any]:
@@ -55,6 +61,21 @@ def dpo(job: Job) -> dict[str, Any]:
 
     _warm_up(job, train)
     return {"seconds": train(rows), "examples": len(rows) * job["options"]["num_train_epochs"]}
+
+
+def search(job: Job) -> dict[str, Any]:
+    """Pairs a second of each of the job's settings over the warm-up's pairs; what went wrong where one fails."""
+    found: list[float | str] = []
+    for choice in job["choices"]:
+        try:
+            result = dpo({**job, **choice, "pairs": job["warmup"]})
+            found.append(result["examples"] / result["seconds"])
+        except Exception as error:  # out of memory, most of all
+            found.append(f"{type(error).__name__}: {error}".splitlines()[0][:160])
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return {"found": found}
 
 
 def reward(job: Job) -> dict[str, Any]:
@@ -171,4 +192,4 @@ def _require_same_ids(tokenised: Iterable[dict[str, Any]], rows: list[dict[str, 
 
 if __name__ == "__main__":
     disable_progress_bars()
-    serve({"dpo": dpo, "reward": reward, "generate": generate, "ppo": ppo, "versions": versions})
+    serve({"dpo": dpo, "search": search, "reward": reward, "generate": generate, "ppo": ppo, "versions": versions})

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pairtune import own
 from pairtune.data.files import local_files
@@ -70,8 +71,17 @@ def data_hash(source: str) -> str:
 
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    values = sorted(model.state_dict().items())
+    with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter
+        hashes = list(threads.map(lambda item: _tensor_hash(item[1]), values))
+    return value_hash(
+        [
+            [name, str(value.dtype), list(value.shape), found]
+            for (name, value), found in zip(values, hashes, strict=True)
+        ]
+    )
+
+
+def _tensor_hash(value: Tensor) -> str:
+    content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return hashlib.sha256(content).hexdigest()

@@ -19,7 +19,7 @@ SETTINGS = {"batch_size": 2, "epochs": 2, "learning_rate": 1e-3}
 
 @pytest.fixture(autouse=True)
 def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours, "GEMM_SIZES", (64,))
+    monkeypatch.setattr(ours, "GEMM_SIZES", {"cpu": (64,)})
 
 
 @pytest.fixture

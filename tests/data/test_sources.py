@@ -507,7 +507,7 @@ def test_json_nested_too_deep_is_one_sentence() -> None:
         ),
         (
             "g.jsonl.gz",
-            gzip.compress(b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n')[:-12],
+            gzip.compress(b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n', mtime=0)[:-12],
             "g.jsonl.gz: cannot be read (Compressed file ended before the end-of-stream marker was reached); "
             "check or replace the file",
         ),

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import kernels
+from pairtune.engine import cpp, kernels
 
-FOLDER = Path(kernels.__file__).parent
+FOLDER = Path(cpp.__file__).parent
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 POINTERS = {"float": "f", "double": "d", "int32_t": "i", "int64_t": "l", "S": "S", "W": "W"}
 NUMBERS = {"float": "F", "int64_t": "N"}
 
 compiled = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
-built = pytest.mark.skipif(kernels.library()[0] is None, reason=f"no C++ kernels here: {kernels.library()[1]}")
+built = pytest.mark.skipif(cpp.library()[0] is None, reason=f"no C++ kernels here: {cpp.library()[1]}")
 
 
 def exported() -> Any:
@@ -37,16 +37,16 @@ def exported() -> Any:
 
 
 def test_what_python_declares_is_what_the_sources_take() -> None:
-    declared = {name: codes.replace("s", "SNN") for name, codes in kernels.SIGNATURES.items()}
+    declared = {name: codes.replace("s", "SNN") for name, codes in cpp.SIGNATURES.items()}
     assert declared == exported()
 
 
 @built
 def test_every_function_that_is_declared_is_there_with_its_types() -> None:
-    loaded, _ = kernels.library()
-    for name, codes in kernels.SIGNATURES.items():
-        for dtypes in kernels.VARIANTS[name]:
-            function = getattr(loaded, kernels._symbol(name, dtypes))
+    loaded, _ = cpp.library()
+    for name, codes in cpp.SIGNATURES.items():
+        for dtypes in cpp.VARIANTS[name]:
+            function = getattr(loaded, cpp._symbol(name, dtypes))
             assert len(function.argtypes) == len(codes) + 2 * codes.count("s")
             assert function.restype is None
 
@@ -67,7 +67,7 @@ def test_every_function_that_is_declared_is_there_with_its_types() -> None:
 )
 def test_a_call_that_would_be_read_wrongly_is_refused(arguments: Any, said: Any) -> None:
     with pytest.raises(TypeError, match=said):
-        kernels._call("square_sum", torch.float32, *arguments)
+        cpp.call("square_sum", torch.float32, *arguments)
 
 
 @compiled
@@ -75,9 +75,9 @@ def test_a_call_that_would_be_read_wrongly_is_refused(arguments: Any, said: Any)
 def test_it_compiles_without_a_warning(march: Any, tmp_path: Path) -> None:
     if march != "native" and platform.machine() != "x86_64":
         pytest.skip("this g++ builds for another processor")
-    flags = [flag for flag in kernels.FLAGS if not flag.startswith(("-march", "-O"))]
+    flags = [flag for flag in cpp.FLAGS if not flag.startswith(("-march", "-O"))]
     warnings = ("-Wall", "-Wextra", "-Wvla", "-Werror", f"-march={march}")
-    units = [str(FOLDER / name) for name in kernels.SOURCES if name.endswith(".cpp")]
+    units = [str(FOLDER / name) for name in cpp.SOURCES if name.endswith(".cpp")]
     ran = subprocess.run(
         ["g++", *flags, *warnings, *units, "-o", str(tmp_path / "x.so")], capture_output=True, text=True, check=False
     )
@@ -88,13 +88,13 @@ def test_it_compiles_without_a_warning(march: Any, tmp_path: Path) -> None:
 def test_a_compile_error_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "kernels.cpp"
     broken.write_text("int main() { return no_such_name; }\n")
-    monkeypatch.setattr(kernels, "_sources", lambda: [broken])
-    for cached in (kernels.library, kernels.fingerprint):
+    monkeypatch.setattr(cpp, "_sources", lambda: [broken])
+    for cached in (cpp.library, cpp.fingerprint):
         cached.cache_clear()
     try:
-        loaded, trouble = kernels.library()
+        loaded, trouble = cpp.library()
     finally:
-        for cached in (kernels.library, kernels.fingerprint):
+        for cached in (cpp.library, cpp.fingerprint):
             cached.cache_clear()
     assert loaded is None
     assert trouble.startswith("the C++ kernels cannot be built: ")
@@ -182,9 +182,9 @@ def test_kernels_touch_their_own_memory_only(monkeypatch: pytest.MonkeyPatch) ->
     # A sum that no vectors share rounds too much for one test; the second one there has the same function in it.
     tests = (f"{here}/test_kernels.py", f"{here}/test_cpp.py::test_no_bit_depends_on_the_number_of_threads")
     script = (
-        "import sys, pytest; from pairtune.engine import kernels; "
-        f"kernels.FLAGS = (*kernels.FLAGS, '-g', *{SANITIZERS}); "
-        "assert kernels.library()[0], kernels.library()[1]; "
+        "import sys, pytest; from pairtune.engine import cpp; "
+        f"cpp.FLAGS = (*cpp.FLAGS, '-g', *{SANITIZERS}); "
+        "assert cpp.library()[0], cpp.library()[1]; "
         f"sys.exit(pytest.main(['-q', '-x', '-p', 'no:cacheprovider', '--rootdir', {str(root)!r}, *{tests}, "
         "'-k', 'not sum_of_squares']))"
     )

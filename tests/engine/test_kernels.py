@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine import kernels, varlen
+from pairtune.engine import cpp, kernels, varlen
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
 """Relative error of the whole: float32's sums in another order, bfloat16's rounding of what comes out."""
@@ -18,18 +18,18 @@ ROWS = [
     Tokens((4,) * 61, ((7,) * 70, (8,), (9,) * 49)),
 ]
 
-built = pytest.mark.skipif(kernels.library()[0] is None, reason=f"no C++ kernels here: {kernels.library()[1]}")
+built = pytest.mark.skipif(cpp.library()[0] is None, reason=f"no C++ kernels here: {cpp.library()[1]}")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 def test_where_there_is_a_compiler_there_are_kernels() -> None:
-    assert kernels.library()[1] == ""
+    assert cpp.library()[1] == ""
 
 
 def plainly(function: Any, *arguments: Any, **named: Any) -> Any:
     """The torch version."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "library", lambda: (None, "turned off"))
+        patch.setattr(cpp, "library", lambda: (None, "turned off"))
         return function(*arguments, **named)
 
 
@@ -320,16 +320,16 @@ def test_the_sum_of_squares(dtype: Any) -> None:
 
 
 def test_a_machine_without_a_compiler_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
-    kernels.library.cache_clear()
+    monkeypatch.setattr(cpp.shutil, "which", lambda name: None)
+    cpp.library.cache_clear()
     try:
-        assert kernels.library() == (None, "there is no C++ compiler")
-        assert not kernels.serves(torch.ones(1))
+        assert cpp.library() == (None, "there is no C++ compiler")
+        assert not cpp.serves(torch.ones(1))
     finally:
-        kernels.library.cache_clear()
+        cpp.library.cache_clear()
 
 
 def test_small_numbers_are_not_flushed_to_zero() -> None:
     """gcc's -ffast-math would do that to the whole process that loads the library."""
-    kernels.library()
+    cpp.library()
     assert float(torch.tensor([1e-40]) * 0.5) > 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pairtune.data.pack import Tokens, pack, pack_prompts
-from pairtune.engine import compile, kernels, naive, varlen
+from pairtune.engine import compile, cpp, naive, varlen
 from pairtune.engine.logprob import token_logprobs
 
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ class TestAttention:
     def test_a_model_by_segments_is_the_oracle(
         self, tiny_model: Any, architecture: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(kernels, "library", lambda: (None, "turned off"))
+        monkeypatch.setattr(cpp, "library", lambda: (None, "turned off"))
         monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", with_grouped_heads)
         kernel, calls = varlen._torch(), []
         monkeypatch.setattr(varlen, "kernel_for", lambda *_: lambda *a: calls.append(1) or kernel(*a))
@@ -134,7 +134,7 @@ class TestAttention:
 
     def test_a_shared_keys_gradients_are_added_before_they_are_rounded(self) -> None:
         x = torch.zeros(2, 1, 1, dtype=torch.bfloat16).requires_grad_()
-        found = varlen._Gather.apply(x, torch.tensor([0, 1, 0, 0], dtype=torch.int32))
+        found = varlen._gather(x, torch.tensor([0, 1, 0, 0], dtype=torch.int32))
         found.backward(torch.tensor([256.0, 1, 1, 1]).view(4, 1, 1).bfloat16())  # in bfloat16, 256 + 1 is 256
         assert x.grad.flatten().tolist() == [258, 1]
 
@@ -220,9 +220,9 @@ class TestGpu:
 
         exact = found()
         model.bfloat16()
-        assert compile.describe(model).startswith(varlen.describe(model))
-        if varlen.describe(model).startswith("torch's"):
-            pytest.skip(varlen.describe(model))
+        if (told := compile.describe(model)).startswith("torch's"):
+            pytest.skip(told)
+        assert told.startswith(varlen.describe(model))
         kernel, calls = varlen.kernel_for, []
         monkeypatch.setattr(varlen, "kernel_for", lambda *a: calls.append(kernel(*a)) or calls[-1])
         ours = found()

@@ -227,8 +227,15 @@ class TestGpu:
     def test_replayed_steps_draw_the_plain_steps_answers(self, tiny_model: Any, architecture: Any) -> None:
         model = tiny_model(architecture).cuda()
         found = answers(model, replayed=True)
-        assert not TROUBLE[type(model)]
+        # torch's grouped products of float32 experts wait for the GPU, which a recording cannot.
+        assert bool(TROUBLE[type(model)]) == (architecture == "mixtral")
         assert_same(found, answers(model, replayed=False))
+
+    def test_experts_in_bfloat16_are_replayed(self, tiny_model: Any) -> None:
+        model = tiny_model("mixtral").bfloat16().cuda()
+        found = answers(model, replayed=True)
+        assert not TROUBLE[type(model)]
+        assert [x.response for x in found] == [x.response for x in answers(model, replayed=False)]
 
     @pytest.mark.filterwarnings("ignore")  # the compiler's own
     def test_compiled_blocks_in_bfloat16_are_replayed(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

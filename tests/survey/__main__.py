@@ -20,7 +20,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # befo
 import torch
 import transformers
 
-from pairtune.engine import kernels
+from pairtune.engine import cpp
 from tests.survey.attempt import TRACEBACK, Finding, Outcome, survey
 from tests.survey.configs import Case, cases
 from tests.survey.page import faults, line, page, summary
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("no such architecture")
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    kernels.library()  # built once, here, and not in every process
+    cpp.library()  # built once, here, and not in every process
     results = options.results / _state()
     results.mkdir(parents=True, exist_ok=True)
     findings = []

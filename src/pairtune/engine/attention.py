@@ -36,11 +36,13 @@ def attend(
     sliding_window: int | None = None,
     softcap: float | None = None,
     pack: Pack | None = None,
+    flash: varlen.Kernel | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
     """Softmax attention in which a token sees its prompt and its own response: [1, T, H, D].
 
-    Raises NotPackableError for what it does not do (dropout, attention sinks, biases).
+    `flash` is the kernel that all layers of a compiled model share: it stands in the block's graph. Raises
+    NotPackableError for what is not done here (dropout, attention sinks, biases).
     """
     if pack is None:
         raise NotPackableError("the model does not hand keyword arguments on to its attention")
@@ -51,6 +53,10 @@ def attend(
     if softcap is None and kernels.attends(query_1HTD, key_1KTD, value_1KTD):
         queries, keys = pack.segments.queries, pack.segments.keys
         return torch.ops.pairtune.attend(query_1HTD, key_1KTD, value_1KTD, queries, keys, scale, window)[0], None
+    if flash is not None and softcap is None:
+        return varlen.attend(flash, *_tokens_first(query_1HTD, key_1KTD, value_1KTD), pack.segments, scale, window)[
+            None
+        ], None
     return _attend_elsewhere(query_1HTD, key_1KTD, value_1KTD, pack, scale, window, softcap), None
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from pairtune.engine import kernels, varlen
+from pairtune.engine import cpp, varlen
 from pairtune.engine.cost import body_parameters
 
 # Parameters in matrix products from which compiling repays its seconds.
@@ -38,7 +38,7 @@ def describe(model: PreTrainedModel) -> str:
     elif model.device.type == "cuda":
         backend = varlen.describe(model)
     else:
-        library, trouble = kernels.library()
+        library, trouble = cpp.library()
         backend = "C++ kernels" if library else f"no C++: {trouble}"
     reason = obstacle() if is_large(model) else "the model is small"
     return f"{backend}, " + (f"blocks not compiled: {reason}" if reason else "blocks compiled")

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from pairtune.engine import varlen
 from pairtune.engine.compile import is_large, obstacle
-from pairtune.engine.kernels import built, fingerprint
+from pairtune.engine.cpp import built, fingerprint
 from pairtune.engine.path import paths_of
 from pairtune.hashes import weights_hash
 

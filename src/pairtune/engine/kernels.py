@@ -1,55 +1,23 @@
-"""Attention and the passes between matrix products, in C++ (attention.cpp, kernels.cpp) for CPUs with a compiler.
+"""Attention and the passes between matrix products: on CPUs in C++ (attention.cpp, kernels.cpp), by way of `cpp`.
 
-The library is built once, for the processor it runs on, and kept in the cache by its source. Where that is not possible
-the torch versions here serve (packs': varlen.by_torch), and on GPUs; the tests hold the C++ against them.
+On NVIDIA GPUs what goes over logits and weights is in Triton (triton_kernels.py). Where neither is possible the torch
+versions here serve (packs': varlen.by_torch); the tests hold the others against them.
 
 Shape suffixes: T tokens, B rows being answered, H heads, K key-value heads, D head size, R rows of logits,
 V vocabulary.
 """
 
-import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
+import math
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pairtune.cache import cache_folder
+from pairtune.engine.cpp import SUFFIXES, VARIANTS, built, call, serves
 
-SOURCES = ("numbers.h", "products.h", "attention.cpp", "kernels.cpp")
-FLAGS = (
-    "-fno-strict-aliasing",  # two bfloat16 numbers are read as one word
-    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC", "-std=c++17"),
-    # -ffast-math by its parts: as one flag, gcc below 13 makes the whole process flush small numbers to zero.
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffinite-math-only"),
-    *("-fassociative-math", "-freciprocal-math"),
-)
-SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
-# What each C++ function takes, a letter an argument. Tensors: S of the dtype in its name, W of the second dtype there,
-# f float32, d float64, i int32, l int64; s one like S with its strides of tokens and heads. Numbers: F float, N int64.
-SIGNATURES = {
-    "attend": "sssiiSfFNNNNN",
-    "attend_gradient": "sssiiSfsSSSFNNNNN",
-    "attend_one": "sssSSllSFNNNNNN",
-    "logprobs": "SlFffNN",
-    "logprobs_gradient": "SlffFNN",
-    "draw": "SdFlfNN",
-    "square_sum": "SdN",
-    "adamw": "fffSWFFFFFFFFFN",
-}
-# The dtypes that each function's name may end in.
-VARIANTS = {name: [(dtype,) for dtype in SUFFIXES] for name in SIGNATURES} | {
-    "adamw": [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
-}
-DTYPES = {"f": torch.float32, "d": torch.float64, "i": torch.int32, "l": torch.int64}
-NUMBERS: dict[str, type[ctypes.c_float] | type[ctypes.c_int64]] = {"F": ctypes.c_float, "N": ctypes.c_int64}
-KINDS: dict[str, type[float] | type[int]] = {"F": float, "N": int}
 # Rows of logits whose float32 softmax stays in the processor's cache, for the torch versions.
 CACHE_ROWS = 16
 # Logits whose float32 softmax is in memory at once on a GPU (256 MiB, and as much again for what comes between).
@@ -58,117 +26,29 @@ GPU_LOGITS = 2**26
 DRAW_BLOCK = 256
 
 
-@cache
-def library() -> tuple[ctypes.CDLL | None, str]:
-    """The built library, or None and why there is none."""
-    compiler = _compiler()
-    if compiler is None:
-        return None, "there is no C++ compiler"
-    try:
-        path = cache_folder() / "kernels" / f"kernels-{fingerprint()}.so"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".partial-{os.getpid()}")
-            units = [str(source) for source in _sources() if source.suffix == ".cpp"]
-            subprocess.run([compiler, *FLAGS, *units, "-o", str(partial)], check=True, capture_output=True, text=True)
-            partial.replace(path)
-        return _declared(ctypes.CDLL(str(path))), ""
-    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
-        return None, f"the C++ kernels cannot be built: {_complaint(error)}"
+def in_triton(*tensors: Tensor) -> Any:
+    """The module of Triton kernels where it takes these tensors, else None."""
+    fits = all(x.device.type == "cuda" and x.dtype in SUFFIXES for x in tensors)
+    return _triton(tensors[0].device) if fits else None
 
 
 @cache
-def fingerprint() -> str:
-    """What the C++ gives follows from it: sources, compiler, flags and processor, hashed; empty without a compiler."""
-    compiler = _compiler()
-    if compiler is None:
-        return ""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
-    content = version + b"".join(source.read_bytes() for source in _sources())
-    return hashlib.sha256(content + f"{FLAGS} {_processor()}".encode()).hexdigest()[:16]
-
-
-def _compiler() -> str | None:
-    return shutil.which("g++") or shutil.which("clang++")
-
-
-def _sources() -> list[Path]:
-    return [Path(__file__).with_name(name) for name in SOURCES]
-
-
-def _complaint(error: Exception) -> str:
-    """A compiler's first error, in one line; of anything else what it says."""
-    said = (getattr(error, "stderr", None) or str(error)).splitlines()
-    return " ".join(
-        next((line for line in said if "error: " in line), said[0] if said else type(error).__name__).split()
-    )
-
-
-def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
-    """The library with every function's arguments declared, so that ctypes holds each call against them."""
-    for name, codes in SIGNATURES.items():
-        types: list[Any] = []
-        for code in codes:
-            types += [NUMBERS.get(code, ctypes.c_void_p), *([ctypes.c_int64] * 2 if code == "s" else [])]
-        for dtypes in VARIANTS[name]:
-            function = getattr(loaded, _symbol(name, dtypes))
-            function.argtypes, function.restype = types, None
-    return loaded
-
-
-def _symbol(name: str, dtypes: tuple[torch.dtype, ...]) -> str:
-    return "_".join((name, *(SUFFIXES[dtype] for dtype in dtypes)))
-
-
-def _processor() -> str:
-    """What `-march=native` depends on."""
+def _triton(device: torch.device) -> Any:
+    """The module if there is one (torch for other GPUs may come without) and it passes its trial on this device."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            return "".join(sorted({line for line in info if line.startswith(("flags", "Features", "model name"))}))
-    except OSError:
-        return platform.processor() or platform.machine()
+        module = import_module("pairtune.engine.triton_kernels")
+        return module if module.agrees(device) else None
+    except Exception:  # whatever a driver or a compiler says: torch's versions serve
+        return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # to a compiler, a fact of the machine
-def built() -> bool:
-    """Whether there is a C++ library."""
-    return library()[0] is not None
+# ---- attention ---------------------------------------------------------------------------------------------------
 
 
 def attends(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the C++ attention takes these, [..., heads, T, D] each: of one dtype, one head size."""
     one_kind = query.dtype == key.dtype == value.dtype and query.shape[-1] == key.shape[-1] == value.shape[-1]
     return one_kind and query.device.type == "cpu" and query.dtype in SUFFIXES and built()
-
-
-def serves(*tensors: Tensor) -> bool:
-    """Whether the C++ library takes these tensors."""
-    fits = all(x.device.type == "cpu" and x.dtype in SUFFIXES for x in tensors)
-    return fits and built()
-
-
-def _call(name: str, dtypes: torch.dtype | tuple[torch.dtype, ...], *arguments: Tensor | float | int) -> None:
-    """Run a C++ function. Raises TypeError for what it would read wrongly: other tensors, numbers or layouts."""
-    dtypes = dtypes if isinstance(dtypes, tuple) else (dtypes,)
-    dtype_of = {**DTYPES, "S": dtypes[0], "s": dtypes[0], "W": dtypes[-1]}
-    codes = SIGNATURES[name].replace("s", "sNN")
-    if len(arguments) != len(codes):
-        raise TypeError(f"{name} takes {len(codes)} arguments and is given {len(arguments)}")
-    converted: list[float | int] = []
-    for place, (code, argument) in enumerate(zip(codes, arguments, strict=True)):
-        if isinstance(argument, Tensor):
-            close = argument.shape[-1:] == (1,) or argument.stride(-1) == 1 if code == "s" else argument.is_contiguous()
-            if argument.dtype != dtype_of.get(code) or argument.device.type != "cpu" or not close:
-                raise TypeError(f"{name}: argument {place} is a {argument.dtype} tensor, strides {argument.stride()}")
-            converted.append(argument.data_ptr())
-        elif code not in NUMBERS or isinstance(argument, bool) or not isinstance(argument, KINDS[code]):
-            raise TypeError(f"{name}: argument {place} is {argument!r}")
-        else:
-            converted.append(argument)
-    getattr(library()[0], _symbol(name, dtypes))(*converted)
-
-
-# ---- attention ---------------------------------------------------------------------------------------------------
 
 
 def attend(
@@ -188,7 +68,7 @@ def attend(
     normaliser_TH = query_THD.new_empty(query_THD.shape[:2], dtype=torch.float32)
     inputs = _with_strides(query_THD, key_TKD, value_TKD)
     numbers = (float(scale), window or len(out_THD), len(queries) - 1, *_heads(query_THD, key_TKD))
-    _call("attend", out_THD.dtype, *inputs, queries, keys, out_THD, normaliser_TH, *numbers)
+    call("attend", out_THD.dtype, *inputs, queries, keys, out_THD, normaliser_TH, *numbers)
     return out_THD, normaliser_TH
 
 
@@ -206,7 +86,7 @@ def attend_gradient(
     gradients = tuple(x.new_empty(x.shape) for x in inputs)
     places = (*_with_strides(*inputs), *given, *_with_strides(grad_THD), *gradients)
     numbers = (float(scale), window or len(grad_THD), len(given[0]) - 1, *_heads(*inputs[:2]))
-    _call("attend_gradient", grad_THD.dtype, *places, *numbers)
+    call("attend_gradient", grad_THD.dtype, *places, *numbers)
     return gradients
 
 
@@ -244,7 +124,7 @@ def attend_one(
         shape = (len(out), heads, groups, out.shape[-1], longest)
         places = (keys, values, slot_B, length_B, out)
         new = _with_strides(query_BHD, key_BKD, value_BKD)
-        _call("attend_one", out.dtype, *new, *places, float(scale), window or longest, *shape)
+        call("attend_one", out.dtype, *new, *places, float(scale), window or longest, *shape)
         return out
     keys[slot_B, :, length_B], values[slot_B, :, length_B] = key_BKD, value_BKD
     if query_BHD.is_cuda and softcap is None:
@@ -290,13 +170,22 @@ def attend_one_masked(
 
 def logprobs(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """log softmax(logits / t) at the targets, and the log of each row's normaliser: two [R], float32."""
-    logprob_R = torch.empty(len(logits_RV), dtype=torch.float32, device=logits_RV.device)
-    normaliser_R = torch.empty_like(logprob_R)
     if serves(logits_RV):
+        logprob_R = torch.empty(len(logits_RV), dtype=torch.float32)
+        normaliser_R = torch.empty_like(logprob_R)
         logits_RV, target_R = logits_RV.contiguous(), target_R.contiguous()
         arguments = (logits_RV, target_R, 1 / temperature, logprob_R, normaliser_R, *logits_RV.shape)
-        _call("logprobs", logits_RV.dtype, *arguments)
+        call("logprobs", logits_RV.dtype, *arguments)
         return logprob_R, normaliser_R
+    if triton := in_triton(logits_RV):
+        found: tuple[Tensor, Tensor] = triton.logprobs(logits_RV, target_R, temperature)
+        return found
+    return logprobs_by_torch(logits_RV, target_R, temperature)
+
+
+def logprobs_by_torch(logits_RV: Tensor, target_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logprob_R = torch.empty(len(logits_RV), dtype=torch.float32, device=logits_RV.device)
+    normaliser_R = torch.empty_like(logprob_R)
     for rows in _cached_rows(logits_RV):
         scaled = logits_RV[rows].float() / temperature
         normaliser_R[rows] = scaled.logsumexp(-1)
@@ -311,8 +200,17 @@ def logprobs_gradient(
     if serves(logits_RV) and logits_RV.is_contiguous():
         small = (target_R.contiguous(), normaliser_R.contiguous(), grad_R.contiguous())
         arguments = (logits_RV, *small, 1 / temperature, *logits_RV.shape)
-        _call("logprobs_gradient", logits_RV.dtype, *arguments)
+        call("logprobs_gradient", logits_RV.dtype, *arguments)
         return
+    if (triton := in_triton(logits_RV)) and logits_RV.is_contiguous():
+        triton.logprobs_gradient(logits_RV, target_R, normaliser_R, grad_R, temperature)
+        return
+    logprobs_gradient_by_torch(logits_RV, target_R, normaliser_R, grad_R, temperature)
+
+
+def logprobs_gradient_by_torch(
+    logits_RV: Tensor, target_R: Tensor, normaliser_R: Tensor, grad_R: Tensor, temperature: float
+) -> None:
     for rows in _cached_rows(logits_RV):
         scale = grad_R[rows, None] / temperature
         softmax = (logits_RV[rows].float() / temperature - normaliser_R[rows, None]).exp_()
@@ -337,7 +235,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> tupl
         logits_BV, uniform_B = logits_BV.contiguous(), uniform_B.double().contiguous()
         token_B = torch.empty(len(logits_BV), dtype=torch.long)
         logprob_B = torch.empty(len(logits_BV), dtype=torch.float32)
-        _call("draw", logits_BV.dtype, logits_BV, uniform_B, 1 / temperature, token_B, logprob_B, *logits_BV.shape)
+        call("draw", logits_BV.dtype, logits_BV, uniform_B, 1 / temperature, token_B, logprob_B, *logits_BV.shape)
         return token_B, logprob_B
     parts = [_draw(logits_BV[rows], uniform_B[rows], temperature) for rows in _cached_rows(logits_BV)]
     return torch.cat([token for token, _ in parts]), torch.cat([logprob for _, logprob in parts])
@@ -398,13 +296,37 @@ def adamw(
         tensors = (*laid[:3], laid[3].contiguous(), laid[4])
         rises = (1 - betas[0], betas[1], 1 - betas[1], correction1, correction2)
         numbers = (learning_rate, clip, *rises, eps, weight_decay)
-        _call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in numbers), master.numel())
+        call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in numbers), master.numel())
         return
+    shrink, pace = 1 - learning_rate * weight_decay, learning_rate / correction1
+    if close and (triton := in_triton(master, grad, weight)):
+        triton.adamw(*laid[:3], laid[3].contiguous(), laid[4], clip=clip, shrink=shrink, pace=pace, betas=betas,
+                     correction2=correction2, eps=eps)  # fmt: skip
+        return
+    adamw_by_torch(master, mean, square, grad, weight, clip=clip, shrink=shrink, pace=pace, betas=betas,
+           correction2=correction2, eps=eps)  # fmt: skip
+
+
+def adamw_by_torch(
+    master: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    *,
+    clip: float,
+    shrink: float,
+    pace: float,
+    betas: tuple[float, float],
+    correction2: float,
+    eps: float,
+) -> None:
+    """master ← master·shrink − pace·mean / (√square / correction2 + eps), after both moments."""
     grad = grad.float() * clip
     mean.lerp_(grad, 1 - betas[0])
     square.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
-    master.mul_(1 - learning_rate * weight_decay)
-    master.addcdiv_(mean, (square.sqrt() / correction2).add_(eps), value=-learning_rate / correction1)
+    master.mul_(shrink)
+    master.addcdiv_(mean, (square.sqrt() / correction2).add_(eps), value=-pace)
     if weight is not master:
         round_into(weight, master)
 
@@ -445,10 +367,17 @@ def _as_it_lies(*tensors: Tensor) -> list[Tensor]:
     return [x.permute(order) for x in tensors]
 
 
+def total_norm(tensors: Sequence[Tensor]) -> float:
+    """√Σ x² over all of them, in float32 or better; a GPU is waited for once."""
+    if tensors and tensors[0].is_cuda:
+        return float(torch.stack([torch.linalg.vector_norm(x, dtype=torch.float32) for x in tensors]).norm())
+    return math.sqrt(sum(map(square_sum, tensors)))
+
+
 def square_sum(values: Tensor) -> float:
     """Σ x², in float32 or better."""
     if serves(values):
         out = torch.empty(1, dtype=torch.float64)
-        _call("square_sum", values.dtype, values.contiguous(), out, values.numel())
+        call("square_sum", values.dtype, values.contiguous(), out, values.numel())
         return float(out)
     return float(torch.linalg.vector_norm(values, dtype=torch.float32)) ** 2

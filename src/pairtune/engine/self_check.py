@@ -33,6 +33,7 @@ from pairtune.engine.own import logits_logprobs, own_response_logits, response_r
 from pairtune.engine.packed import packed_hidden_states
 from pairtune.engine.path import Engine, paths_of, rope_switch, use_paths
 from pairtune.errors import InputError
+from pairtune.models.body import keep_caps
 from pairtune.models.load import reason
 from pairtune.progress import say
 
@@ -82,6 +83,7 @@ def check_engine(
     Raises InputError if even one row at a time is wrong (something random is in the model, it is not causal, its
     numbers are not finite), or if the rows have ids or lengths that it has no vectors for.
     """
+    keep_caps(model)
     longest = int(sequence_lengths(rows).max())
     some = chosen_rows(rows, most=_room(model), ordinary=_ordinary(model))
     check_ids(model, highest_id(rows))

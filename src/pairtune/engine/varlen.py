@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Segments, Tokens, pack
@@ -53,26 +51,13 @@ def attend(
         x if x.stride(-1) == 1 else x.contiguous() for x in (query_THD, key_TKD, value_TKD)
     )
     if cut.index_X is not None:
-        key_TKD, value_TKD = (_Gather.apply(x, cut.index_X) for x in (key_TKD, value_TKD))
+        key_TKD, value_TKD = (_gather(x, cut.index_X) for x in (key_TKD, value_TKD))
     return kernel(query_THD, key_TKD, value_TKD, cut, scale, window)
 
 
-class _Gather(torch.autograd.Function):
+def _gather(x_TKD: Tensor, index_X: Tensor) -> Tensor:
     """Tokens by index, some of them several times; their gradients are added up in float32 and rounded once."""
-
-    @staticmethod
-    def forward(ctx: Any, x_TKD: Tensor, index_X: Tensor) -> Tensor:
-        ctx.save_for_backward(index_X)
-        ctx.tokens = len(x_TKD)
-        return x_TKD.index_select(0, index_X)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad_XKD,) = grads
-        (index_X,) = ctx.saved_tensors
-        total_TKD = grad_XKD.new_zeros((ctx.tokens, *grad_XKD.shape[1:]), dtype=torch.float32)
-        return total_TKD.index_add_(0, index_X, grad_XKD.float()).to(grad_XKD.dtype), None
+    return x_TKD.float().index_select(0, index_X).to(x_TKD.dtype)
 
 
 def plainly(
@@ -136,6 +121,29 @@ def kernel_for(query_THD: Tensor, key_TKD: Tensor, window: int | None) -> Kernel
     return choose(query_THD.device, query_THD.dtype, heads, key_TKD.shape[1], size, window is not None)[0]
 
 
+def shared_kernel(model: PreTrainedModel) -> Kernel | None:
+    """The kernel that may stand in the graph of every compiled block of this model, on CUDA; else None."""
+    layers = layer_configs(model)
+    alike = bool(layers) and all(layer is layers[0] for layer in layers)
+    if not alike or model.device.type != "cuda":
+        return None
+    kernel, _ = _chosen(model)
+    return kernel if kernel is not None and stands_in_a_graph(kernel, model.device, *_kind(model)) else None
+
+
+@cache
+def stands_in_a_graph(
+    kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int, windowed: bool
+) -> bool:
+    """Whether the kernel passes its trial when torch's compiler has taken it into a graph."""
+    compiled = torch.compile(attend, dynamic=True)
+    try:
+        window = TRIAL_WINDOW if windowed else None
+        return trial(kernel, device, dtype, heads, groups, size, window, attend=compiled) <= TRIAL_ERROR
+    except Exception:  # whatever a compiler says: the blocks are then compiled around it
+        return False
+
+
 def describe(model: PreTrainedModel) -> str:
     """Which attention serves this model on CUDA, and why if it is the slow one."""
     kernel, words = _chosen(model)
@@ -153,10 +161,16 @@ def _chosen(model: PreTrainedModel) -> tuple[Kernel | None, str]:
     heads = getattr(config, "num_attention_heads", None)
     if config is None or not heads:
         return None, "no attention"
+    return choose(model.device, *_kind(model))
+
+
+def _kind(model: PreTrainedModel) -> tuple[torch.dtype, int, int, int, bool]:
+    """Dtype, heads, key-value heads, head size, and whether there is a window: what a kernel is chosen by."""
+    config = layer_configs(model)[0]
+    heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    windowed = getattr(config, "sliding_window", None) is not None
-    return choose(model.device, model.dtype, heads, groups, size, windowed)
+    return model.dtype, heads, groups, size, getattr(config, "sliding_window", None) is not None
 
 
 @cache
@@ -181,7 +195,14 @@ def choose(
 
 
 def trial(
-    kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int, window: int | None
+    kernel: Kernel,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: int,
+    groups: int,
+    size: int,
+    window: int | None,
+    attend: Callable[..., Tensor] = attend,
 ) -> float:
     """The largest relative error of values and gradients, on a small random pack, against `plainly` in float32."""
     batch = pack(TRIAL_ROWS).to(device)

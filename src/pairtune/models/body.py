@@ -47,6 +47,16 @@ def body_of(model: PreTrainedModel) -> PreTrainedModel | None:
     return parts[0] if len(parts) == 1 else None
 
 
+def keep_caps(model: PreTrainedModel) -> None:
+    """See that a model whose attention's scores are capped (Gemma 2) computes with the cap.
+
+    torch's fused attention has none; transformers takes it all the same in some versions, and drops the cap.
+    """
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    if capped and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
+
+
 def layer_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """Each layer's configuration: one and the same, unless the model's says that layers differ (`per_layer_config`)."""
     config = model.config.get_text_config()

@@ -30,6 +30,7 @@ from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.hashes import file_hash
 from pairtune.hints import near_path
+from pairtune.models.body import keep_caps
 from pairtune.models.machine import Machine
 from pairtune.progress import counted, say
 
@@ -79,6 +80,7 @@ def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code
         left_out = f"{counted(len(some), 'tensor')} of its files (among them {some[0]})"
         say(f'model "{name}": {left_out} has no place in a {type(model).__name__}; what it says is left out')
     model.eval()
+    keep_caps(model)
     model.config.use_cache = False
     moved: PreTrainedModel = model.to(machine.device)
     return moved

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pairtune.data.pack import Tokens
 from pairtune.engine.hidden import passes
-from pairtune.engine.kernels import adamw, round_into, square_sum
+from pairtune.engine.kernels import adamw, round_into, total_norm
 from pairtune.settings import Optimisation
 
 # Adam's decay rates (Kingma & Ba 2014), and the names of what is kept for each parameter.
@@ -49,7 +49,7 @@ class Optimizer:
 
         A parameter that no gradient reached since the last step stays as it is.
         """
-        norm = math.sqrt(sum(square_sum(gradient) for gradient in self.gradients if gradient is not None))
+        norm = total_norm([gradient for gradient in self.gradients if gradient is not None])
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm}")
         self.steps += 1
