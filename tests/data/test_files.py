@@ -125,6 +125,20 @@ def test_what_datasets_saved_to_disk(capsys: pytest.CaptureFixture[str]) -> None
     assert data_hash("parts") != data_hash("one")
 
 
+@pytest.mark.parametrize(
+    "state",
+    ["[]", "{}", '{"_data_files": 3}', '{"_data_files": ["a"]}', '{"_data_files": [{"filename": "/etc/hosts"}]}'],
+)
+def test_a_saved_dataset_that_names_no_files_of_its_own(state: str) -> None:
+    Path("set").mkdir()
+    Path("set/state.json").write_text(state, encoding="utf-8")
+    assert message_of("set") == 'folder "set" names files that are not in it; save the dataset again'
+    Path("set/state.json").write_text("{", encoding="utf-8")
+    assert message_of("set").startswith('"set/state.json" cannot be read (')
+    Path("set/dataset_dict.json").write_text('{"splits": "train"}', encoding="utf-8")
+    assert message_of("set").startswith('folder "set" holds the parts ; give')
+
+
 def shards(folder: str, *names: str) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):

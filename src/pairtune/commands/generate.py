@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from pairtune.commands.inputs import load, say_reading
+from pairtune.commands.inputs import load, say_other_format, say_reading
 from pairtune.commands.results import result_file, write
 from pairtune.data.dialogue import RefusedError
 from pairtune.data.ends import end_ids
@@ -77,7 +77,9 @@ def _prompts(settings: GenerateRun, tokenizer: Tokenizer) -> list[Prompt]:
     if settings.data:
         data = read_prompts(settings.data, asked=asked_of(settings))
         say_reading(data)
-        return list(in_format(data, tokenizer, settings.prompt_format).rows)
+        data = in_format(data, tokenizer, settings.prompt_format)
+        say_other_format(data, settings.model)
+        return list(data.rows)
     asked = Prompt(settings.prompt, 1)
     if settings.system:
         return [replace(asked, prompt=(Message("system", settings.system), Message("user", settings.prompt)))]

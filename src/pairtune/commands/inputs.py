@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from torch import nn
 from transformers import PreTrainedModel
 
-from pairtune import own
+from pairtune import manifest, own
 from pairtune.data.check import check_pairs, check_reading
 from pairtune.data.ends import end_ids
 from pairtune.data.left_out import write_left_out
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows, say_truncation
-from pairtune.data.prompt_format import in_format
+from pairtune.data.prompt_format import CHAT, in_format
 from pairtune.data.schema import Pair, Row, Rows, Skipped
 from pairtune.data.sources import asked_of, read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
@@ -69,6 +69,7 @@ def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Rows[Pair], Token
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     say_reading(data)
     data = in_format(data, tokenizer, settings.prompt_format)
+    say_other_format(data, settings.model, getattr(settings, "reward_model", ""))
     for finding in check_pairs(data.rows):
         say(f"data: {finding.message}")
     return data, tokenizer
@@ -79,11 +80,13 @@ class Kept(NamedTuple):
 
     prompts: Hashes
     left_out: tuple[Skipped, ...]
+    prompt_format: str
 
-    def write(self, folder: Path, *, model: str) -> None:
-        """Into the folder of what was trained from `model`."""
+    def write(self, folder: Path, *, model: str) -> dict[str, str]:
+        """Into the folder of what was trained from `model`; what the result is to say of them."""
         keep(folder, self.prompts, model=model)
         write_left_out(folder, self.left_out)
+        return {"prompt_format": self.prompt_format} if self.prompt_format else {}
 
 
 class Split(NamedTuple):
@@ -110,7 +113,12 @@ def split_pairs(settings: RewardRun | TuneRun) -> Split:
     places = encoded[0].place, encoded[1].place
     check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), places=places, say_longer=False)
     say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
-    return Split(train_rows, held_rows, tokenizer, Kept(hashes_of(pair.prompt for pair in train), data.skipped))
+    return Split(
+        train_rows,
+        held_rows,
+        tokenizer,
+        Kept(hashes_of(pair.prompt for pair in train), data.skipped, data.prompt_format),
+    )
 
 
 def heldout_size(heldout: float) -> int | float:
@@ -125,12 +133,22 @@ def read_prompt_ids(settings: PpoRun, tokenizer: Tokenizer) -> tuple[list[list[i
     data = read_prompts(given(settings.data, "data"), asked=asked_of(settings))
     say_reading(data)
     data = in_format(data, tokenizer, settings.prompt_format)
+    say_other_format(data, settings.model, settings.reward_model)
     ids, remarks = encode_prompts(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(remarks)
-    return ids, Kept(hashes_of(row.prompt for row in data.rows), data.skipped)
+    return ids, Kept(hashes_of(row.prompt for row in data.rows), data.skipped, data.prompt_format)
 
 
 def say_reading(data: Rows[Row]) -> None:
     """How the data were read, and what of them was left out or not read, and why."""
     for finding in check_reading(data):
         say(f"data: {finding.message}")
+
+
+def say_other_format(data: Rows[Row], *models: str) -> None:
+    """Where a model of ours was trained with text prompts taken for something else."""
+    for model in filter(None, models):
+        before = (manifest.read(Path(model).expanduser()) or {}).get("prompt_format")
+        if before and data.prompt_format and before != data.prompt_format:
+            was = "what the user says" if before == CHAT else "text that the answer goes on from"
+            say(f"data: {model} was trained with text prompts as {was}; --prompt-format {before} for the same here")

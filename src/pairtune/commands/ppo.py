@@ -41,8 +41,8 @@ def run(settings: PpoRun) -> Path:
                 sampling=settings.sampling,
                 seed=settings.seed,
             )
-            kept.write(folder, model=settings.model)
-            return {"prompts": len(prompts), "steps": settings.ppo.steps}
+            told = kept.write(folder, model=settings.model)
+            return {"prompts": len(prompts), "steps": settings.ppo.steps, **told}
 
         say_done(stage.run(work))
         say_ppo(read_records(stage.folder), answers=settings.ppo.batch_size, prompts=len(prompts))

@@ -30,10 +30,10 @@ def run(settings: RewardRun) -> Path:
                 settings=settings.reward,
                 seed=settings.seed,
             )
-            kept.write(folder, model=settings.model)
+            told = kept.write(folder, model=settings.model)
             right = accuracy(found["margins"], heldout)
             say_share("held-out accuracy", right, "pair")
-            return {"pairs": len(train), "heldout_accuracy": right.to_json()}
+            return {"pairs": len(train), "heldout_accuracy": right.to_json(), **told}
 
         say_done(stage.run(work))
         say_next("ppo", "--model", settings.model, "--reward-model", str(stage.folder), "--data", settings.data)

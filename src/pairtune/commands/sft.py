@@ -28,14 +28,12 @@ def run(settings: SftRun) -> Path:
     with stage_of(settings, "sft") as stage:
         model = load(settings)
         check_engine(model, encoded.rows)
-        kept = Kept(hashes_of(row.prompt for row in data.rows), data.skipped)
+        kept = Kept(hashes_of(row.prompt for row in data.rows), data.skipped, data.prompt_format)
 
         def work(folder: Path) -> Facts:
             rows, how = encoded.rows, settings.sft
             facts = sft(folder, model=model, tokenizer=tokenizer, rows=rows, settings=how, seed=settings.seed)
-            if how.epochs:
-                kept.write(folder, model=settings.model)
-            return facts
+            return facts | (kept.write(folder, model=settings.model) if how.epochs else {})
 
         say_done(stage.run(work))
         say_next("tune", "--model", str(stage.folder), "--data", "PAIRS")

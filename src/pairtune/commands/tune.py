@@ -57,11 +57,11 @@ def run(settings: TuneRun) -> Path:
                 settings=settings.preference,
                 seed=settings.seed,
             )
-            kept.write(folder, model=settings.model)
+            told = kept.write(folder, model=settings.model)
             with uncounted():
                 figures = _measured(measure_examples(model, loss, held), begun, held)
             facts = {name: figure.to_json() for name, figure in figures.items()}
-            return {"pairs" if train.labels is None else "responses": len(train.rows), **facts}
+            return {"pairs" if train.labels is None else "responses": len(train.rows), **facts, **told}
 
         say_done(stage.run(work, spent=spent))
         if train.labels is None:
@@ -135,4 +135,4 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     train, held = halves
     check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), places=(places[0], places[1]))
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
-    return train, held, tokenizer, Kept(hashes_of(row.prompt for row in parts[0]), data.skipped)
+    return train, held, tokenizer, Kept(hashes_of(row.prompt for row in parts[0]), data.skipped, data.prompt_format)

@@ -74,7 +74,7 @@ def _in_folder(folder: Path) -> list[Path]:
     if (folder / "dataset_dict.json").is_file():
         return _in_folder(_part(folder))
     if (folder / "state.json").is_file():
-        return [folder / file["filename"] for file in _json(folder / "state.json").get("_data_files", [])]
+        return _saved(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file() and SUFFIX.search(path.name))
     if not files and (folder / "data").is_dir():  # as repositories of data sets are laid out
         return _in_folder(folder / "data")
@@ -90,6 +90,15 @@ def _in_folder(folder: Path) -> list[Path]:
     return train
 
 
+def _saved(folder: Path) -> list[Path]:
+    """The files of what a `Dataset` saved, in its order."""
+    named = _json(folder / "state.json").get("_data_files", [])
+    names = [str(file.get("filename", "")) for file in named if isinstance(file, dict)]
+    if not names or not all(SUFFIX.search(name) and (folder / name).is_file() for name in names):
+        raise InputError(f"folder {quoted(str(folder), 80)} names files that are not in it; save the dataset again")
+    return [folder / name for name in names]
+
+
 def _part(folder: Path) -> Path:
     """The part to train on of what a `DatasetDict` saved."""
     parts = [str(name) for name in _json(folder / "dataset_dict.json").get("splits", [])]
@@ -101,12 +110,13 @@ def _part(folder: Path) -> Path:
     return folder / name
 
 
-def _json(path: Path) -> dict[str, list[dict[str, str]]]:
+def _json(path: Path) -> dict[str, list[object]]:
+    """An object of lists."""
     try:
-        found: dict[str, list[dict[str, str]]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{quoted(str(path), 80)} cannot be read ({error}); save the dataset again") from None
-    return found
+    return {name: value for name, value in found.items() if isinstance(value, list)} if isinstance(found, dict) else {}
 
 
 _PREFIX = "pairtune-stdin-"

@@ -42,7 +42,7 @@ def in_format(data: Rows[Row], tokenizer: PreTrainedTokenizerBase, asked: str) -
     """The rows with their text prompts as they are meant, which is said where there is a choice."""
     texts = [row for row in islice(data.rows, LOOKED_AT) if isinstance(row.prompt, str)]
     if not texts:
-        return replace(data, prompt_format=CHAT)
+        return data
     found, signs = decided(texts, tokenizer, asked)
     if tokenizer.chat_template or asked != AUTO:
         say(f"data: {_told(found, signs, len(texts))}{_hint(found, asked)}")
