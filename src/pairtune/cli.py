@@ -16,6 +16,7 @@ from pairtune.hints import suggestion
 from pairtune.progress import say
 from pairtune.settings import (
     CacheRun,
+    CheckRun,
     CompareRun,
     DeriveRun,
     EvaluateRun,
@@ -41,6 +42,7 @@ SETTINGS: dict[str, type] = {
     "report": ReportRun,
     "objectives": ObjectivesRun,
     "formats": FormatsRun,
+    "check": CheckRun,
     "derive": DeriveRun,
     "cache": CacheRun,
 }
@@ -55,6 +57,7 @@ HELP = {
     "report": "draw the page and table of a finished comparison again",
     "objectives": "list the objectives: what each needs, its parameters, source",
     "formats": "list the shapes of data that are read, with two rows of each",
+    "check": "look at data without training: what is read, what is wrong with it",
     "derive": "walk through the derivation of DPO, checked in numbers",
     "cache": "list what is kept between runs, or clear it",
 }

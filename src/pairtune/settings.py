@@ -225,8 +225,8 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataRun(Run):
-    """What every command has that reads rows."""
+class RowsRead:
+    """How rows are read."""
 
     prompt_format: str = _setting(
         "auto",
@@ -248,6 +248,22 @@ class DataRun(Run):
         0.0, "labels that are numbers are desirable from here on; 0: labels are true or false", least=0
     )
     strict: bool = _setting(False, "no row may be left out: the first that cannot be used is an error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRun(RowsRead, Run):
+    """What every command has that reads rows and runs on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRun(RowsRead):
+    """`pairtune check`."""
+
+    data: str = _data("pairs, or responses with labels")
+    model: str = _setting("", "a model whose tokenizer and chat template read them", MODEL, common=True)
+    json: bool = _setting(False, "print what is found as JSON", common=True)
+    max_tokens: int = _max_tokens("row")
+    trust_remote_code: bool = _setting(False, "run code that a hub model brings along")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pairtune.commands.figures import say_change, say_share
 from pairtune.commands.inputs import Kept, given, heldout_size, load, say_reading, split_pairs
 from pairtune.commands.results import check_out, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
+from pairtune.data.check_labels import check_labelled
 from pairtune.data.ends import end_ids
 from pairtune.data.preflight import check_rows, say_truncation
 from pairtune.data.prompt_format import in_format
@@ -121,6 +122,8 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
         )
     data = read_labelled(settings.data, asked=asked_of(settings))
     say_reading(data)
+    for finding in check_labelled(data.rows):
+        say(f"data: {finding.message}")
     if len({row.label for row in data.rows}) < 2:
         raise InputError("data: every row has the same label; there is nothing to tell apart")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)

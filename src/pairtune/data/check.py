@@ -133,12 +133,12 @@ class _Seen:
         self.longer = self.ties = 0
 
     def add(self, pair: Pair) -> None:
-        prompt = _hashed((pair.prompt, pair.beside) if pair.beside else pair.prompt)
-        chosen, rejected = _hashed(pair.chosen), _hashed(pair.rejected)
+        prompt = hashed((pair.prompt, pair.beside) if pair.beside else pair.prompt)
+        chosen, rejected = hashed(pair.chosen), hashed(pair.rejected)
         self.rows.append(pair.row)
         self.prompts.append(prompt)
-        self.pairs.append(_hashed((prompt, chosen, rejected)))
-        self.turned.append(_hashed((prompt, rejected, chosen)))
+        self.pairs.append(hashed((prompt, chosen, rejected)))
+        self.turned.append(hashed((prompt, rejected, chosen)))
         lengths = len(said(pair.chosen)), len(said(pair.rejected))
         self.longer += lengths[0] > lengths[1]
         self.ties += lengths[0] == lengths[1]
@@ -148,7 +148,7 @@ class _Seen:
         return _Marked(np.asarray(self.rows)[which].tolist())
 
 
-def _hashed(content: object) -> int:
+def hashed(content: object) -> int:
     """The same number for the same text, dialogue or numbers."""
     return int.from_bytes(hashlib.blake2b(repr(content).encode(), digest_size=8).digest(), "little")
 

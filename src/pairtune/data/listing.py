@@ -27,6 +27,10 @@ Of several answers to a prompt `--pair-up` makes pairs: `best-worst` (the defaul
 their scores, or `best-rest`. Ties are left out and counted, and so is what lies no further apart than `--min-margin`.
 A label that is a number needs `--label-threshold`.
 
+`pairtune check --data FILE` looks at data without training: what they are taken for, equal, repeated and contradictory
+rows, what is left out and not read; with `--model`, as that model reads them. Exit code 0: nothing is wrong; 1: there
+are findings; 2: they cannot be read.
+
 A row with an empty response, say, is left out, counted, and written with its place and reason to `left-out.jsonl` in
 the result's folder. Where a file's own prompts stand beside its responses, more than one row in twenty is an error;
 with `--strict` any is.

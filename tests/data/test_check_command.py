@@ -1,0 +1,96 @@
+"""`pairtune check`: without training, with exit codes that a script can go by."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pairtune.cli import main
+from pairtune.data.check_labels import check_labelled
+from pairtune.data.schema import Labelled
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(*rows: Any) -> str:
+    Path("d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return "d.jsonl"
+
+
+def pair(number: int, **more: Any) -> dict[str, Any]:
+    return {"prompt": f"Film {number} was", "chosen": " warm.", "rejected": " dull, and the plot went nowhere."} | more
+
+
+def test_clean_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--data", write(*map(pair, range(4)))]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        "  prompt, chosen, rejected, 4 rows",
+        '  "the shorter response wins" is right for 100.0% of the 4 pairs (in characters; 0 ties count half): a '
+        "baseline that any method should beat",
+    ]
+    assert shown.err == "nothing is wrong with what was looked at\n"
+
+
+def test_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(*map(pair, range(4)), pair(4, rejected=" warm."), pair(0), pair(6, notes="Somebody's own words."))
+    assert main(["check", "--data", source]) == 1
+    shown = capsys.readouterr()
+    marked = [line for line in shown.out.splitlines() if line.startswith("!")]
+    assert marked == [
+        '! column "notes" is not read; what belongs to the prompt has to stand in it',
+        "! 1 pair (row 5) has a chosen response identical to the rejected one and teaches nothing",
+        "! 1 pair (row 6) repeats an earlier pair word for word",
+    ]
+    assert shown.err == "3 findings\n"
+    assert main(["check", "--data", source, "--json"]) == 1
+    found = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert found["identical"] == {
+        "name": "identical",
+        "count": 1,
+        "rows": [5],
+        "message": marked[1].removeprefix("! "),
+    }
+
+
+def test_what_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--data", write({"prompt": "Hi"})]) == 2
+    assert main(["check"]) == 2
+    assert "data is missing; give --data" in capsys.readouterr().err
+
+
+def test_as_a_model_reads_them(
+    tiny_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(tiny_folder(tmp_path, chat=True))
+    source = write(*map(pair, range(3)), pair(3, rejected=" dull" * 200))
+    assert main(["check", "--data", source, "--model", model, "--max-tokens", "64"]) == 1
+    shown = capsys.readouterr()
+    assert "! 1 row has a response that lost its end to --max-tokens; raise it to keep it whole (row 4)" in shown.out
+    assert " tokens in 4 rows: " in shown.out
+    assert "text prompts stay text that the answer goes on from (4 of 4 have responses that begin" in shown.err
+    assert "as the model reads the first row, its prompt ends with" in shown.err
+
+
+def test_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("1?", "x", True), ("1?", "x", True), ("2?", "x", True), ("2?", "x", False), ("2?", "y", False)]
+    found = check_labelled(Labelled(*row, number) for number, row in enumerate(rows, 1))
+    assert [(finding.name, finding.count, finding.rows) for finding in found] == [
+        ("balance", 5, ()),
+        ("duplicate_labelled", 1, (2,)),
+        ("contradictory_labels", 1, (4,)),
+    ]
+    assert [finding.message for finding in found] == [
+        "60.0% of the 5 responses are desirable; every step has its share of either",
+        "1 response (row 2) repeats an earlier response to the same prompt, label and all",
+        "1 response (row 4) has the other label where it stood before",
+    ]
+    assert check_labelled([]) == []
+    names = ("prompt", "response", "label")
+    assert main(["check", "--data", write(*(dict(zip(names, row, strict=True)) for row in rows))]) == 1
+    assert capsys.readouterr().err == "2 findings\n"
