@@ -57,7 +57,7 @@ HELP = {
     "report": "draw the page and table of a finished comparison again",
     "objectives": "list the objectives: what each needs, its parameters, source",
     "formats": "list the shapes of data that are read, with two rows of each",
-    "check": "look at data without training: what is read, what is wrong with it",
+    "check": "look at data without training: what is wrong with them",
     "derive": "walk through the derivation of DPO, checked in numbers",
     "cache": "list what is kept between runs, or clear it",
 }
