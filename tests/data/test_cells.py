@@ -130,6 +130,14 @@ def test_what_is_not_text_is_refused_by_name(name: str) -> None:
     assert len(read_pairs(write(TEXT | {name: []}, TEXT | {name: None}, TEXT | {"imagery": "many words"})).rows) == 3
 
 
+def test_what_is_not_text_within_a_turn_is_refused_by_name() -> None:
+    turns = [{"role": "user", "content": "What is this?", "images": ["cat.png"]}, GOOD]
+    said = 'd.jsonl line 1: "messages" turn 1 has "images", and only text can be trained on; remove such rows'
+    assert message_of(read_demonstrations, write({"messages": turns})) == said
+    turns[0]["images"] = []
+    assert len(read_demonstrations(write({"messages": turns})).rows) == 1
+
+
 @pytest.mark.parametrize("mark", ["<image>", "<audio>", "<video>", "<image_1>", "<|image_pad|>"])
 def test_the_place_of_a_picture_is_refused(mark: str) -> None:
     said = f'd.jsonl line 1: the prompt has the place of something that is not text ("{mark}"); remove such rows'

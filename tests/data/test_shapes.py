@@ -707,6 +707,13 @@ def test_what_a_shape_does_not_read_is_named() -> None:
     assert read_demonstrations(write({"prompt": "Sky?", "response": "Green.", "label": False})).unread == ("label",)
 
 
+def test_a_prompt_by_a_name_that_is_not_known_is_never_passed_over_for_a_shared_beginning() -> None:
+    source = write({"aufgabe": "What is two and two?", "chosen": "The answer is 4", "rejected": "The answer is 5"})
+    assert 'no column "prompt"' in message_of(read_pairs, source)
+    columns = {"prompt": "aufgabe"}
+    assert read_pairs(source, asked=Asked(columns=columns)).rows[0].prompt == "What is two and two?"
+
+
 def test_a_shared_beginning_that_is_too_short_is_an_error() -> None:
     assert "share only their first 3 characters" in message_of(
         read_pairs, write({"chosen": "The sky", "rejected": "The sea"})

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from pairtune.data.turns import Columns, MalformedError
+from pairtune.data.turns import NOT_TEXT, Columns, MalformedError
 from pairtune.data.wording import listed, quoted
 
 #: What people call the speakers of turns of ``from`` and ``value``, and what a chat template calls them.
@@ -19,7 +19,6 @@ SPEAKERS = {
     **dict.fromkeys(("tool", "function", "observation"), "tool"),
     "system": "system",
 }
-_NOT_TEXT = re.compile(r"(?:image|picture|audio|video|pixel_value)s?(?:_(?:path|url|file|byte)s?)?\Z", re.IGNORECASE)
 _PLACEHOLDER = r"<\|?(?:image|audio|video)(?:_?\d+)?(?:_pad|_start|_end)?\|?>"
 _WITH_PLACEHOLDER = re.compile(rf"\s*({_PLACEHOLDER})|.*({_PLACEHOLDER})\s*\Z", re.DOTALL)
 _TURNS = re.compile(r"""\s*(?:array\()?\[?\s*\{\s*(["'])(?:role|from|content|value)\1\s*:""")
@@ -30,7 +29,7 @@ def read_cells(columns: Columns) -> Columns:
     """The columns with their cells as they are meant. Raises MalformedError."""
     found: dict[str, object] = {}
     for name, value in columns.items():
-        if value and _NOT_TEXT.match(name):
+        if value and NOT_TEXT.match(name):
             raise MalformedError(f"{quoted(name)} is not text, and only text can be trained on; remove such rows")
         found[name] = _cell(value, f'"{name}"')
     return found

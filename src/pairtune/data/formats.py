@@ -112,13 +112,14 @@ def unread(columns: Columns) -> list[str]:
     return [
         name
         for name, value in columns.items()
-        if name not in _READ and (_like_content(value) or (name in _MEANT and value is not None))
+        if name not in _READ and (like_content(value) or (name in _MEANT and value is not None))
     ]
 
 
-def _like_content(value: object) -> bool:
+def like_content(value: object) -> bool:
+    """Whether a value is text of several words, or a list of such or of objects."""
     if isinstance(value, list):
-        return any(isinstance(item, Mapping) or _like_content(item) for item in value)
+        return any(isinstance(item, Mapping) or like_content(item) for item in value)
     return isinstance(value, str) and len(value.split()) > 1
 
 

@@ -11,10 +11,12 @@ from typing import Any, cast
 from pairtune.data.answers import list_of, paired_up
 from pairtune.data.asked import Asked
 from pairtune.data.examples import EXAMPLES
+from pairtune.data.formats import like_content
 from pairtune.data.labels import RESPONSES, label_of, labelled
 from pairtune.data.sides import (
     DIALOGUES,
     PROMPTS,
+    SYSTEMS,
     Made,
     beside,
     dialogue_of,
@@ -24,7 +26,7 @@ from pairtune.data.sides import (
     sides_of,
     swift,
 )
-from pairtune.data.turns import Columns
+from pairtune.data.turns import BESIDE, Columns
 from pairtune.data.verdicts import judged, verdict_of
 
 PAIRS, LABELLED, DEMONSTRATIONS, PROMPTS_ONLY = "pairs", "labels", "demonstrations", "prompts"
@@ -81,7 +83,9 @@ def _is_text(columns: Columns, *names: str) -> bool:
 
 
 def _no_prompt(columns: Columns) -> bool:
-    return dialogue_of(columns) is None and all(columns.get(name) is None for name in PROMPTS)
+    """Whether a row has nothing beside its sides that could be a prompt, whatever it is called."""
+    others = (value for name, value in columns.items() if name not in ("chosen", "rejected", *SYSTEMS, *BESIDE))
+    return not any(map(like_content, others)) and all(columns.get(name) is None for name in PROMPTS)
 
 
 def _answers_itself(columns: Columns) -> bool:

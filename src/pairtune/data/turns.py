@@ -9,6 +9,7 @@ object, or JSON text of one) and ``enable_thinking``, which is one of the latter
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -27,6 +28,10 @@ RESERVED = frozenset(
         *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "conversations"),
     }
 )
+
+
+#: Names of columns, and of a turn's fields, that hold something else than text.
+NOT_TEXT = re.compile(r"(?:image|picture|audio|video|pixel_value)s?(?:_(?:path|url|file|byte)s?)?\Z", re.IGNORECASE)
 
 
 class MalformedError(Exception):
@@ -82,6 +87,8 @@ def _turn(turn: object, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise MalformedError(f'{where} is {kind(turn)}; a turn is {{"role": ..., "content": ...}}')
     more = {str(key): value for key, value in turn.items() if key not in ("role", "content") and value is not None}
+    if other := next((key for key in more if more[key] and NOT_TEXT.match(key)), None):
+        raise MalformedError(f"{where} has {quoted(other)}, and only text can be trained on; remove such rows")
     if turn.get("content") is None and more.get("tool_calls"):  # a call may stand for the answer's text
         more, turn = more | {"content": None}, {**turn, "content": ""}
     for key in ("role", "content"):
