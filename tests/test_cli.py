@@ -913,6 +913,22 @@ def test_a_model_trained_with_prompts_taken_for_something_else_is_told(
     assert said in capsys.readouterr().err
 
 
+def test_columns_by_other_names_and_rows_left_out(
+    model: str, write: Write, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+) -> None:
+    rows = [{"frage": f"Film {i} was", "gut": " warm", "schlecht": " dull" if i != 7 else " "} for i in range(24)]
+    words = ["reward", "--model", model, "--data", write(rows), "--dtype", "float32", "--out", "out", "--columns"]
+    assert main([*words, "prompt=frage", "chosen=gut", "rejected=schlecht"]) == 0
+    said = capsys.readouterr().err
+    assert "data: prompt, chosen, rejected, 24 rows\n" in said
+    assert 'data: 1 row (row 8) left out: "rejected" is empty\n' in said
+    assert json_lines("out/left-out.jsonl") == [{"file": "pairs.jsonl", "line": 8, "reason": '"rejected" is empty'}]
+    words[words.index("out")] = "other"
+    strict = [*words, "prompt=frage", "chosen=gut", "rejected=schlecht", "--strict"]
+    assert 'pairs.jsonl line 8: "rejected" is empty; every response needs text' in fails(*strict)
+    assert 'columns: "frage" is not OURS=THEIRS; write prompt=question, say' in fails(*words, "frage")
+
+
 def test_words_of_generate_that_do_not_go_together(chat: str, write: Write, fails: Callable[..., str]) -> None:
     source = write([{"prompt": "Hi"}])
     assert "--system goes with --prompt" in fails("generate", "--data", source, "--system", "Be brief.")

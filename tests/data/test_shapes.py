@@ -701,6 +701,12 @@ def test_data_of_another_kind_are_told() -> None:
     )
 
 
+def test_demonstrations_where_pairs_are_needed_are_told() -> None:
+    assert "looks like instruction and output (Alpaca), which gives demonstrations" in message_of(
+        read_pairs, write({"instruction": "Sky?", "input": "", "output": "Blue."})
+    )
+
+
 def test_what_a_shape_does_not_read_is_named() -> None:
     rows = [row | {"context": "It was a grey morning."} for row in PAIRED["LLaMA-Factory ranking, Alpaca"][0][:2]]
     assert read_pairs(write(*rows)).unread == ("context",)

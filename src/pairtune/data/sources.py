@@ -190,7 +190,7 @@ class _Reading:
         if self.asked.format != "auto":
             return self._forced(name, columns)
         found = recognised(columns, *_FROM[self.kind])
-        other = found or recognised(columns, PAIRS, LABELLED)
+        other = found or recognised(columns, PAIRS, LABELLED, DEMONSTRATIONS)
         if other and not found and other.made:
             raise InputError(
                 f"{name}: looks like {other.title}, which gives {other.gives}, and {_NEEDED[self.kind]} are needed"
