@@ -148,5 +148,7 @@ def test_the_place_of_a_picture_is_refused(mark: str) -> None:
     assert len(read_pairs(write(TEXT | {"prompt": f"What does {mark} mean in SVG?"})).rows) == 1
 
 
-def test_a_weight_that_is_not_read_is_named() -> None:
+def test_what_means_something_and_is_not_read_is_named_however_short_it_is() -> None:
     assert read_pairs(write(TEXT | {"weight": 0.5, "margin": None})).unread == ("weight",)
+    assert read_pairs(write(TEXT | {"history": [["Sky?", "Blue."]], "input": ""})).unread == ("history",)
+    assert read_pairs(write(TEXT | {"context": "Paris", "source": "web", "models": ["m", "n"]})).unread == ("context",)

@@ -214,6 +214,10 @@ def test_pairs_whose_prompts_differ_in_a_call_only_are_not_of_one_prompt() -> No
             (Message("system", "Be brief."), *HI),
         ),
         ({"system": None, "prompt": "Hi", "chosen": "a", "rejected": "b"}, HI),
+        (
+            {"system_prompt": "Be brief.", "prompt": "Hi", "chosen": "a", "rejected": "b"},
+            (Message("system", "Be brief."), *HI),
+        ),
         ({"tools": None, "prompt": "Hi", "chosen": "a", "rejected": "b"}, HI),
     ],
 )

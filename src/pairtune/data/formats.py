@@ -16,9 +16,9 @@ more messages, with ``prompt``        a whole dialogue that already contains the
 Messages are lists of turns (:mod:`pairtune.data.turns`). A whole dialogue ends with the assistant's answer, which is
 the response; all turns before it are the prompt. Where prompts alone are read, a dialogue may end before an answer. A
 ``prompt`` of messages that ends with the assistant's turn has begun the answer, which goes on with that turn; within a
-whole dialogue two turns of the assistant's are two. A column ``system`` is the dialogue's first turn; it and what the
-chat template is given beside the turns (``tools``, ...) are for dialogues, so a text ``prompt`` beside them is a user
-turn.
+whole dialogue two turns of the assistant's are two. A column ``system`` (or ``system_prompt``) is the dialogue's first
+turn; it and what the chat template is given beside the turns (``tools``, ...) are for dialogues, so a text ``prompt``
+beside them is a user turn.
 """
 
 import re
@@ -39,9 +39,10 @@ _KNOWN_LABELS = {
     **dict.fromkeys(("true", "1", "1.0", "+1", "up", "thumbs_up", "desirable"), True),
     **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "down", "thumbs_down", "undesirable"), False),
 }
-# Numbers that mean something to others, and nothing here.
-_MEANT = ("weight", "margin")
-_READ = {*_DEMONSTRATION_SIDES, *BESIDE, "prompt", "rejected", "label", "system"}
+# What means something to others, one word or a number as it may be.
+_MEANT = {"weight", "margin", "input", "context", "history", "instruction", "question", "query", "system_message"}
+_SYSTEM = ("system", "system_prompt")
+_READ = {*_DEMONSTRATION_SIDES, *BESIDE, *_SYSTEM, "prompt", "rejected", "label"}
 
 
 def to_pair(columns: Columns, row: int) -> Pair:
@@ -112,14 +113,15 @@ def unread(columns: Columns) -> list[str]:
     return [
         name
         for name, value in columns.items()
-        if name not in _READ and (like_content(value) or (name in _MEANT and value is not None))
+        if name not in _READ and (like_content(value) or (name in _MEANT and value not in (None, "", [])))
     ]
 
 
 def like_content(value: object) -> bool:
-    """Whether a value is text of several words, or a list of such or of objects."""
+    """Whether a value is text of several words, or a list of such, of objects or of lists of texts."""
     if isinstance(value, list):
-        return any(isinstance(item, Mapping) or like_content(item) for item in value)
+        texts = (isinstance(item, list) and any(isinstance(text, str) for text in item) for item in value)
+        return any(isinstance(item, Mapping) or like_content(item) for item in value) or any(texts)
     return isinstance(value, str) and len(value.split()) > 1
 
 
@@ -149,11 +151,11 @@ def _opened(columns: Columns, prompt: PromptText) -> PromptText:
     """The prompt with what the column ``system``, and those that are for dialogues only, make of it."""
     for text in [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt if turn.role != "assistant"]:
         refuse_placeholders(text, "the prompt")
-    if not any(name in columns for name in ("system", *BESIDE)):
+    if not any(name in columns for name in (*_SYSTEM, *BESIDE)):
         return prompt
     turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    system = columns.get("system")
-    if system is None or not (text := to_text(system, '"system"')).strip():
+    name = next((name for name in _SYSTEM if columns.get(name) is not None), "system")
+    if columns.get(name) is None or not (text := to_text(columns[name], f'"{name}"')).strip():
         return turns
     if turns[0].role == "system" and turns[0].content != text:
         raise MalformedError('there is a "system" column and a system turn, and they differ; keep one of them')
