@@ -12,9 +12,7 @@ EMBEDDING, GAINS, BIAS = 0.3, (1.4, 0.7), 0.2
 def random_model(config: PreTrainedConfig, *, gain: float = GAINS[0], seed: int = 0) -> PreTrainedModel:
     """A float32 model in evaluation mode whose weights are random, informative, and exact in bfloat16."""
     torch.manual_seed(seed)
-    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
-    plain = {"attn_implementation": "eager"} if capped else {}  # torch's fused attention drops the cap
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **plain)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.eval()
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     with torch.no_grad():
