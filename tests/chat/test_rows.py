@@ -151,9 +151,8 @@ class TestThoughts:
             assert remarks == {LOST.of(what): (1,), PARTED: (1,)}
 
     def test_harmony_has_them_in_a_channel(self, write: Write) -> None:
-        _, response, remarks = encoded(
-            tokenizer_of("bytes", HARMONY), write({"messages": THINKING["a thought beside"]})
-        )
+        thinking = ANSWER | {"thinking": "Emma is by Austen."}  # its own name, which every transformers leaves as it is
+        _, response, remarks = encoded(tokenizer_of("bytes", HARMONY), write({"messages": [ASK, thinking]}))
         assert response == (
             "<|channel|>analysis<|message|>Emma is by Austen.<|end|><|start|>assistant"
             "<|channel|>final<|message|>Jane Austen.<|return|>"

@@ -167,6 +167,8 @@ def first_line(error: BaseException) -> str:
 def load(folder: Path, dtype: str) -> PreTrainedModel:
     """A folder's model by transformers alone."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")  # torch's fused attention, which some versions take, drops the cap
     return model.eval()
 
 
@@ -187,6 +189,8 @@ def _rewards(model: PreTrainedModel, weight_E: Tensor, bias: Tensor) -> Tensor:
 def _classified(folder: Path, dtype: str) -> Tensor:
     """The rewards of all responses by transformers' own class, and what the configuration adds to them."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype))
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")
     ids = [torch.tensor([[*row.prompt, *response]]) for row in ROWS for response in row.responses]
     with torch.no_grad():
         return torch.stack([model(each).logits.float().flatten()[0] for each in ids]) + model.config.reward_offset

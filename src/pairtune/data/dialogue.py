@@ -47,7 +47,7 @@ def render(
     that some want. Raises RefusedError if the template does not take such a dialogue.
     """
     given: dict[str, Any] = json.loads(beside) if beside else {}
-    messages = [_thinking(turn.fields()) for turn in turns]
+    messages = [turn.fields() for turn in turns]
     called = any("tool_calls" in message for message in messages)
     goes_on = to_be_answered and turns[-1].unfinished
     refusal: Exception | None = None
@@ -103,12 +103,6 @@ def parted_roles(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str
     found = next((roles for roles in ((), speakers, speakers[:1]) if writes(PROBE, roles)), ())
     more = (*found, "system", "developer", "tool")
     return more if found and writes((Message("system", "Fruit is all you know."), *PROBE), more) else found
-
-
-def _thinking(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with its reasoning by every name that templates read it by, as newer transformers gives it."""
-    found = next((message[name] for name in REASONING if message.get(name) is not None), None)
-    return message if found is None else {"thinking": found, **message, "reasoning_content": found}
 
 
 def _in_parts(message: dict[str, Any], roles: Sequence[str]) -> dict[str, Any]:
