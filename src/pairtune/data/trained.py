@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from pairtune.data.formats import asked_in
 from pairtune.data.schema import Message, PromptText
 from pairtune.data.shorten import OPENING
 
-FILE = "trained_prompts.npy"
+FILE = "trained_prompts.safetensors"
 #: Where a comparison keeps what all its arms were trained on, from a model's folder.
 SHARED = Path("../../stages/pairs")
 
@@ -34,13 +35,13 @@ def trained_on(model: str) -> Hashes | None:
     files = [path / FILE for path in (folder, folder / SHARED) if (path / FILE).is_file()]
     if not files:
         return None
-    return np.unique(np.concatenate([np.load(file, allow_pickle=False).astype(np.uint64) for file in files]))
+    return np.unique(np.concatenate([load_file(file)["prompts"] for file in files]))
 
 
 def keep(folder: Path, prompts: Hashes, *, model: str) -> None:
     """Write down what is trained on here, and what `model` was trained on before."""
     before = trained_on(model)
-    np.save(folder / FILE, prompts if before is None else np.union1d(prompts, before), allow_pickle=False)
+    save_file({"prompts": prompts if before is None else np.union1d(prompts, before)}, folder / FILE)
 
 
 def _hash(prompt: PromptText) -> int:
