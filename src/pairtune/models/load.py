@@ -210,7 +210,7 @@ def _converted(gguf: Path) -> Path:
     if (target / "config.json").is_file():
         return target
     say(f"model: converting {gguf.name} to safetensors, once: it is kept in the cache")
-    with _no_bar():
+    with _no_bar(), _read_once():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     model = _without_quantization(loaded)
@@ -224,6 +224,21 @@ def _converted(gguf: Path) -> Path:
     except OSError:  # another process was first; its folder has the same content
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """transformers reads a GGUF file three times, and makes the table of tensor names for every module anew."""
+    gguf: Any = importlib.import_module("gguf")
+    names = ("GGUFReader", "get_tensor_name_map")
+    before = {name: getattr(gguf, name) for name in names}
+    for name, slow in before.items():
+        setattr(gguf, name, functools.cache(slow))
+    try:
+        yield
+    finally:
+        for name, slow in before.items():
+            setattr(gguf, name, slow)
 
 
 @contextmanager
