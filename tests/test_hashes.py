@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pairtune import hashes
-from pairtune.hashes import data_hash, file_hash, model_hash
+from pairtune.data.files import data_hash
+from pairtune.hashes import file_hash, model_hash
 
 
 def test_hashes_follow_content_not_names(tmp_path: Path, tiny_folder: Any) -> None:

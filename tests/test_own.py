@@ -13,10 +13,10 @@ from pairtune import own
 from pairtune.cli import main
 from pairtune.commands import compare, tune
 from pairtune.configure import settings_from_keywords
+from pairtune.data.files import data_hash
 from pairtune.data.sources import has_labels, read_pairs, read_prompts
 from pairtune.errors import InputError
 from pairtune.grid import candidates
-from pairtune.hashes import data_hash
 from pairtune.objectives import loss as losses
 from pairtune.settings import CompareRun, TuneRun
 from pairtune.stages import preference

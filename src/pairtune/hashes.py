@@ -1,4 +1,4 @@
-"""Identity by content: SHA-256 of files, of models and data where they lie, of weights, of plain values."""
+"""Identity by content: SHA-256 of files, of models where they lie, of weights, of plain values."""
 
 import hashlib
 import json
@@ -9,9 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from pairtune import own
-from pairtune.data.files import local_files
 
 # Files of a model's folder that say what the model is: configuration, weights, tokenizer.
 OF_MODELS = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -55,18 +52,6 @@ def model_hash(source: str) -> str:
         if path.suffix in OF_MODELS:
             digest.update(f"{path.name}{file_hash(path)}".encode())
     return digest.hexdigest()
-
-
-def data_hash(source: str) -> str:
-    """SHA-256 of a data file, of several, or of a function's rows; the name of what lies on a hub."""
-    if own.is_own(source):
-        return own.rows_hash(source)
-    files = local_files(source)
-    if files is None:
-        return f"hub:{source}"
-    if len(files) == 1:
-        return file_hash(files[0])
-    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -13,11 +13,11 @@ import pytest
 
 from pairtune.data import files
 from pairtune.data.asked import Asked
+from pairtune.data.files import data_hash
 from pairtune.data.left_out import FILE, write_left_out
 from pairtune.data.schema import Pair
 from pairtune.data.sources import has_labels, read_pairs
 from pairtune.errors import InputError
-from pairtune.hashes import data_hash
 
 ROWS = [{"prompt": f"Sky {i}?", "chosen": "Blue.", "rejected": "Green,\tgrey; or so."} for i in range(4)]
 PAIRS = [Pair(f"Sky {i}?", "Blue.", "Green,\tgrey; or so.", i + 1) for i in range(4)]

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pairtune import disk, manifest, own
+from pairtune.data.files import data_hash
 from pairtune.data.pack import Tokens
 from pairtune.errors import InputError
 from pairtune.estimate import Estimate
 from pairtune.evaluation.diagnostics import fell, per_token
 from pairtune.evaluation.heldout import accuracy, margins
 from pairtune.evaluation.statistics import estimate
-from pairtune.hashes import data_hash, model_hash
+from pairtune.hashes import model_hash
 from pairtune.models.load import resolve
 from pairtune.progress import duration, say
 from pairtune.settings import to_mapping

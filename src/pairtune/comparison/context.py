@@ -17,6 +17,7 @@ from pairtune.comparison.pairs import SharedPairs, gold_text, split_own_pairs
 from pairtune.comparison.plan import MODELS, STAGES, check_disk
 from pairtune.comparison.sittings import Sittings
 from pairtune.data import reviews
+from pairtune.data.files import data_hash
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Rows
 from pairtune.engine.content import structure
@@ -29,7 +30,6 @@ from pairtune.engine.self_check import check_engine
 from pairtune.engine.value_heads import score_rewards
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
-from pairtune.hashes import data_hash
 from pairtune.manifest import RESULT
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, load_model

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import glob
+import hashlib
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from pairtune import hub, own
 from pairtune.data.wording import listed, quoted
 from pairtune.errors import InputError
+from pairtune.hashes import file_hash
 from pairtune.hints import near_path
 from pairtune.progress import say
 
@@ -50,6 +52,18 @@ def local_files(source: str) -> list[Path] | None:
         hint = near_path(path) or "; check the path (it is relative to the current folder)"
         raise InputError(f"{shown} does not exist{hint}")
     return None
+
+
+def data_hash(source: str) -> str:
+    """SHA-256 of a data file, of several, or of a function's rows; the name of what lies on a hub."""
+    if own.is_own(source):
+        return own.rows_hash(source)
+    files = local_files(source)
+    if files is None:
+        return f"hub:{source}"
+    if len(files) == 1:
+        return file_hash(files[0])
+    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
 
 
 def name_of(path: Path) -> str:
