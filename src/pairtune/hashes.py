@@ -1,14 +1,10 @@
-"""Identity by content: SHA-256 of files, of models where they lie, of weights, of plain values."""
+"""Identity by content: SHA-256 of files, of models where they lie, of plain values."""
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 # Files of a model's folder that say what the model is: configuration, weights, tokenizer.
 OF_MODELS = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -52,21 +48,3 @@ def model_hash(source: str) -> str:
         if path.suffix in OF_MODELS:
             digest.update(f"{path.name}{file_hash(path)}".encode())
     return digest.hexdigest()
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie."""
-    values = sorted(model.state_dict().items())
-    with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter
-        hashes = list(threads.map(lambda item: _tensor_hash(item[1]), values))
-    return value_hash(
-        [
-            [name, str(value.dtype), list(value.shape), found]
-            for (name, value), found in zip(values, hashes, strict=True)
-        ]
-    )
-
-
-def _tensor_hash(value: Tensor) -> str:
-    content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-    return hashlib.sha256(content).hexdigest()

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, LlamaConfig
 
 from pairtune.cache import cache_folder
+from pairtune.engine.content import weights_hash
 from pairtune.errors import InputError
-from pairtune.hashes import weights_hash
 from pairtune.models import load
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import (

@@ -3,17 +3,19 @@
 import hashlib
 import inspect
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 import transformers
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pairtune.engine import varlen
 from pairtune.engine.compile import is_large, obstacle
 from pairtune.engine.cpp import built, fingerprint
 from pairtune.engine.path import paths_of
-from pairtune.hashes import weights_hash
+from pairtune.hashes import value_hash
 
 # Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
 INDIFFERENT = {
@@ -71,3 +73,21 @@ def about(model: PreTrainedModel) -> dict[str, str]:
     parameter = next(model.parameters())
     dtype = str(parameter.dtype).removeprefix("torch.")
     return {"model": str(model.config.name_or_path), "computes": f"{dtype} on {parameter.device.type}"}
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie."""
+    values = sorted(model.state_dict().items())
+    with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter
+        hashes = list(threads.map(lambda item: _tensor_hash(item[1]), values))
+    return value_hash(
+        [
+            [name, str(value.dtype), list(value.shape), found]
+            for (name, value), found in zip(values, hashes, strict=True)
+        ]
+    )
+
+
+def _tensor_hash(value: Tensor) -> str:
+    content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return hashlib.sha256(content).hexdigest()
