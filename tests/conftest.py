@@ -271,6 +271,12 @@ def tiny_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
     return _tokenizer
 
 
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder() -> Callable[..., Path]:
     """tiny_folder(folder, architecture="llama", *, chat=False, **for_the_model): the path of a saved model."""

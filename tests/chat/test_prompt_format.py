@@ -1,7 +1,5 @@
 """A text prompt is what a user says to a chat model, unless the file is written to be gone on from; it is said."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +10,9 @@ from pairtune.data.sources import read_demonstrations, read_labelled, read_pairs
 from pairtune.data.tokenize import encode_pairs
 from tests.chat.formats import CHATML, FORMATS, LLAMA2
 from tests.chat.tokenizers_of import tokenizer_of
+from tests.written import write
 
-
-@pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def write(*rows: Any) -> str:
-    Path("d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return "d.jsonl"
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def pair(prompt: str, space: str = "") -> dict[str, str]:

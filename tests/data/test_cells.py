@@ -10,6 +10,7 @@ import pytest
 from pairtune.data.schema import Message, Pair
 from pairtune.data.sources import read_demonstrations, read_pairs
 from pairtune.errors import InputError
+from tests.written import write
 
 USER, GOOD, POOR = (
     {"role": "user", "content": "Hi"},
@@ -20,14 +21,7 @@ HI = (Message("user", "Hi"),)
 HUMAN, GPT, BAD = ({"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}, {"from": "gpt", "value": "?"})
 
 
-@pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def write(*rows: Any) -> str:
-    Path("d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return "d.jsonl"
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def write_csv(row: dict[str, str]) -> str:

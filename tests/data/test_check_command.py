@@ -10,16 +10,9 @@ import pytest
 from pairtune.cli import main
 from pairtune.data.check_labels import check_labelled
 from pairtune.data.schema import Labelled
+from tests.written import write
 
-
-@pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def write(*rows: Any) -> str:
-    Path("d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return "d.jsonl"
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def pair(number: int, **more: Any) -> dict[str, Any]:

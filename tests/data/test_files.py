@@ -24,9 +24,7 @@ PAIRS = [Pair(f"Sky {i}?", "Blue.", "Green,\tgrey; or so.", i + 1) for i in rang
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 
-@pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def message_of(source: str, **options: Any) -> str:

@@ -13,17 +13,9 @@ from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt
 from pairtune.data.shapes import BY_NAME, TABLE
 from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.errors import InputError
+from tests.written import write
 
-
-@pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def write(*rows: Any) -> str:
-    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
-    Path("d.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return "d.jsonl"
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def message_of(read: Any, source: str, **asked: Any) -> str:
@@ -223,7 +215,7 @@ PAIRED: dict[str, tuple[list[Any], list[tuple[Any, str, str]], str]] = {
         [
             (asked("Sky?", system="Be brief."), "Blue.", "Green."),
             (asked("Grass?"), "Green.", "Blue."),
-            ("Snow?", "White.", "Warm."),
+            (asked("Snow?"), "White.", "Warm."),
             (asked("Sea?", system="Be kind."), "Blue, dear.", "Wet."),
         ],
         "a prompt and two sides by other names, 4 rows: question is the prompt",
@@ -499,8 +491,8 @@ PAIRED: dict[str, tuple[list[Any], list[tuple[Any, str, str]], str]] = {
             {"prompt": "2?", "response": "y", "helpfulness": 3, "correctness": 1},
         ],
         [("0?", "x", "y"), ("1?", "y", "x")],
-        "an answer and its score a row, those of one prompt together, 3 rows: the better of answers by helpfulness is "
-        "chosen",
+        "an answer and its score a row, those of one prompt together, 6 rows: the better of answers by helpfulness is "
+        "chosen: 2 pairs",
     ),
 }
 
@@ -659,6 +651,54 @@ def test_near_ties_are_left_out_and_counted() -> None:
 )
 def test_a_verdict_that_is_not_known_for_certain_is_an_error(row: Any, said: str) -> None:
     assert said in message_of(read_pairs, write({"prompt": "1?"} | row))
+
+
+def test_numbers_for_answers_with_letters_are_counted_by_all_rows() -> None:
+    """1 is the first beside 2, the second beside 0; alone, or beside both, it is nobody's."""
+
+    def chosen(*winners: Any, column: str = "winner") -> Any:
+        rows = [{"prompt": f"{i}?", "response_a": "x", "response_b": "y", column: w} for i, w in enumerate(winners)]
+        return [pair.chosen for pair in read_pairs(write(*rows)).rows]
+
+    assert chosen(1, 2, "tie", "1") == ["x", "y", "x"]
+    assert chosen(1, 0, "0", 1.0) == ["y", "x", "x", "y"]
+    assert chosen(2, 2) == ["y", "y"]
+    assert chosen(1, 2, column="label") == ["x", "y"]
+    assert chosen(1.2, 1.9, 1, column="preference") == ["x", "y", "x"]
+    unknown = '"winner" is 1, and no row shows whether that is "response_a" or "response_b"; name them response_0 and'
+    for winners in ((1, 1), (1, 0, 2)):
+        assert f"d.jsonl line 1: {unknown}" in message_of(read_pairs, write(
+            *({"prompt": f"{i}?", "response_a": "x", "response_b": "y", "winner": w} for i, w in enumerate(winners))
+        ))  # fmt: skip
+    rows = [{"prompt": f"{i}?", "response_a": "x", "response_b": "y", "label": i} for i in (0, 1)]
+    assert '"label" is 0; for' in message_of(read_pairs, write(*rows)), "1 may say: yes, the first"
+
+
+def test_scored_rows_of_another_system_are_of_another_dialogue_and_none_is_lost() -> None:
+    def row(score: int, answer: Any, system: str = "s") -> Any:
+        return {"prompt": "Sky?", "system": system, "response": answer, "score": score}
+
+    read = read_pairs(write(row(5, "a"), row(1, "b"), row(4, "c", "t"), row(2, "d", "t")))
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in read.rows] == [
+        (asked("Sky?", system="s"), "a", "b"),
+        (asked("Sky?", system="t"), "c", "d"),
+    ]
+    assert ", 4 rows: " in read.told
+    many = [{"prompt": f"{i}?", "response": f"{k}", "score": k} for i in range(20) for k in range(2)]
+    read = read_pairs(write(many[0], {"prompt": "0?", "response": None, "score": 3}, *many[1:]))
+    assert len(read.rows) == 20
+    assert [(skip.row, skip.reason) for skip in read.skipped] == [(2, "it has no answers with scores")]
+    assert ", 41 rows: " in read.told
+
+
+def test_a_dialogue_that_ends_with_its_answer_is_not_answered_twice() -> None:
+    turns = [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "Blue."}]
+    sides = {"chosen": {"from": "gpt", "value": "Blue."}, "rejected": {"from": "gpt", "value": "Green."}}
+    assert read_pairs(write({"conversations": turns} | sides)).rows == [Pair(asked("Sky?"), "Blue.", "Green.", 1)]
+    sides["chosen"] = {"from": "gpt", "value": "Grey."}
+    assert '"conversations" ends with an answer that is not the chosen one' in message_of(
+        read_pairs, write({"conversations": turns} | sides)
+    )
 
 
 def test_a_row_of_another_shape_is_left_out_or_an_error() -> None:

@@ -28,10 +28,7 @@ HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Why?\n\nAssistant:"
 WHY = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "Why?"))
 
 
-@pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative names keep the messages short enough to be written out."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def write_lines(path: Any, *rows: Any) -> Any:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pairtune.data.schema import Message, PromptText
 from pairtune.data.trained import FILE, hashes_of, keep, trained_on
+from pairtune.errors import InputError
 
 ASKED = Message("user", "Who wrote Emma?")
 
@@ -45,3 +47,12 @@ def test_the_models_of_a_comparison_share_it(tmp_path: Path) -> None:
     keep(pairs, hashes_of(["a"]), model="")
     assert (pairs / FILE).is_file()
     assert np.array_equal(trained_on(str(model)), hashes_of(["a"]))  # type: ignore[arg-type]
+
+
+def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+    keep(tmp_path, hashes_of(["a", "b"]), model="")
+    whole = (tmp_path / FILE).read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"not a record at all"):
+        (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(InputError, match=f"{FILE} is damaged; remove that file"):
+            trained_on(str(tmp_path))

@@ -17,6 +17,7 @@ class Asked:
     min_margin: float = 0.0  #: scores no further apart than this are a tie
     label_threshold: float = 0.0  #: a label that is a number is desirable from here on; 0: labels are true or false
     strict: bool = False  #: no row may be left out
+    first: float | None = None  #: a verdict's number for the first of two answers with letters: found in rows
 
 
 NOTHING = Asked()

@@ -70,9 +70,10 @@ def prompt_of(columns: Columns) -> Made:
 def beside(columns: Columns) -> tuple[dict[str, object], dict[str, str]]:
     """What stands beside the turns: system, tools, what the chat template is given; the words for the first."""
     found = {name: columns[name] for name in BESIDE if name in columns}
-    system = next((name for name in SYSTEMS if columns.get(name) is not None), None)
-    if system is None:
+    there = [name for name in SYSTEMS if name in columns]
+    if not there:
         return found, {}
+    system = next((name for name in there if columns[name] is not None), there[0])
     return {**found, "system": columns[system]}, {"system": system}
 
 
@@ -86,10 +87,22 @@ def paired(columns: Columns) -> Made:
     if "prompt" not in columns and _is_whole(chosen) and _is_whole(rejected):  # a question beside it is its beginning
         return Made({**extra, **_both(chosen, rejected)}, {**stands, **words})
     if "prompt" not in columns and (dialogue := dialogue_of(columns)):
-        prompt = columns[dialogue]
+        prompt = _unanswered(columns[dialogue], chosen, dialogue)
         return Made({**extra, "prompt": prompt, **_both(chosen, rejected)}, {"prompt": dialogue, **stands, **words})
     asked = prompt_of(columns)
     return Made({**asked.columns, **_both(chosen, rejected)}, {**asked.stands_for, **stands})
+
+
+def _unanswered(dialogue: object, chosen: object, name: str) -> object:
+    """A dialogue up to its answers: without a last turn that is the chosen one. Raises UnusableError for another."""
+    last = dialogue[-1] if isinstance(dialogue, list) and dialogue else None
+    if not isinstance(last, Mapping) or last.get("role") != "assistant":
+        return dialogue
+    answer = chosen[-1] if isinstance(chosen, list) and chosen else chosen
+    text = answer.get("content") if isinstance(answer, Mapping) else answer
+    if text != last.get("content"):
+        raise UnusableError(f'"{name}" ends with an answer that is not the chosen one', "the sides are the answers")
+    return cast(list[Any], dialogue)[:-1]
 
 
 def swift(columns: Columns) -> Made:

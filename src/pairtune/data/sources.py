@@ -9,7 +9,8 @@ rows are more than MOST_LEFT_OUT of all; whole dialogues and hub datasets are mo
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_pro
 from pairtune.data.labels import label_of
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rows, Skipped
 from pairtune.data.shapes import BY_NAME, DEMONSTRATIONS, LABELLED, PAIRS, PROMPTS_ONLY, Shape, gathered, recognised
-from pairtune.data.sides import PROMPTS, Made
+from pairtune.data.sides import PROMPTS, SYSTEMS, Made
 from pairtune.data.store import store_texts
-from pairtune.data.turns import Columns, MalformedError, UnusableError
+from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError
+from pairtune.data.verdicts import first_of, number_beside_letters
 from pairtune.data.wording import escaped, listed, quoted
 from pairtune.errors import InputError
 from pairtune.hints import nearest, suggestion
@@ -57,7 +59,8 @@ def asked_of(settings: Any) -> Asked:
         if not (name and equals and source):
             raise InputError(f'columns: "{word}" is not OURS=THEIRS; write prompt=question, say')
         columns[name] = source
-    given = {entry.name: getattr(settings, entry.name) for entry in fields(Asked) if entry.name != "columns"}
+    others = (entry.name for entry in fields(Asked) if entry.name not in ("columns", "first"))
+    given = {name: getattr(settings, name) for name in others}
     return Asked(columns=columns, **given)
 
 
@@ -139,9 +142,12 @@ class _Reading:
         if first is None:
             return
         shape = self._shape(name, first)
+        if shape and shape.name == "verdict":
+            self.asked = replace(self.asked, first=self._first_answer())
         everything = chain([first], records)
-        for record in _gathered(everything, self.asked) if shape and shape.gathers else everything:
-            self.count += 1
+        gathers = shape is not None and shape.gathers
+        for record, rows in _gathered(everything, self.asked) if gathers else ((each, 1) for each in everything):
+            self.count += rows
             self.unit = record.unit if record.file == name else "row"
             place = f"{record.file} {record.unit} {record.number}"
             number = record.number if record.file == name else self.count
@@ -180,6 +186,14 @@ class _Reading:
         if self.kind is Demonstration and label and columns[label] is not None:
             names = [*names, label]
         self.ignored.update(dict.fromkeys(names))
+
+    def _first_answer(self) -> float | None:
+        """The number by which verdicts call the first of two answers with letters: no row tells by itself."""
+        found = set()
+        for record in _records(self.source, self.split)[1]:
+            with suppress(MalformedError):  # told where it is read
+                found.add(number_beside_letters(read_cells(_renamed(record.columns, self.asked))))
+        return first_of({each for each in found if each})
 
     def _shape(self, name: str, first: Record) -> Shape | None:
         """The shape of the first row; None where none is known, which `formats` then tells of."""
@@ -226,8 +240,8 @@ def _told(shape: Shape, made: Made) -> str:
     return f"{title}, {{}}{': ' if words else ''}{', '.join(escaped(word) for word in words)}"
 
 
-def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[Record]:
-    """One row for those that follow each other with one prompt."""
+def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[tuple[Record, int]]:
+    """One row for those that follow each other with one prompt, and how many they are. One without text stays alone."""
 
     def opened() -> Iterator[Record]:
         for record in records:
@@ -236,12 +250,16 @@ def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[Record]:
             except MalformedError as error:
                 raise InputError(f"{record.file} {record.unit} {record.number}: {error}") from None
 
-    for _, group in groupby(opened(), lambda record: [repr(record.columns.get(name)) for name in PROMPTS]):
-        rows = list(group)
-        if any(not isinstance(row.columns.get("response"), str) for row in rows):
-            yield rows[0]
-            continue
-        yield rows[0]._replace(columns=gathered([row.columns for row in rows]))
+    one = (*PROMPTS, *SYSTEMS, *BESIDE)
+    for _, group in groupby(opened(), lambda record: [repr(record.columns.get(name)) for name in one]):
+        answered = []
+        for row in group:
+            if isinstance(row.columns.get("response"), str):
+                answered.append(row)
+            else:
+                yield row, 1
+        if answered:
+            yield answered[0]._replace(columns=gathered([row.columns for row in answered])), len(answered)
 
 
 def _renamed(columns: Columns, asked: Asked) -> Columns:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pairtune.data.formats import asked_in
 from pairtune.data.schema import Message, PromptText
 from pairtune.data.shorten import OPENING
+from pairtune.errors import InputError
 
 FILE = "trained_prompts.safetensors"
 #: Where a comparison keeps what all its arms were trained on, from a model's folder.
@@ -35,13 +37,20 @@ def trained_on(model: str) -> Hashes | None:
     files = [path / FILE for path in (folder, folder / SHARED) if (path / FILE).is_file()]
     if not files:
         return None
-    return np.unique(np.concatenate([load_file(file)["prompts"] for file in files]))
+    try:
+        return np.unique(np.concatenate([load_file(file)["prompts"] for file in files]))
+    except (OSError, KeyError, SafetensorError) as error:
+        raise InputError(
+            f"{model}: what it was trained on cannot be read, {FILE} is damaged; remove that file, and nothing is known"
+        ) from error
 
 
 def keep(folder: Path, prompts: Hashes, *, model: str) -> None:
     """Write down what is trained on here, and what `model` was trained on before."""
     before = trained_on(model)
-    save_file({"prompts": prompts if before is None else np.union1d(prompts, before)}, folder / FILE)
+    partial = folder / f"{FILE}.partial"
+    save_file({"prompts": prompts if before is None else np.union1d(prompts, before)}, partial)
+    partial.replace(folder / FILE)
 
 
 def _hash(prompt: PromptText) -> int:

@@ -5,6 +5,7 @@ A number that could mean either answer is never guessed at: what is not known fo
 
 import json
 import re
+from collections.abc import Set
 from typing import NamedTuple
 
 from pairtune.data.asked import Asked
@@ -28,6 +29,8 @@ VERDICTS = (
     *("preferred_response", "label", "labels"),
 )
 #: Columns with a number whose sign says which: below zero the first.
+#: Those of them that are an answer's number, so that 0 and 1 may be the first and the second.
+NUMBERING = ("better_response_id", "winner", "preferred", "better", "choice", "verdict", "preferred_response")
 STRENGTHS = ("overall_preference", "preference_strength")
 ROLES = ("user", "assistant")
 _VOTES = ("winner_model_a", "winner_model_b")
@@ -58,11 +61,38 @@ def verdict_of(columns: Columns) -> str | None:
     return found or next(iter([f"{a}, {b}" for a, b in _scores(columns, names)]), None)
 
 
+def number_beside_letters(columns: Columns) -> tuple[str, float] | None:
+    """The verdict's column and number, in a row whose answers have letters; None of any other row."""
+    names = answers_of(columns)
+    if names is None or not _lettered(names):
+        return None
+    name = next((name for name in VERDICTS if columns.get(name) is not None), None)
+    value = columns.get(str(name))
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        return str(name), float(value)
+    except ValueError:
+        return None
+
+
+def first_of(found: Set[tuple[str, float]]) -> float | None:
+    """The number of the first answer, by all columns and numbers of a source; None where they do not show it.
+
+    2 shows that 1 is the first, and so does what lies between; 0 and 1 show that 0 is, but for a label, which may mean
+    "yes, the first"; 1 alone shows nothing, and 0 beside 2 may be a tie.
+    """
+    numbers = {number for _, number in found}
+    if any(1 < number <= 2 for number in numbers):
+        return None if 0 in numbers else 1.0
+    return 0.0 if {0.0, 1.0} <= numbers and all(column in NUMBERING for column, _ in found) else None
+
+
 def judged(columns: Columns, asked: Asked) -> Made:
     """The better answer chosen. Raises MalformedError, or UnusableError for a tie."""
     names = answers_of(columns)
     assert names
-    better = _better(columns, names)
+    better = _better(columns, names, asked.first)
     if abs(better.strength) <= asked.min_margin:
         near = f" (at most {asked.min_margin:g} apart)" if asked.min_margin else ""
         raise UnusableError(f"a tie{near}", "", mistake=False)
@@ -97,7 +127,7 @@ def _dialogue(asked: list[str], value: object, names: tuple[str, str]) -> list[d
     return [{"role": role, "content": text} for pair in turns for role, text in zip(ROLES, pair, strict=True)]
 
 
-def _better(columns: Columns, names: tuple[str, str]) -> Better:
+def _better(columns: Columns, names: tuple[str, str], first: float | None) -> Better:
     if all(name in columns for name in _VOTES):
         first, second = (_number(columns[name], name) for name in _VOTES)
         return Better(second - first, "the votes")
@@ -106,7 +136,7 @@ def _better(columns: Columns, names: tuple[str, str]) -> Better:
             return Better(_number(columns[name], name), name)
     for name in VERDICTS:
         if columns.get(name) is not None:
-            return Better(_verdict(columns[name], name, names), name)
+            return Better(_verdict(columns[name], name, names, first), name)
     for one, other in _scores(columns, names):
         return Better(_number(columns[other], other) - _number(columns[one], one), f"{one} and {other}")
     raise UnusableError("there is no verdict", "a pair needs one")
@@ -122,7 +152,7 @@ def _scores(columns: Columns, names: tuple[str, str]) -> list[tuple[str, str]]:
     return [pair for pair in named if columns.get(pair[0]) is not None and columns.get(pair[1]) is not None]
 
 
-def _verdict(value: object, column: str, names: tuple[str, str]) -> float:
+def _verdict(value: object, column: str, names: tuple[str, str], first: float | None) -> float:
     """Below zero for the first answer, above for the second, 0 for neither."""
     if isinstance(value, bool):
         raise MalformedError(f'"{column}" is true or false, which names neither "{names[0]}" nor "{names[1]}"')
@@ -132,7 +162,7 @@ def _verdict(value: object, column: str, names: tuple[str, str]) -> float:
     except ValueError:
         return _named(text, column, names)
     if isinstance(value, str | int | float):
-        return _numbered(number, column, names)
+        return _numbered(number, column, names, first)
     raise MalformedError(f'"{column}" is {kind(value)} where a verdict belongs')
 
 
@@ -150,17 +180,30 @@ def _named(text: str, column: str, names: tuple[str, str]) -> float:
         return -1.0 if letter[1].lower() == "a" else 1.0
     digit = re.search(r"(?:\A|[\W_a-z])([012])\Z", plain)
     if digit and names[0][-1:] in "01":
-        return _numbered(float(digit[1]), column, names)
+        return _numbered(float(digit[1]), column, names, None)
     if _LEVEL.match(text):
         return 0.0
     raise MalformedError(f'"{column}" is {quoted(text)}, which names neither "{names[0]}" nor "{names[1]}", nor a tie')
 
 
-def _numbered(number: float, column: str, names: tuple[str, str]) -> float:
+def _lettered(names: tuple[str, str]) -> bool:
+    """Whether the answers have letters; SHP's have, and a rule of their own."""
+    return names[0][-1:].lower() == "a" and names[0] != "human_ref_A"
+
+
+def _numbered(number: float, column: str, names: tuple[str, str], first: float | None) -> float:
     """A number counts the answers as their names do; SHP's `labels` is 1 where A is better, and 0 where B is."""
     if names[0] == "human_ref_A":
         counted = {1.0: -1.0, 0.0: 1.0}
     elif names[0].endswith("0"):
+        counted = {0.0: -1.0, 1.0: 1.0}
+    elif _lettered(names) and first is None and number == 1:
+        one, other = (f"{names[0][:-1]}{digit}" for digit in (0, 1))
+        raise MalformedError(
+            f'"{column}" is 1, and no row shows whether that is "{names[0]}" or "{names[1]}"; name them {one} and '
+            f"{other}, or {names[0][:-1]}1 and {names[0][:-1]}2, with --columns"
+        )
+    elif _lettered(names) and first == 0:
         counted = {0.0: -1.0, 1.0: 1.0}
     elif column == "preference" and 1 <= number <= 2:  # AlpacaEval's: anything from 1 to 2
         return 2 * (number - 1.5)
