@@ -90,7 +90,10 @@ def paired(columns: Columns) -> Made:
         prompt = _unanswered(columns[dialogue], chosen, dialogue)
         return Made({**extra, "prompt": prompt, **_both(chosen, rejected)}, {"prompt": dialogue, **stands, **words})
     asked = prompt_of(columns)
-    return Made({**asked.columns, **_both(chosen, rejected)}, {**asked.stands_for, **stands})
+    both = _both(chosen, rejected)
+    if isinstance(columns.get("input"), Mapping):  # OpenAI's messages
+        both["prompt"] = _unanswered(asked.columns["prompt"], chosen, asked.stands_for["prompt"])
+    return Made({**asked.columns, **both}, {**asked.stands_for, **stands})
 
 
 def _unanswered(dialogue: object, chosen: object, name: str) -> object:

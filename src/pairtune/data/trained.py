@@ -39,7 +39,7 @@ def trained_on(model: str) -> Hashes | None:
         return None
     try:
         return np.unique(np.concatenate([load_file(file)["prompts"] for file in files]))
-    except (OSError, KeyError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{model}: what it was trained on cannot be read, {FILE} is damaged; remove that file, and nothing is known"
         ) from error

@@ -28,9 +28,9 @@ VERDICTS = (
     *("better_response_id", "winner", "preferred", "better", "choice", "verdict", "preference"),
     *("preferred_response", "label", "labels"),
 )
-#: Columns with a number whose sign says which: below zero the first.
 #: Those of them that are an answer's number, so that 0 and 1 may be the first and the second.
 NUMBERING = ("better_response_id", "winner", "preferred", "better", "choice", "verdict", "preferred_response")
+#: Columns with a number whose sign says which: below zero the first.
 STRENGTHS = ("overall_preference", "preference_strength")
 ROLES = ("user", "assistant")
 _VOTES = ("winner_model_a", "winner_model_b")
