@@ -695,7 +695,7 @@ def test_a_dialogue_that_ends_with_its_answer_is_not_answered_twice() -> None:
     turns = [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "Blue."}]
     sides = {"chosen": {"from": "gpt", "value": "Blue."}, "rejected": {"from": "gpt", "value": "Green."}}
     assert read_pairs(write({"conversations": turns} | sides)).rows == [Pair(asked("Sky?"), "Blue.", "Green.", 1)]
-    openai = {"input": {"messages": [user("Sky?"), answer("Blue.")]}}
+    openai: dict[str, Any] = {"input": {"messages": [user("Sky?"), answer("Blue.")]}}
     openai |= {"preferred_output": [answer("Blue.")], "non_preferred_output": [answer("Green.")]}
     assert read_pairs(write(openai)).rows == [Pair(asked("Sky?"), "Blue.", "Green.", 1)]
     sides["chosen"] = {"from": "gpt", "value": "Grey."}
