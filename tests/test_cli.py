@@ -31,7 +31,8 @@ from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.quiet import quiet
 from pairtune.report.words import decimal
 from pairtune.sampling.sampler import sample
-from pairtune.settings import Run, TuneRun, settings_of
+from pairtune.settings import Run, TuneRun
+from pairtune.settings_list import settings_of
 from pairtune.training import checkpoint
 
 Write = Callable[..., str]

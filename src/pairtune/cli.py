@@ -28,8 +28,8 @@ from pairtune.settings import (
     RewardRun,
     SftRun,
     TuneRun,
-    settings_of,
 )
+from pairtune.settings_list import settings_of
 
 SETTINGS: dict[str, type] = {
     "compare": CompareRun,

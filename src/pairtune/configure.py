@@ -22,16 +22,8 @@ from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.hints import near_path, nearest, suggestion
 from pairtune.objectives.loss import Loss, load_own, loss_of, own_names
-from pairtune.settings import (
-    PARAMETERS,
-    CompareRun,
-    Setting,
-    TuneRun,
-    Values,
-    is_parameters,
-    parameters,
-    settings_of,
-)
+from pairtune.settings import CompareRun, TuneRun, Values
+from pairtune.settings_list import PARAMETERS, Setting, is_parameters, parameters, settings_of
 
 T = TypeVar("T")
 # Of a value in a message, so many characters are shown.

@@ -22,7 +22,7 @@ from benchmarks import options
 from pairtune import cli
 from pairtune.data.sources import read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.flags import flag
-from pairtune.settings import settings_of
+from pairtune.settings_list import settings_of
 from tests.documented import stand_ins
 from tests.documented.documents import COMMANDS, DOCUMENTS, ROOT, Piece, anchors, inline_code, links, read, shell_lines
 from tests.documented.reader import NOT_RUN, SMALLER, DocumentError, Reader, Run, check_pip, dry_run

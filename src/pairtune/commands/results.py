@@ -21,7 +21,7 @@ from pairtune.evaluation.statistics import estimate
 from pairtune.hashes import model_hash
 from pairtune.models.load import resolve
 from pairtune.progress import duration, say
-from pairtune.settings import to_mapping
+from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import SETTINGS, Done, Stage
 
 # The folder of the folders that commands make when none is asked for.

@@ -21,7 +21,8 @@ from pairtune.grid import Candidate
 from pairtune.objectives.loss import Loss
 from pairtune.progress import say
 from pairtune.sampling.sampler import stream_seed
-from pairtune.settings import Ppo, parameters, to_mapping
+from pairtune.settings import Ppo
+from pairtune.settings_list import parameters, to_mapping
 from pairtune.stages.measure import Snapshots, distinct_prompts, measure
 from pairtune.stages.ppo import distance, ppo
 from pairtune.stages.preference import tune

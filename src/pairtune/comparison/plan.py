@@ -16,7 +16,8 @@ from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.models.machine import Machine, describe_machine
 from pairtune.progress import say
-from pairtune.settings import CompareRun, to_mapping
+from pairtune.settings import CompareRun
+from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import flat
 
 # What makes a plan another plan, and not the same one with a setting changed.

@@ -29,7 +29,8 @@ from pairtune.hashes import model_hash
 from pairtune.models.load import load_model, load_tokenizer, resolve
 from pairtune.objectives.loss import Loss
 from pairtune.progress import printable, say
-from pairtune.settings import CompareRun, to_mapping
+from pairtune.settings import CompareRun
+from pairtune.settings_list import to_mapping
 from pairtune.stages.reward import reward
 from pairtune.stages.sft import sft
 from pairtune.stages.stage import Done

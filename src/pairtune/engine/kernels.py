@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -295,38 +295,36 @@ def adamw(
     if close and serves(master, grad, weight) and (grad.dtype, weight.dtype) in VARIANTS["adamw"]:
         tensors = (*laid[:3], laid[3].contiguous(), laid[4])
         rises = (1 - betas[0], betas[1], 1 - betas[1], correction1, correction2)
-        numbers = (learning_rate, clip, *rises, eps, weight_decay)
-        call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in numbers), master.numel())
+        scalars = (learning_rate, clip, *rises, eps, weight_decay)
+        call("adamw", (grad.dtype, weight.dtype), *tensors, *(float(x) for x in scalars), master.numel())
         return
     shrink, pace = 1 - learning_rate * weight_decay, learning_rate / correction1
+    by = AdamwStep(clip, shrink, pace, *betas, correction2, eps)
     if close and (triton := in_triton(master, grad, weight)):
-        triton.adamw(*laid[:3], laid[3].contiguous(), laid[4], clip=clip, shrink=shrink, pace=pace, betas=betas,
-                     correction2=correction2, eps=eps)  # fmt: skip
+        triton.adamw(*laid[:3], laid[3].contiguous(), laid[4], by)
         return
-    adamw_by_torch(master, mean, square, grad, weight, clip=clip, shrink=shrink, pace=pace, betas=betas,
-           correction2=correction2, eps=eps)  # fmt: skip
+    adamw_by_torch(master, mean, square, grad, weight, by)
 
 
-def adamw_by_torch(
-    master: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    grad: Tensor,
-    weight: Tensor,
-    *,
-    clip: float,
-    shrink: float,
-    pace: float,
-    betas: tuple[float, float],
-    correction2: float,
-    eps: float,
-) -> None:
-    """master ← master·shrink − pace·mean / (√square / correction2 + eps), after both moments."""
-    grad = grad.float() * clip
-    mean.lerp_(grad, 1 - betas[0])
-    square.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
-    master.mul_(shrink)
-    master.addcdiv_(mean, (square.sqrt() / correction2).add_(eps), value=-pace)
+class AdamwStep(NamedTuple):
+    """The numbers of a step: master ← master·shrink − pace·mean / (√square / correction2 + eps); clip the gradient."""
+
+    clip: float
+    shrink: float
+    pace: float
+    beta1: float
+    beta2: float
+    correction2: float
+    eps: float
+
+
+def adamw_by_torch(master: Tensor, mean: Tensor, square: Tensor, grad: Tensor, weight: Tensor, by: AdamwStep) -> None:
+    """One step of AdamW in place, both moments first."""
+    grad = grad.float() * by.clip
+    mean.lerp_(grad, 1 - by.beta1)
+    square.mul_(by.beta2).addcmul_(grad, grad, value=1 - by.beta2)
+    master.mul_(by.shrink)
+    master.addcdiv_(mean, (square.sqrt() / by.correction2).add_(by.eps), value=-by.pace)
     if weight is not master:
         round_into(weight, master)
 

@@ -12,7 +12,7 @@ import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
 from pairtune.engine.cpp import SUFFIXES
-from pairtune.engine.kernels import PLACES, adamw_by_torch, logprobs_by_torch, logprobs_gradient_by_torch
+from pairtune.engine.kernels import PLACES, AdamwStep, adamw_by_torch, logprobs_by_torch, logprobs_gradient_by_torch
 
 # Numbers that one program works on at a time.
 LOGITS, WEIGHTS = 4096, 1024
@@ -95,24 +95,11 @@ def logprobs_gradient(
              BLOCK=LOGITS)  # fmt: skip
 
 
-def adamw(
-    master: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    grad: Tensor,
-    weight: Tensor,
-    *,
-    clip: float,
-    shrink: float,
-    pace: float,
-    betas: tuple[float, float],
-    correction2: float,
-    eps: float,
-) -> None:
-    """AdamW in place: master ← master·shrink − pace·mean / (√square / correction2 + eps). All five lie close."""
+def adamw(master: Tensor, mean: Tensor, square: Tensor, grad: Tensor, weight: Tensor, by: AdamwStep) -> None:
+    """One step of AdamW in place. All five lie close."""
     count, rounded = master.numel(), weight.dtype == torch.bfloat16
     if count:
-        numbers = (clip, shrink, pace, 1 - betas[0], betas[1], 1 - betas[1], correction2, eps)
+        numbers = (by.clip, by.shrink, by.pace, 1 - by.beta1, by.beta2, 1 - by.beta2, by.correction2, by.eps)
         arguments = (master, mean, square, grad, weight, count, *numbers)
         _run(_adamw, (triton.cdiv(count, WEIGHTS),), *arguments, ROUNDED=rounded, PLACES=PLACES, BLOCK=WEIGHTS)
 
@@ -126,14 +113,7 @@ def agrees(device: torch.device) -> bool:
 
     grad, target = numbers(5), torch.arange(5, device=device)
     start = [numbers(3001), numbers(3001), numbers(3001).square()]
-    of_a_step: dict[str, Any] = {
-        "clip": 0.5,
-        "shrink": 0.99,
-        "pace": 0.1,
-        "betas": (0.9, 0.999),
-        "correction2": 0.1,
-        "eps": 1e-8,
-    }
+    by = AdamwStep(clip=0.5, shrink=0.99, pace=0.1, beta1=0.9, beta2=0.999, correction2=0.1, eps=1e-8)
     pairs: list[tuple[Tensor, Tensor]] = []
     for dtype in SUFFIXES:
         logits, steps = (4 * numbers(5, 5003)).to(dtype), numbers(3001).to(dtype)
@@ -147,7 +127,7 @@ def agrees(device: torch.device) -> bool:
             slopes.append(logits.clone())
             write(slopes[-1], target, theirs[1], grad, 0.7)
             states.append([x.clone() for x in (*start, start[0].bfloat16())])
-            step(*states[-1][:3], steps, states[-1][3], **of_a_step)
+            step(*states[-1][:3], steps, states[-1][3], by)
         pairs += [(slopes[0], slopes[1]), *zip(*states, strict=True)]
     return all(
         float((one.float() - other.float()).norm() / other.float().norm()) <= max(1e-5, torch.finfo(other.dtype).eps)
