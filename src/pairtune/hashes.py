@@ -8,6 +8,8 @@ from typing import Any
 
 # Files of a model's folder that say what the model is: configuration, weights, tokenizer.
 OF_MODELS = (".safetensors", ".json", ".jinja", ".model", ".txt")
+# What adapters are known by: they name the model that they belong to.
+ADAPTERS = "adapter_config.json"
 # A smaller file is read again whenever it is asked for, in bytes; a larger one only once it has changed.
 SMALL = 1 << 20
 
@@ -38,12 +40,17 @@ def value_hash(value: Any) -> str:
 def model_hash(source: str) -> str:
     """SHA-256 of a model's configuration, weights and tokenizer files; of its name where it lies on a hub.
 
+    Of adapters also those of their base.
+
     source: as `models.load.resolve` gives it.
     """
     folder = Path(source)
     if not folder.is_dir():
         return f"hub:{source}"
     digest = hashlib.sha256()
+    if (config := folder / ADAPTERS).is_file():
+        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        digest.update(model_hash(str(base)).encode())
     for path in sorted(folder.iterdir()):
         if path.suffix in OF_MODELS:
             digest.update(f"{path.name}{file_hash(path)}".encode())

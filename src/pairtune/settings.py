@@ -219,6 +219,18 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapting:
+    """Adapters (LoRA)."""
+
+    lora: bool = _setting(False, "train low-rank adapters beside the linear layers; the weights stay as they are")
+    lora_rank: int = _setting(16, "rank of the adapters", least=1, most=4096)
+    lora_alpha: float = _setting(32.0, "adapters count alpha / rank", above=0)
+    lora_dropout: float = _setting(0.0, "0 only: dropout would make a policy differ from itself", least=0)
+    lora_targets: tuple[str, ...] = _setting((), "linear layers that get adapters (default: all but the head)", NAME)
+    merge: bool = _setting(False, "write the whole model as well, adapters added into its weights, in merged/")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowsRead:
     """How rows are read."""
 
@@ -261,7 +273,7 @@ class CheckRun(RowsRead):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRun(DataRun):
+class SftRun(Adapting, DataRun):
     """`pairtune sft`."""
 
     model: str = _model("model to train")
@@ -272,7 +284,7 @@ class SftRun(DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardRun(DataRun):
+class RewardRun(Adapting, DataRun):
     """`pairtune reward`."""
 
     model: str = _model("model to start from")
@@ -284,7 +296,7 @@ class RewardRun(DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRun(DataRun):
+class TuneRun(Adapting, DataRun):
     """`pairtune tune`."""
 
     model: str = _model("model to tune")
@@ -296,7 +308,7 @@ class TuneRun(DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoRun(DataRun):
+class PpoRun(Adapting, DataRun):
     """`pairtune ppo`."""
 
     model: str = _model("policy to train")

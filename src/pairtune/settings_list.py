@@ -14,6 +14,7 @@ from typing import Any
 from pairtune.objectives.loss import known
 from pairtune.settings import (
     NUMBER,
+    Adapting,
     CompareRun,
     EvaluateRun,
     GenerateRun,
@@ -91,8 +92,9 @@ def _group(command: type, section: type, entry: "dataclasses.Field[Any]") -> tup
     """The group of a setting in the help, and its rank: common ones, the main section, data, others, `Run`'s."""
     if entry.metadata["common"]:
         return COMMON, 0
-    if entry.name in Run.__dataclass_fields__ and section is command:
-        return _title(Run), 5
+    for rank, part in ((4, Adapting), (5, Run)):
+        if entry.name in part.__dataclass_fields__ and section is command:
+            return _title(part), rank
     if section is command:
         return DATA, 3
     main = typing.get_type_hints(command)[MAIN_SECTION[command]]

@@ -1,6 +1,7 @@
 """What commands are given: models and rows, read, checked, and told of."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +20,19 @@ from pairtune.data.sources import asked_of, read_pairs, read_prompts
 from pairtune.data.split import split_by_prompt
 from pairtune.data.tokenize import encode_pairs, encode_prompts
 from pairtune.data.trained import Hashes, hashes_of, keep
+from pairtune.engine.kernels import round_into
 from pairtune.engine.own_score import OwnScore
 from pairtune.engine.readers import load_reader
 from pairtune.errors import InputError
+from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel
-from pairtune.models.load import Tokenizer, load_model, load_tokenizer
+from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
-from pairtune.settings import EvaluateRun, PpoRun, RewardRun, Run, TuneRun
+from pairtune.settings import Adapting, EvaluateRun, PpoRun, RewardRun, Run, SftRun, TuneRun
+
+# Settings that say something of adapters, and what they are where nobody says anything.
+ADAPTERS, NONE = [entry.name for entry in fields(Adapting) if entry.name != "lora"], Adapting()
 
 
 def given(value: str, name: str) -> str:
@@ -44,6 +50,26 @@ def load(settings: Any) -> PreTrainedModel:
     return model
 
 
+def load_to_train(settings: SftRun | TuneRun | RewardRun | PpoRun) -> PreTrainedModel:
+    """The command's model as it is to learn: the whole of it, or fresh adapters beside weights that stay."""
+    unused = [name for name in ADAPTERS if not settings.lora and getattr(settings, name) != getattr(NONE, name)]
+    if unused:
+        raise InputError(f"{unused[0]} says something of adapters, and none are asked for; add --lora")
+    model = load(settings)
+    if settings.lora:
+        source = resolve(settings.model)
+        base = str(Path(source).resolve()) if Path(source).is_dir() else source
+        adapters.adapt(model, settings, base=base, seed=settings.seed)
+        few = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        share = few / sum(p.numel() for p in adapters.base_state(model).values())
+        beside = f"rank {settings.lora_rank} beside {counted(len(adapters.layers(model)), 'linear layer')}"
+        say(f"adapters: {beside}; {few:,} numbers learn, {share:.1%} of the model's")
+    elif adapters.wrapper_of(model) is not None:
+        say(f"model: the adapters in {settings.model} are added into its weights, and all of these are trained")
+        model = adapters.fold(model, round_into)
+    return model
+
+
 def load_reward_model(settings: Run, name: str, tokenizer: Tokenizer) -> ScalarModel | OwnScore:
     """What scores what the policy writes: a reward model, or a person's own function."""
     if own.is_own(name):
@@ -52,15 +78,39 @@ def load_reward_model(settings: Run, name: str, tokenizer: Tokenizer) -> ScalarM
     return load_reader(name, machine, tokenizer, setting="reward_model", trust_remote_code=trust)
 
 
-def load_value_model(settings: PpoRun, tokenizer: Tokenizer) -> ScalarModel:
-    """What learns the values: a second copy of the reward model; where a function scores, the policy and a 0."""
-    model = None if own.is_own(settings.reward_model) else load_reward_model(settings, settings.reward_model, tokenizer)
-    if isinstance(model, ScalarModel):
-        return model
-    machine = choose_machine(settings.dtype)
-    model = ScalarModel(load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code))
+def load_value_model(
+    settings: PpoRun, tokenizer: Tokenizer, policy: PreTrainedModel, reward_model: ScalarModel | OwnScore
+) -> ScalarModel:
+    """What learns the values: a second copy of the reward model; where a function scores, the policy and a 0.
+
+    Adapters learn beside weights that are held once: the reward model's, and the policy's where both are the same.
+    """
+    if isinstance(reward_model, ScalarModel) and settings.lora:
+        adapters.share(reward_model.body, policy)
+        return _learner(reward_model, settings)
+    if isinstance(reward_model, ScalarModel):
+        again = load_reward_model(settings, settings.reward_model, tokenizer)
+        assert isinstance(again, ScalarModel)
+        return again
+    if settings.lora:
+        model = ScalarModel(adapters.twin(policy))
+    else:
+        machine = choose_machine(settings.dtype)
+        model = ScalarModel(load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code))
     nn.init.zeros_(model.head.weight)
     return model
+
+
+def _learner(reward_model: ScalarModel, settings: PpoRun) -> ScalarModel:
+    """A copy of a reward model whose head and adapters learn: its own adapters, or fresh ones."""
+    body = reward_model.body.requires_grad_(False)
+    if adapters.wrapper_of(body) is not None:
+        adapters.learn(body)
+    value: ScalarModel = adapters.twin(reward_model)
+    if adapters.wrapper_of(value.body) is None:
+        adapters.adapt(value.body, settings, base="", seed=settings.seed)
+    reward_model.requires_grad_(False)
+    return value
 
 
 def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Rows[Pair], Tokenizer]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pairtune.commands.figures import say_ppo
-from pairtune.commands.inputs import given, load, load_reward_model, load_value_model, read_prompt_ids
-from pairtune.commands.results import check_out, say_done, say_next, stage_of
+from pairtune.commands.inputs import given, load_reward_model, load_to_train, load_value_model, read_prompt_ids
+from pairtune.commands.results import check_out, of_adapters, say_done, say_next, stage_of
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_tokenizer
@@ -21,9 +21,9 @@ def run(settings: PpoRun) -> Path:
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     prompts, kept = read_prompt_ids(settings, tokenizer)
     reward_model = load_reward_model(settings, source, tokenizer)
-    value = load_value_model(settings, tokenizer)
     with stage_of(settings, "ppo") as stage:
-        policy = load(settings)
+        policy = load_to_train(settings)
+        value = load_value_model(settings, tokenizer, policy, reward_model)
         rows = rows_of_prompts(prompts)
         check_engine(policy, rows)
         scorers = [reward_model.body] if isinstance(reward_model, ScalarModel) else []
@@ -41,7 +41,7 @@ def run(settings: PpoRun) -> Path:
                 sampling=settings.sampling,
                 seed=settings.seed,
             )
-            told = kept.write(folder, model=settings.model)
+            told = kept.write(folder, model=settings.model) | of_adapters(settings, policy, tokenizer, folder)
             return {"prompts": len(prompts), "steps": settings.ppo.steps, **told}
 
         say_done(stage.run(work))

@@ -10,22 +10,29 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from pairtune import disk, manifest, own
 from pairtune.data.files import data_hash
 from pairtune.data.pack import Tokens
+from pairtune.engine.kernels import round_into
 from pairtune.errors import InputError
 from pairtune.estimate import Estimate
 from pairtune.evaluation.diagnostics import fell, per_token
 from pairtune.evaluation.heldout import accuracy, margins
 from pairtune.evaluation.statistics import estimate
 from pairtune.hashes import model_hash
-from pairtune.models.load import resolve
+from pairtune.models import adapters
+from pairtune.models.load import Tokenizer, resolve, save_model
 from pairtune.progress import duration, say
+from pairtune.settings import Adapting
 from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import SETTINGS, Done, Stage
 
 # The folder of the folders that commands make when none is asked for.
 RUNS = Path("runs")
+# The whole model beside its adapters.
+MERGED = "merged"
 # Settings named in a message.
 SHOWN_SETTINGS = 4
 
@@ -134,6 +141,24 @@ def _rests_on(settings: Any, command: str) -> dict[str, Any]:
     }
     hashes |= {"data": data_hash(settings.data), **own.hashes(asked)}
     return {"command": command, **asked, "hashes": hashes}
+
+
+def of_adapters(settings: Adapting, model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> dict[str, str]:
+    """The whole model beside its adapters, if it is asked for; what the result is to say of their base.
+
+    The model is then no longer adapted.
+    """
+    if not settings.lora:
+        return {}
+    if settings.merge:
+        save_model(adapters.fold(model, round_into), tokenizer, folder / MERGED)
+        say(f"merged: {folder / MERGED}, the whole model, adapters added into its weights")
+    return base_facts(settings)
+
+
+def base_facts(settings: Any) -> dict[str, str]:
+    """What a result with adapters says of the model that they belong to."""
+    return {"base_sha256": model_hash(resolve(settings.model))} if settings.lora else {}
 
 
 def result_file(out: str) -> Path | None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pairtune.commands.figures import say_share
-from pairtune.commands.inputs import load, split_pairs
-from pairtune.commands.results import check_out, say_done, say_next, stage_of
+from pairtune.commands.inputs import load_to_train, split_pairs
+from pairtune.commands.results import MERGED, base_facts, check_out, say_done, say_next, stage_of
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy
 from pairtune.settings import RewardRun
@@ -17,7 +17,7 @@ def run(settings: RewardRun) -> Path:
     check_out(settings.out)
     train, heldout, tokenizer, kept = split_pairs(settings)
     with stage_of(settings, "reward") as stage:
-        body = load(settings)
+        body = load_to_train(settings)
         check_engine(body, train)
 
         def work(folder: Path) -> Facts:
@@ -29,8 +29,9 @@ def run(settings: RewardRun) -> Path:
                 heldout=heldout,
                 settings=settings.reward,
                 seed=settings.seed,
+                merged=folder / MERGED if settings.merge else None,
             )
-            told = kept.write(folder, model=settings.model)
+            told = kept.write(folder, model=settings.model) | base_facts(settings)
             right = accuracy(found["margins"], heldout)
             say_share("held-out accuracy", right, "pair")
             return {"pairs": len(train), "heldout_accuracy": right.to_json(), **told}

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pairtune.commands.inputs import Kept, given, load, say_reading
-from pairtune.commands.results import check_out, say_done, say_next, stage_of
+from pairtune.commands.inputs import Kept, given, load_to_train, say_reading
+from pairtune.commands.results import check_out, of_adapters, say_done, say_next, stage_of
 from pairtune.data.preflight import say_truncation
 from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import asked_of, read_demonstrations
@@ -26,14 +26,15 @@ def run(settings: SftRun) -> Path:
     encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)
     with stage_of(settings, "sft") as stage:
-        model = load(settings)
+        model = load_to_train(settings)
         check_engine(model, encoded.rows)
         kept = Kept(hashes_of(row.prompt for row in data.rows), data.skipped, data.prompt_format)
 
         def work(folder: Path) -> Facts:
             rows, how = encoded.rows, settings.sft
             facts = sft(folder, model=model, tokenizer=tokenizer, rows=rows, settings=how, seed=settings.seed)
-            return facts | (kept.write(folder, model=settings.model) if how.epochs else {})
+            told = kept.write(folder, model=settings.model) if how.epochs else {}
+            return facts | told | of_adapters(settings, model, tokenizer, folder)
 
         say_done(stage.run(work))
         say_next("tune", "--model", str(stage.folder), "--data", "PAIRS")

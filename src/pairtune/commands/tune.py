@@ -5,8 +5,8 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share
-from pairtune.commands.inputs import Kept, given, heldout_size, load, say_reading, split_pairs
-from pairtune.commands.results import check_out, of_pairs, say_done, say_next, stage_of
+from pairtune.commands.inputs import Kept, given, heldout_size, load_to_train, say_reading, split_pairs
+from pairtune.commands.results import check_out, of_adapters, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
 from pairtune.data.check_labels import check_labelled
 from pairtune.data.ends import end_ids
@@ -40,7 +40,7 @@ def run(settings: TuneRun) -> Path:
     check_out(settings.out)
     train_rows, held_rows, tokenizer, kept = _split_examples(settings, loss)
     with stage_of(settings, "tune") as stage:
-        model = load(settings)
+        model = load_to_train(settings)
         check_engine(model, train_rows.rows)
         train, spent = _prepared(model, train_rows, loss, settings)
         held, _ = _prepared(model, held_rows, loss, settings)
@@ -62,6 +62,7 @@ def run(settings: TuneRun) -> Path:
             with uncounted():
                 figures = _measured(measure_examples(model, loss, held), begun, held)
             facts = {name: figure.to_json() for name, figure in figures.items()}
+            told |= of_adapters(settings, model, tokenizer, folder)
             return {"pairs" if train.labels is None else "responses": len(train.rows), **facts, **told}
 
         say_done(stage.run(work, spent=spent))

@@ -16,6 +16,7 @@ from pairtune.engine.compile import is_large, obstacle
 from pairtune.engine.cpp import built, fingerprint
 from pairtune.engine.path import paths_of
 from pairtune.hashes import value_hash
+from pairtune.models import adapters
 
 # Fields of a model's configuration that its numbers do not depend on: where it lies, who wrote it, how it decodes.
 INDIFFERENT = {
@@ -44,7 +45,7 @@ def _foreign_code(model: PreTrainedModel) -> str:
 
     A version says what a library's class computes, and of code that came with a model only its text does.
     """
-    known = ("transformers", "torch", "pairtune")
+    known = ("transformers", "torch", "pairtune", "peft")
     kinds = {type(module) for module in model.modules() if type(module).__module__.partition(".")[0] not in known}
     digest = hashlib.sha256()
     for path in sorted({source for kind in kinds for source in Path(inspect.getfile(kind)).parent.glob("*.py")}):
@@ -76,8 +77,11 @@ def about(model: PreTrainedModel) -> dict[str, str]:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie."""
-    values = sorted(model.state_dict().items())
+    """SHA-256 of the parameters' names, dtypes, shapes and bytes: what these weights are, wherever they lie.
+
+    A model whose adapters are off is its base.
+    """
+    values = sorted(adapters.state(model).items())
     with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter
         hashes = list(threads.map(lambda item: _tensor_hash(item[1]), values))
     return value_hash(

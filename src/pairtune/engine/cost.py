@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pairtune.models import adapters
 from pairtune.models.body import layer_configs
 
 # How often the resident memory is looked at, in seconds.
@@ -117,11 +118,14 @@ def count_pass(model: PreTrainedModel, *, tokens: int, attended: int, predicted:
     if cost is None:
         return
     config = model.config.get_text_config()
-    passes = 3 if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()) else 1
+    learns = torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters())
+    # There and back, and once more for the gradients of weights: adapters' own products are too few to count.
+    through, weights = (2, not adapters.learns(model)) if learns else (1, False)
+    products = 2 * tokens * active_parameters(model)
     attention = 4 * attended * sum(map(_width, layer_configs(model)))
     head = 2 * predicted * (getattr(config, "hidden_size", None) or 0) * config.vocab_size
     cost.tokens += tokens
-    cost.flops += passes * (2 * tokens * active_parameters(model) + attention + head)
+    cost.flops += (through + weights) * (products + head) + (3 if learns else 1) * attention
 
 
 def _width(layer: PreTrainedConfig) -> int:
@@ -148,7 +152,8 @@ def body_parameters(model: PreTrainedModel) -> int:
         output = model.get_output_embeddings()
         if output is not None:
             tables.add(id(output.weight))
-        known = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in tables)
+        base = (p for name, p in model.named_parameters() if adapters.LOW_RANK not in name)
+        known = sum(p.numel() for p in base if p.dim() >= 2 and id(p) not in tables)
         setattr(model, _BODY, known)
     return known
 

@@ -13,6 +13,7 @@ from pairtune.engine.cost import Cost
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.reference import reference_logprobs
+from pairtune.models import adapters
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ def prepare(
     """
     if "reference" not in needs:
         return Examples(rows, labels), Cost()
-    reference, cost = reference_logprobs(model, rows, **passing)
-    if "mismatched" not in needs:
-        return Examples(rows, labels, reference), cost
-    mismatched = mismatched_rows(rows, seed=seed)
-    mismatched_reference, more = reference_logprobs(model, mismatched, **{**passing, "progress": lambda rows: None})
+    with adapters.as_base(model):
+        reference, cost = reference_logprobs(model, rows, **passing)
+        if "mismatched" not in needs:
+            return Examples(rows, labels, reference), cost
+        mismatched = mismatched_rows(rows, seed=seed)
+        mismatched_reference, more = reference_logprobs(model, mismatched, **{**passing, "progress": lambda rows: None})
     return Examples(rows, labels, reference, mismatched, mismatched_reference), cost + more
 
 

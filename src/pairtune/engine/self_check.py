@@ -32,7 +32,9 @@ from pairtune.engine.limits import check_ids, check_length
 from pairtune.engine.own import logits_logprobs, own_response_logits, response_rows
 from pairtune.engine.packed import packed_hidden_states
 from pairtune.engine.path import Engine, paths_of, rope_switch, use_paths
+from pairtune.engine.reached import check_reached
 from pairtune.errors import InputError
+from pairtune.models import adapters
 from pairtune.models.body import keep_caps
 from pairtune.models.load import reason
 from pairtune.progress import say
@@ -88,13 +90,17 @@ def check_engine(
     some = chosen_rows(rows, most=_room(model), ordinary=_ordinary(model))
     check_ids(model, highest_id(rows))
     check_length(model, longest)
-    place = verdicts.place(model, "engine")
-    verdict = verdicts.recall(place, Verdict)
-    if verdict is None or verdict.longest < max(map(_longest, some)):
-        verdict = _find(model, some)
-        verdicts.remember(place, asdict(verdict))
+    with adapters.as_base(model):
+        place = verdicts.place(model, "engine")
+        verdict = verdicts.recall(place, Verdict)
+        if verdict is None or verdict.longest < max(map(_longest, some)):
+            verdict = _find(model, some)
+            verdicts.remember(place, asdict(verdict))
     paths = paths_of(model)
     paths.engine = verdict.path
+    if adapters.learns(model):
+        with torch.enable_grad():
+            check_reached(model, by_path(model, verdict.path, some[:1]))
     for other in others:
         use_paths(other, paths)
     if verdict.reason:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from pairtune import hub
 from pairtune.errors import InputError
+from pairtune.models import adapters
 from pairtune.models.body import final_size
 from pairtune.models.classifier import NoClassifierError, load_classifier, save_classifier
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
@@ -57,13 +58,24 @@ class ScalarModel(nn.Module):
         self.head.bias.sub_(mean).div_(std)
 
     def save(self, folder: Path, tokenizer: Tokenizer) -> None:
-        """A folder for transformers' `AutoModelForSequenceClassification`, or the body's with the head beside it."""
+        """A folder for transformers' `AutoModelForSequenceClassification`, or the body's with the head beside it.
+
+        Of adapters a peft folder for sequence classification, in which other tools find the head but for its bias.
+        """
+        if adapters.wrapper_of(self.body) is not None:
+            adapters.save(self.body, folder, score=self.head.weight)
+            tokenizer.save_pretrained(folder)
+            self._save_head(folder)
+            return
         try:
             save_classifier(self.body, self.head, tokenizer, folder)
         except NoClassifierError as error:
             say(f"reward model: saved in pairtune's own format, which other tools do not read: {error}")
             save_model(self.body, tokenizer, folder)
-            save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
+            self._save_head(folder)
+
+    def _save_head(self, folder: Path) -> None:
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
 
 
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:

@@ -28,8 +28,9 @@ from transformers import (
 from pairtune import hub, manifest
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
-from pairtune.hashes import file_hash
+from pairtune.hashes import file_hash, model_hash
 from pairtune.hints import near_path
+from pairtune.models import adapters
 from pairtune.models.body import keep_caps
 from pairtune.models.machine import Machine
 from pairtune.progress import counted, say
@@ -41,9 +42,14 @@ Tokenizer = PreTrainedTokenizerBase
 def load_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """A causal language model in evaluation mode (no dropout) on the machine's device, in its dtype.
 
-    `name`: `smollm2-135m` (embedded), a folder, a `.gguf` file or a hub name. Raises InputError if there is no such
-    model, if it would have to be unpickled, or if it is a language model by leaving something out only.
+    `name`: `smollm2-135m` (embedded), a folder, a `.gguf` file or a hub name; of a folder with adapters, their base
+    under them. Raises InputError if there is no such model, if it would have to be unpickled, or if it is a language
+    model by leaving something out only.
     """
+    if base := base_name(name):
+        model = load_model(base, machine, trust_remote_code=trust_remote_code)
+        adapters.attach(model, Path(resolve(name)))
+        return model
     config = read_config(name, trust_remote_code=trust_remote_code)
     kinds = list(config.architectures or ())
     if any("SequenceClassification" in kind for kind in kinds):
@@ -86,8 +92,21 @@ def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code
     return moved
 
 
+def base_name(name: str) -> str:
+    """What adapters in a folder call their base; empty of a whole model. Raises InputError if it is another by now."""
+    folder = Path(name).expanduser()
+    if not adapters.is_adapter(folder):
+        return ""
+    base = adapters.base_of(Path(resolve(name)))
+    made_of = (manifest.read(folder) or {}).get("base_sha256")
+    if made_of and model_hash(resolve(base)) != made_of:
+        raise InputError(f'adapters "{name}" were trained on another model than now lies at "{base}"; put that back')
+    return base
+
+
 def read_config(name: str, *, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The model's configuration. Raises InputError if it cannot be read."""
+    """The model's configuration, of adapters their base's. Raises InputError if it cannot be read."""
+    name = base_name(name) or name
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
     except Exception as error:  # a file's fields meet a class's code
@@ -103,6 +122,9 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
 
     Its `declared_ends` are the tokens that the model's generation config ends an answer at (see `data/ends.py`).
     """
+    base = base_name(name)
+    if base and not (Path(name).expanduser() / "tokenizer_config.json").is_file():
+        return load_tokenizer(base, trust_remote_code=trust_remote_code)
     source = resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -112,7 +134,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
         raise InputError(f'model "{name}" has no tokenizer that can be loaded ({reason(error)}){hint}') from error
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
         raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
-    tokenizer.declared_ends = _declared_ends(source, trust_remote_code)
+    tokenizer.declared_ends = _declared_ends(resolve(base) if base else source, trust_remote_code)
     return tokenizer
 
 
@@ -127,7 +149,14 @@ def _declared_ends(source: str, trust_remote_code: bool) -> tuple[int, ...]:
 
 
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder: safetensors weights, config, tokenizer, chat template."""
+    """Write an ordinary Hugging Face folder: safetensors weights, config, tokenizer, chat template.
+
+    Of a model with adapters an ordinary peft folder, its tokenizer beside them.
+    """
+    if adapters.wrapper_of(model) is not None:
+        adapters.save(model, folder)
+        tokenizer.save_pretrained(folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     use_cache, model.config.use_cache = model.config.use_cache, True  # as users of the saved model expect
     try:
@@ -138,8 +167,8 @@ def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> No
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of the model that no gradient reaches: the reference."""
-    reference = copy.deepcopy(model)
+    """A copy of the model that no gradient reaches: the reference. Where adapters learn, their base, held once."""
+    reference: PreTrainedModel = adapters.base_copy(model) if adapters.learns(model) else copy.deepcopy(model)
     reference.eval().requires_grad_(False)
     return reference
 
@@ -152,6 +181,9 @@ def resolve(name: str) -> str:
     hub.check_path(name)
     if path.suffix == ".gguf" and path.is_file():
         return str(_converted(path))
+    if path.is_dir() and adapters.is_adapter(path):
+        _check_damage(name, path)
+        return str(path)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f'model folder "{name}" has no config.json; give a folder saved by save_pretrained')
@@ -160,15 +192,19 @@ def resolve(name: str) -> str:
                 f'model folder "{name}" holds no .safetensors weights; pairtune unpickles nothing - '
                 "save it again with safetensors"
             )
-        if damage := manifest.damage(path):
-            raise InputError(
-                f'model folder "{name}" is damaged ({damage}); make it again - or, if the change is meant, remove '
-                f"{manifest.RESULT} beside it"
-            )
+        _check_damage(name, path)
         return str(path)
     if path.exists():
         raise InputError(f'model "{name}" is a file; give the folder it lies in, a .gguf file or a hub name')
     return _from_hub(name)
+
+
+def _check_damage(name: str, path: Path) -> None:
+    if damage := manifest.damage(path):
+        raise InputError(
+            f'model folder "{name}" is damaged ({damage}); make it again - or, if the change is meant, remove '
+            f"{manifest.RESULT} beside it"
+        )
 
 
 @functools.cache

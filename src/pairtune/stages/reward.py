@@ -7,7 +7,9 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import uncounted
+from pairtune.engine.kernels import round_into
 from pairtune.evaluation.heldout import reward_margins
+from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer
 from pairtune.settings import Reward
@@ -26,14 +28,19 @@ def reward(
     heldout: Sequence[Tokens],
     settings: Reward,
     seed: int,
+    merged: Path | None = None,
 ) -> Facts:
     """Train a scalar head and its body on (chosen, rejected) rows, save both; the margins of the held-out pairs.
 
-    name: what its records are called.
+    name: what its records are called. merged: where the whole model goes as well, its adapters added into its weights.
     """
     model = ScalarModel(body, seed=seed)
     train_reward(model, rows, settings, seed=seed, journal=Journal(name, folder))
     normalise(model, rows)
     model.save(folder, tokenizer)
     with uncounted():
-        return {"margins": reward_margins(model, heldout)}
+        margins = reward_margins(model, heldout)
+    if merged is not None:
+        model.body = adapters.fold(model.body, round_into)
+        model.save(merged, tokenizer)
+    return {"margins": margins}
