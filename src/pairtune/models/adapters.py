@@ -214,7 +214,7 @@ def kind() -> type[nn.Module]:
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The model's linear layers by name, without its head, and without routers: some are linear layers that give more."""
+    """The model's linear layers by name: not its head, nor routers, some of which are linear and give more."""
     head = model.get_output_embeddings()
     linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
     return {name: module for name, module in linear if module is not head and "Router" not in type(module).__name__}
