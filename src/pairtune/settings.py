@@ -225,8 +225,14 @@ class Adapting:
     lora: bool = _setting(False, "train low-rank adapters beside the linear layers; the weights stay as they are")
     lora_rank: int = _setting(16, "rank of the adapters", least=1, most=4096)
     lora_alpha: float = _setting(32.0, "adapters count alpha / rank", above=0)
-    lora_dropout: float = _setting(0.0, "0 only: dropout would make a policy differ from itself", least=0)
+    lora_dropout: float = _setting(0.0, "dropout of adapters: 0 only, or a policy would differ from itself", least=0)
     lora_targets: tuple[str, ...] = _setting((), "linear layers that get adapters (default: all but the head)", NAME)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merging(Adapting):
+    """Adapters (LoRA)."""
+
     merge: bool = _setting(False, "write the whole model as well, adapters added into its weights, in merged/")
 
 
@@ -273,7 +279,7 @@ class CheckRun(RowsRead):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRun(Adapting, DataRun):
+class SftRun(Merging, DataRun):
     """`pairtune sft`."""
 
     model: str = _model("model to train")
@@ -284,7 +290,7 @@ class SftRun(Adapting, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardRun(Adapting, DataRun):
+class RewardRun(Merging, DataRun):
     """`pairtune reward`."""
 
     model: str = _model("model to start from")
@@ -296,7 +302,7 @@ class RewardRun(Adapting, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRun(Adapting, DataRun):
+class TuneRun(Merging, DataRun):
     """`pairtune tune`."""
 
     model: str = _model("model to tune")
@@ -308,7 +314,7 @@ class TuneRun(Adapting, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoRun(Adapting, DataRun):
+class PpoRun(Merging, DataRun):
     """`pairtune ppo`."""
 
     model: str = _model("policy to train")
@@ -363,7 +369,7 @@ class EvaluateRun(DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareRun(DataRun):
+class CompareRun(Adapting, DataRun):
     """`pairtune compare`."""
 
     model: str = _model("the model that every arm starts from")

@@ -14,10 +14,10 @@ from typing import Any
 from pairtune.objectives.loss import known
 from pairtune.settings import (
     NUMBER,
-    Adapting,
     CompareRun,
     EvaluateRun,
     GenerateRun,
+    Merging,
     PpoRun,
     RewardRun,
     Run,
@@ -92,7 +92,7 @@ def _group(command: type, section: type, entry: "dataclasses.Field[Any]") -> tup
     """The group of a setting in the help, and its rank: common ones, the main section, data, others, `Run`'s."""
     if entry.metadata["common"]:
         return COMMON, 0
-    for rank, part in ((4, Adapting), (5, Run)):
+    for rank, part in ((4, Merging), (5, Run)):
         if entry.name in part.__dataclass_fields__ and section is command:
             return _title(part), rank
     if section is command:

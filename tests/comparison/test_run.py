@@ -20,6 +20,9 @@ from pairtune.comparison.run import compare
 from pairtune.data import reviews
 from pairtune.engine import hidden, reference
 from pairtune.errors import InputError
+from pairtune.models import adapters
+from pairtune.models.load import load_model
+from pairtune.models.machine import Machine
 from pairtune.report import page
 from pairtune.settings import CompareRun
 from pairtune.stages import preference
@@ -130,6 +133,28 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Context, "done", watched)
     return names
+
+
+def test_adapters_are_compared_on_one_base(tiny_run: Tiny, worked: list[str], tmp_path: Path, cpu: Machine) -> None:
+    given = {"lora": True, "lora_rank": 4, "methods": ["dpo", "ppo"], "batch_size": 6, "epochs": 4}
+    out = compare(tiny_run(**given, learning_rate=1e-2))
+    summary = read(out)
+    check_schema(summary, {"reference", "dpo", "ppo"})
+    assert summary["arms"]["dpo"]["heldout_accuracy"]["mean"] > 0.8  # the pairs are easy
+    assert (summary["arms"]["ppo"]["models_in_memory"], summary["arms"]["dpo"]["models_in_memory"]) == (1, 1)
+    for name in ("dpo", "ppo", "reward"):
+        folder = out / "models" / name
+        assert not (folder / "model.safetensors").exists()
+        assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
+        assert json.loads((folder / "settings.json").read_text())["adapters"]["lora_rank"] == 4
+    assert (out / "models" / "reference" / "model.safetensors").is_file()
+
+    # Moved as a whole, its models are still found beside each other, and nothing is done again.
+    done = list(worked)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    compare(tiny_run(**given, learning_rate=1e-2, out=str(tmp_path / "moved")))
+    assert worked == done
+    assert adapters.layers(load_model(str(tmp_path / "moved" / "models" / "dpo"), cpu))
 
 
 def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list[str]) -> None:

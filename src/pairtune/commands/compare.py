@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pairtune import hub, own
+from pairtune.commands.inputs import check_adapters
 from pairtune.comparison.plan import MODELS
 from pairtune.comparison.run import compare
 from pairtune.progress import say
@@ -15,6 +16,7 @@ from pairtune.settings import CompareRun
 
 def run(settings: CompareRun) -> Path:
     """Compare methods; report.html and a table on the terminal. Returns the run's folder."""
+    check_adapters(settings)
     if own.is_own(settings.judge):
         own.load(settings.judge)
     else:

@@ -25,14 +25,11 @@ from pairtune.engine.own_score import OwnScore
 from pairtune.engine.readers import load_reader
 from pairtune.errors import InputError
 from pairtune.models import adapters
-from pairtune.models.heads import ScalarModel
+from pairtune.models.heads import ScalarModel, learner_of
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
-from pairtune.settings import Adapting, EvaluateRun, PpoRun, RewardRun, Run, SftRun, TuneRun
-
-# Settings that say something of adapters, and what they are where nobody says anything.
-ADAPTERS, NONE = [entry.name for entry in fields(Adapting) if entry.name != "lora"], Adapting()
+from pairtune.settings import Adapting, EvaluateRun, Merging, PpoRun, RewardRun, Run, SftRun, TuneRun
 
 
 def given(value: str, name: str) -> str:
@@ -50,11 +47,17 @@ def load(settings: Any) -> PreTrainedModel:
     return model
 
 
+def check_adapters(settings: Adapting) -> None:
+    """Raises InputError for what says something of adapters where none are asked for."""
+    names = [entry.name for entry in fields(Merging) if entry.name != "lora" and hasattr(settings, entry.name)]
+    unused = [name for name in names if getattr(settings, name) != getattr(Merging(), name)]
+    if unused and not settings.lora:
+        raise InputError(f"{unused[0]} says something of adapters, and none are asked for; add --lora")
+
+
 def load_to_train(settings: SftRun | TuneRun | RewardRun | PpoRun) -> PreTrainedModel:
     """The command's model as it is to learn: the whole of it, or fresh adapters beside weights that stay."""
-    unused = [name for name in ADAPTERS if not settings.lora and getattr(settings, name) != getattr(NONE, name)]
-    if unused:
-        raise InputError(f"{unused[0]} says something of adapters, and none are asked for; add --lora")
+    check_adapters(settings)
     model = load(settings)
     if settings.lora:
         source = resolve(settings.model)
@@ -87,7 +90,7 @@ def load_value_model(
     """
     if isinstance(reward_model, ScalarModel) and settings.lora:
         adapters.share(reward_model.body, policy)
-        return _learner(reward_model, settings)
+        return learner_of(reward_model, settings, seed=settings.seed)
     if isinstance(reward_model, ScalarModel):
         again = load_reward_model(settings, settings.reward_model, tokenizer)
         assert isinstance(again, ScalarModel)
@@ -99,18 +102,6 @@ def load_value_model(
         model = ScalarModel(load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code))
     nn.init.zeros_(model.head.weight)
     return model
-
-
-def _learner(reward_model: ScalarModel, settings: PpoRun) -> ScalarModel:
-    """A copy of a reward model whose head and adapters learn: its own adapters, or fresh ones."""
-    body = reward_model.body.requires_grad_(False)
-    if adapters.wrapper_of(body) is not None:
-        adapters.learn(body)
-    value: ScalarModel = adapters.twin(reward_model)
-    if adapters.wrapper_of(value.body) is None:
-        adapters.adapt(value.body, settings, base="", seed=settings.seed)
-    reward_model.requires_grad_(False)
-    return value
 
 
 def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Rows[Pair], Tokenizer]:

@@ -25,7 +25,7 @@ from pairtune.hashes import model_hash
 from pairtune.models import adapters
 from pairtune.models.load import Tokenizer, resolve, save_model
 from pairtune.progress import duration, say
-from pairtune.settings import Adapting
+from pairtune.settings import Merging
 from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import SETTINGS, Done, Stage
 
@@ -143,7 +143,7 @@ def _rests_on(settings: Any, command: str) -> dict[str, Any]:
     return {"command": command, **asked, "hashes": hashes}
 
 
-def of_adapters(settings: Adapting, model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> dict[str, str]:
+def of_adapters(settings: Merging, model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> dict[str, str]:
     """The whole model beside its adapters, if it is asked for; what the result is to say of their base.
 
     The model is then no longer adapted.

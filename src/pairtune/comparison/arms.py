@@ -18,6 +18,8 @@ from pairtune.errors import InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import measure_examples
 from pairtune.grid import Candidate
+from pairtune.models import adapters
+from pairtune.models.heads import learner_of
 from pairtune.objectives.loss import Loss
 from pairtune.progress import say
 from pairtune.sampling.sampler import stream_seed
@@ -114,7 +116,7 @@ class Arms:
             shared = {key: value for key, value in to_mapping(settings.preference).items() if key not in parameters()}
             needs = {"pairs": self.pairs.key, "preference": shared, "loss": candidate.how.to_json()}
         curve = [settings.evaluation.curve_points, settings.evaluation.curve_prompts]
-        rests_on = {**needs, "curve": curve, "seed": settings.seed}
+        rests_on = {**needs, **self.context.adapted, "curve": curve, "seed": settings.seed}
         return self.context.stage(candidate.name, rests_on, model=candidate.name)
 
     def _train(self, candidate: Candidate) -> Done:
@@ -122,12 +124,13 @@ class Arms:
         does = "preference tuning" if isinstance(how, Loss) else "sampling, scoring, updating"
 
         def work(folder: Path) -> Facts:
-            policy = self.context.load("reference")
+            policy = self.context.load_to_train("reference")
+            told = self.context.base_facts("reference")
             if isinstance(how, Loss):
-                return self._tune(folder, policy, candidate, how)
+                return self._tune(folder, policy, candidate, how) | told
             kl = self._distance()
             facts = self._ppo(folder, policy, replace(how, kl_stop=kl) if kl else how)
-            return facts | ({"matched": {"arm": self.matched, "kl": kl, "steps": how.steps}} if kl else {})
+            return facts | told | ({"matched": {"arm": self.matched, "kl": kl, "steps": how.steps}} if kl else {})
 
         return self.context.done(self._stage(candidate), work, title=f"{candidate.name}: {does}")
 
@@ -154,11 +157,17 @@ class Arms:
         context, settings = self.context, self.settings
         with uncounted():
             snapshots = self._snapshots(folder, policy)
+        reward_model = context.load_scalar("reward")
+        if settings.lora:
+            adapters.share(reward_model.body, policy)
+            value = learner_of(reward_model, settings, seed=settings.seed)
+        else:
+            value = context.load_scalar("reward")
         return ppo(
             folder,
             policy=policy,
-            value=context.load_scalar("reward"),
-            reward_model=context.load_scalar("reward"),
+            value=value,
+            reward_model=reward_model,
             tokenizer=context.tokenizer,
             prompts=[row.question for row in context.pairs.train],
             settings=how,

@@ -5,6 +5,7 @@ A stage is done once for the same inputs, and resumed where it was interrupted.
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ from pairtune.engine.self_check import check_engine
 from pairtune.engine.value_heads import score_rewards
 from pairtune.evaluation.policy import Answer
 from pairtune.grid import Candidate, candidates, chooses
+from pairtune.hashes import model_hash
 from pairtune.manifest import RESULT
+from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import duration, say
-from pairtune.settings import CompareRun, Ppo
+from pairtune.settings import Adapting, CompareRun, Ppo
 from pairtune.stages.measure import Score
 from pairtune.stages.stage import Done, Stage, Work
 
@@ -114,11 +117,14 @@ class Context:
         return done
 
     def check_disk(self, parameters: float, untrained: Sequence[Candidate], *, shared: int = 0) -> None:
-        """Raises InputError if the disk clearly has no room for these candidates' training and `shared` more models."""
+        """Raises InputError if the disk clearly has no room for these candidates' training and `shared` more models.
+
+        Adapters are small.
+        """
         fresh = [each for each in untrained if not any(self.model_folder(each.name).glob("model*.safetensors"))]
         check_disk(
             self.out,
-            parameters,
+            0 if self.settings.lora else parameters,
             value_bytes=self.machine.dtype.itemsize,
             models=len(fresh) + shared,
             learning=max((2 if isinstance(candidate.how, Ppo) else 1 for candidate in untrained), default=0),
@@ -128,6 +134,25 @@ class Context:
         """One of the run's models, on the engine's path that is right for its architecture."""
         trust = self.settings.trust_remote_code
         return self.on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
+
+    def load_to_train(self, name: str) -> PreTrainedModel:
+        """One of the run's models as it is to learn: the whole of it, or fresh adapters beside weights that stay."""
+        model = self.load(name)
+        if self.settings.lora:
+            base = str(self.model_folder(name).resolve())
+            adapters.adapt(model, self.settings, base=base, seed=self.settings.seed)
+        return model
+
+    @property
+    def adapted(self) -> dict[str, Any]:
+        """What the results of learning rest on beside their own settings: nothing, or what is asked of adapters."""
+        if not self.settings.lora:
+            return {}
+        return {"adapters": {entry.name: getattr(self.settings, entry.name) for entry in fields(Adapting)}}
+
+    def base_facts(self, name: str) -> dict[str, str]:
+        """What a result with adapters says of the model that they belong to."""
+        return {"base_sha256": model_hash(str(self.model_folder(name)))} if self.settings.lora else {}
 
     def load_scalar(self, name: str) -> ScalarModel:
         """One of the run's reward models, likewise; "judge", which no arm is trained on, may be an external one."""

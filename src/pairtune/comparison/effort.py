@@ -42,11 +42,14 @@ class Effort:
     lines_of_code: int
 
 
-def effort(method: str) -> Effort:
-    """Of a method by name. The reference pass of preference tuning is over before training starts: one model."""
+def effort(method: str, *, lora: bool = False) -> Effort:
+    """Of a method by name. The reference pass of preference tuning is over before training starts: one model.
+
+    lora: adapters learn, and PPO's four models are one base with three sets of them.
+    """
     if method == "ppo":
         names = [f"reward.{name}" for name in _fields(Reward)] + [f"ppo.{name}" for name in _fields(Ppo)]
-        return Effort(4, names, sum(map(code_lines, sources("ppo"))))
+        return Effort(1 if lora else 4, names, sum(map(code_lines, sources("ppo"))))
     names = _fields(Tuning)
     names += dict.fromkeys(name for term in loss_of(method).terms for name in term.parameters)
     return Effort(1, [f"preference.{name}" for name in names], sum(map(code_lines, sources(method))))

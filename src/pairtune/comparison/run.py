@@ -26,6 +26,7 @@ from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import share
 from pairtune.hashes import model_hash
+from pairtune.models import adapters
 from pairtune.models.load import load_model, load_tokenizer, resolve
 from pairtune.objectives.loss import Loss
 from pairtune.progress import printable, say
@@ -131,9 +132,17 @@ class Comparison:
             parameters = sum(p.numel() for p in model.parameters())
             self.context.check_disk(parameters, self.context.every_candidate, shared=shared)
             rows = self.demonstrations(gold)
+            if settings.lora and settings.sft.epochs:
+                adapters.adapt(model, settings, base="", seed=settings.seed)
             check_engine(model, rows)
             return sft(
-                folder, model=model, tokenizer=self.tokenizer, rows=rows, settings=settings.sft, seed=settings.seed
+                folder,
+                model=model,
+                tokenizer=self.tokenizer,
+                rows=rows,
+                settings=settings.sft,
+                seed=settings.seed,
+                whole=True,
             )
 
         rests_on = {
@@ -143,6 +152,7 @@ class Comparison:
             "split": self.context.split,
             "max_tokens": settings.max_tokens,
             "max_new_tokens": settings.sampling.max_new_tokens,
+            **self.context.adapted,
         }
         tunes = settings.sft.epochs > 0
         title = "warm start: supervised fine-tuning" if tunes else "reference: the model as it is"
@@ -277,16 +287,17 @@ class Comparison:
             facts = reward(
                 folder,
                 name=name,
-                body=self.context.load("reference"),
+                body=self.context.load_to_train("reference"),
                 tokenizer=self.tokenizer,
                 rows=rows,
                 heldout=self.context.pairs.heldout,
                 settings=settings.reward,
                 seed=settings.seed,
             )
-            return {"kind": "judge", **facts}
+            return {"kind": "judge", **facts, **self.context.base_facts("reference")}
 
         rests_on = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
+        rests_on |= self.context.adapted
         return self._told(self.context.done(self.context.stage(name, rests_on, model=name), work, title=title))
 
     def _told(self, done: Done) -> Done:

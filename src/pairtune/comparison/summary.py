@@ -65,7 +65,7 @@ def summarise(
         "arms": {
             arm: means(values[arm], pairs.heldout)
             | _of_all(done.facts, pairs.heldout)
-            | _costs(arm, spent)
+            | _costs(arm, spent, lora=settings.lora)
             | {"parameters": chosen[arm].candidate.parameters if arm in chosen else {}}
             for arm, done in measured.items()
         },
@@ -201,10 +201,10 @@ def _matched_kl(trial: Trial | None) -> dict[str, Any] | None:
     return {**trial.trained.facts["matched"], "step": trial.trained.facts["step"]}
 
 
-def _costs(arm: str, stages: Mapping[str, Done]) -> dict[str, Any]:
+def _costs(arm: str, stages: Mapping[str, Done], *, lora: bool) -> dict[str, Any]:
     spent = {name: stages[name].cost for name in _stages_of(arm) if name in stages}
     total = sum(spent.values(), Cost())
-    asked = effort(arm) if arm != "reference" else None
+    asked = effort(arm, lora=lora) if arm != "reference" else None
     return {
         "seconds": {name: cost.seconds for name, cost in spent.items()},
         "tokens_processed": total.tokens,

@@ -92,7 +92,7 @@ def attach(model: PreTrainedModel, folder: Path) -> None:
         given = load_file(folder / WEIGHTS)
         _wrap(model, config)
         wrapper = wrapper_of(model)
-        known = set(get_peft_model_state_dict(wrapper))
+        known = set(get_peft_model_state_dict(wrapper, save_embedding_layers=False))
         given = {name: value for name, value in given.items() if not name.startswith(f"{PREFIX}score.")}
         if given.keys() != known:
             some = sorted(given.keys() ^ known)[0]
@@ -189,7 +189,10 @@ def save(model: PreTrainedModel, folder: Path, *, score: Tensor | None = None) -
 
     wrapper = wrapper_of(model)
     config = copy.deepcopy(wrapper.peft_config[NAME])
-    tensors = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(wrapper).items()}
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in get_peft_model_state_dict(wrapper, save_embedding_layers=False).items()
+    }
     config.inference_mode = True
     if score is not None:
         config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]

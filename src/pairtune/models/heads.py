@@ -20,6 +20,7 @@ from pairtune.models.classifier import NoClassifierError, load_classifier, save_
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, reason, save_model
 from pairtune.models.machine import Machine
 from pairtune.progress import say
+from pairtune.settings import Adapting
 
 # The head beside an ordinary model: what is written where transformers has no sequence classification to write.
 HEAD_FILE = "scalar_head.safetensors"
@@ -76,6 +77,18 @@ class ScalarModel(nn.Module):
 
     def _save_head(self, folder: Path) -> None:
         save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
+
+
+def learner_of(model: ScalarModel, how: Adapting, *, seed: int) -> ScalarModel:
+    """A copy whose head and adapters (its own, or fresh ones) learn beside weights held once; the model learns not."""
+    body = model.body.requires_grad_(False)
+    if adapters.wrapper_of(body) is not None:
+        adapters.learn(body)
+    copy: ScalarModel = adapters.twin(model)
+    if adapters.wrapper_of(copy.body) is None:
+        adapters.adapt(copy.body, how, base="", seed=seed)
+    model.requires_grad_(False)
+    return copy
 
 
 def load_scalar_model(name: str, machine: Machine, *, trust_remote_code: bool = False) -> tuple[ScalarModel, Tokenizer]:

@@ -98,6 +98,8 @@ def base_name(name: str) -> str:
     if not adapters.is_adapter(folder):
         return ""
     base = adapters.base_of(Path(resolve(name)))
+    if not Path(base).exists() and (moved := folder.parent / Path(base).name).is_dir() and Path(base).is_absolute():
+        base = str(moved)  # a comparison's folder, moved as a whole
     made_of = (manifest.read(folder) or {}).get("base_sha256")
     if made_of and model_hash(resolve(base)) != made_of:
         raise InputError(f'adapters "{name}" were trained on another model than now lies at "{base}"; put that back')

@@ -6,6 +6,8 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens
+from pairtune.engine.kernels import round_into
+from pairtune.models import adapters
 from pairtune.models.load import Tokenizer, save_model
 from pairtune.settings import Sft
 from pairtune.stages.stage import Facts
@@ -14,10 +16,22 @@ from pairtune.training.sft import train_sft
 
 
 def sft(
-    folder: Path, *, model: PreTrainedModel, tokenizer: Tokenizer, rows: Sequence[Tokens], settings: Sft, seed: int
+    folder: Path,
+    *,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    rows: Sequence[Tokens],
+    settings: Sft,
+    seed: int,
+    whole: bool = False,
 ) -> Facts:
-    """Fine-tune a model that has been checked, and save it; with 0 epochs as it is."""
+    """Fine-tune a model that has been checked, and save it; with 0 epochs as it is.
+
+    whole: adapters are added into the weights, and a whole model is saved.
+    """
     if settings.epochs > 0:
         train_sft(model, rows, settings, seed=seed, journal=Journal("sft", folder))
+    if whole and adapters.wrapper_of(model) is not None:
+        model = adapters.fold(model, round_into)
     save_model(model, tokenizer, folder)
     return {"demonstrations": len(rows)}
