@@ -70,9 +70,17 @@ class Optimisation:
     """How weights move: the same five words for every kind of training."""
 
     learning_rate: float = _setting(5e-5, "peak learning rate of AdamW", above=0)
-    batch_size: int = _setting(16, "examples in one optimiser step", least=1)
-    warmup: float = _setting(
-        0.1, "share of the steps in which the learning rate rises; then it falls to 0", least=0, most=1
+    batch_size: int = _setting(
+        16,
+        "examples in one optimiser step, in as many passes as memory asks for: nothing is to be accumulated",
+        least=1,
+    )
+    warmup: float = _setting(0.1, "share of the steps in which the learning rate rises", least=0, most=1)
+    schedule: str = _setting(
+        "linear",
+        "what the learning rate does after that: linear or cosine, down to 0, or constant",
+        "WORD",
+        choices=("linear", "cosine", "constant"),
     )
     max_gradient_norm: float = _setting(1.0, "gradients longer than this are scaled down to it", above=0)
     weight_decay: float = _setting(0.0, "AdamW's weight decay", least=0)

@@ -93,7 +93,8 @@ def test_the_first_20_losses_are_those_of_a_plain_padded_two_pass_loop(
         loss = -torch.nn.functional.logsigmoid(0.1 * ((chosen - frozen_chosen) - (rejected - frozen_rejected))).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), settings.max_gradient_norm)
-        adam.param_groups[0]["lr"] = learning_rate(number, len(batches), peak=3e-4, warmup=settings.warmup)
+        how = {"peak": 3e-4, "warmup": settings.warmup}
+        adam.param_groups[0]["lr"] = learning_rate(number, len(batches), **how, schedule="linear")
         adam.step()
         adam.zero_grad()
         losses.append(loss.item())

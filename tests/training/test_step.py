@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from transformers import get_scheduler
 
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
@@ -167,16 +168,25 @@ def test_released_optimizers_leave_no_hook_behind() -> None:
     assert weight.grad is not None
 
 
-def test_learning_rate_rises_then_falls_to_its_last_share() -> None:
-    rates = [learning_rate(s, 10, peak=1.0, warmup=0.2) for s in range(1, 11)]
-    assert rates == pytest.approx([0.5, 1, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9])
-    level = [learning_rate(s, 10, peak=1.0, warmup=0.2, decay=False) for s in range(1, 11)]
-    assert level == pytest.approx([0.5] + [1.0] * 9)
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
+def test_learning_rates_are_those_of_transformers_a_step_on(schedule: str) -> None:
+    """transformers begins at 0 and comes to 0 at its last step: a step of each is wasted."""
+    steps, adam = 10, torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=3.0)
+    theirs = get_scheduler(schedule, adam, num_warmup_steps=2, num_training_steps=steps + 1)
+    expected = []
+    for _ in range(steps):
+        adam.step()
+        theirs.step()
+        expected.append(adam.param_groups[0]["lr"])
+    ours = schedule.partition("_")[0]
+    rates = [learning_rate(s, steps, peak=3.0, warmup=0.2, schedule=ours) for s in range(1, steps + 1)]
+    assert rates == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (3, 0.0), (7, 0.1), (5, 1.0)])
-def test_every_step_has_a_rate_above_zero_and_one_has_the_peak(steps: int, warmup: float) -> None:
-    rates = [learning_rate(s, steps, peak=2.0, warmup=warmup) for s in range(1, steps + 1)]
+def test_every_step_has_a_rate_above_zero_and_one_has_the_peak(steps: int, warmup: float, schedule: str) -> None:
+    rates = [learning_rate(s, steps, peak=2.0, warmup=warmup, schedule=schedule) for s in range(1, steps + 1)]
     assert max(rates) == 2.0
     assert min(rates) > 0
 

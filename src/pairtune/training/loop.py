@@ -42,7 +42,8 @@ def fit(
 
     def work(step: int) -> dict[str, float]:
         figures = gradients(batches[step - 1])
-        rate = learning_rate(step, len(batches), peak=settings.learning_rate, warmup=settings.warmup)
+        given = {"peak": settings.learning_rate, "warmup": settings.warmup}
+        rate = learning_rate(step, len(batches), **given, schedule=settings.schedule)
         norm = optimizer.step(learning_rate=rate, max_gradient_norm=settings.max_gradient_norm)
         return figures | {"learning_rate": rate, "gradient_norm": norm}
 

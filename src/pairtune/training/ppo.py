@@ -222,7 +222,7 @@ def update(
                 first_error = figures["log_ratio_error"]
                 rollout = replace(rollout, values=[values.detach() for values in rollout.values])
             rates = [
-                learning_rate(step, settings.steps, peak=peak, warmup=settings.warmup, decay=False)
+                learning_rate(step, settings.steps, peak=peak, warmup=settings.warmup, schedule="constant")
                 for peak in (settings.learning_rate, settings.value_learning_rate)
             ]
             figures["gradient_norm"] = actor.step(learning_rate=rates[0], max_gradient_norm=settings.max_gradient_norm)

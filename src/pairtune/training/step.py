@@ -119,12 +119,17 @@ def _is_norm_or_bias(name: str) -> bool:
     return "norm" in own or own.endswith("bias") or own.split("_")[0] == "ln"
 
 
-def learning_rate(step: int, steps: int, *, peak: float, warmup: float, decay: bool = True) -> float:
-    """Rate of step 1..steps: linear up over the first `warmup` share, then linear down to 0 (or level)."""
+def learning_rate(step: int, steps: int, *, peak: float, warmup: float, schedule: str) -> float:
+    """Rate of step 1..steps: linear up over the first `warmup` share, then by the schedule.
+
+    "linear" and "cosine" come down to 0 one step after the last; "constant" stays.
+    """
     rising = max(1, round(warmup * steps))
     if step <= rising:
         return peak * step / rising
-    return peak * (steps - step + 1) / (steps - rising + 1) if decay else peak
+    left = (steps - step + 1) / (steps - rising + 1)
+    falls = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}
+    return peak * falls[schedule]
 
 
 def epoch_order(examples: int, *, seed: int, epoch: int) -> list[int]:
