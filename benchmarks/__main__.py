@@ -3,13 +3,13 @@
 import argparse
 import sys
 
-from benchmarks import dpo, ppo, reward, sampling, scale, startup
+from benchmarks import dpo, lora, ppo, reward, sampling, scale, startup
 from benchmarks.options import Options, add_flags, finish
 from benchmarks.processes import OURS, Worker, say
 from benchmarks.results import Row
 from benchmarks.table import write
 
-ALL = {"dpo": dpo, "reward": reward, "sampling": sampling, "ppo": ppo, "startup": startup, "scale": scale}
+ALL = {"dpo": dpo, "lora": lora, "reward": reward, "sampling": sampling, "ppo": ppo, "startup": startup, "scale": scale}
 
 
 def measure_all(options: Options) -> dict[str, list[Row]]:

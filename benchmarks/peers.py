@@ -54,7 +54,7 @@ class Peer:
         return ", ".join(f"{name} {found[name]}" for name in packages)
 
 
-TRL = Peer("trl-1.16.0", ("trl==1.16.0", "transformers==5.23.0", "torch>=2.11,<2.14"))
+TRL = Peer("trl-1.16.0", ("trl==1.16.0", "transformers==5.23.0", "torch>=2.11,<2.14", "peft==0.21.2"))
 # The last line of TRL that has a PPO trainer.
 TRL_PPO = Peer("trl-1.10.0", ("trl==1.10.0", "transformers==5.23.0", "torch>=2.11,<2.14"))
 

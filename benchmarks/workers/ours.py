@@ -14,12 +14,13 @@ from benchmarks.workers.plain import train_plain
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.cost import active_parameters
 from pairtune.engine.examples import prepare
+from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy, load_model
 from pairtune.models.machine import choose_machine, describe_machine
 from pairtune.objectives.loss import loss_of
 from pairtune.sampling.sampler import sample
-from pairtune.settings import Ppo, Preference, Reward, Sampling
+from pairtune.settings import Adapting, Ppo, Preference, Reward, Sampling
 from pairtune.training.checkpoint import Journal
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
@@ -32,6 +33,9 @@ GEMM_SIZES, GEMM_TRIES = {"cpu": (2048, 4096), "cuda": (8192, 16384)}, 4
 def dpo(job: Job) -> dict[str, Any]:
     """DPO through the reference cache and `train_preference`; afterwards the machine's rate of matrix products."""
     model = load_model(job["model"], choose_machine(job["dtype"]))
+    if lora := job.get("lora"):
+        how = Adapting(lora=True, lora_rank=lora["rank"], lora_alpha=lora["alpha"])
+        adapters.adapt(model, how, base=job["model"], seed=0)
 
     def train(rows: Sequence[Tokens], settings: Preference) -> None:
         loss = loss_of("dpo")

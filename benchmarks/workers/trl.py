@@ -34,7 +34,7 @@ def dpo(job: Job) -> dict[str, Any]:
     """DPO over the job's pairs; the reference's pass is timed wherever the settings put it."""
     from trl import DPOConfig, DPOTrainer
 
-    rows = read_rows(job["pairs"])
+    rows, lora = read_rows(job["pairs"]), job.get("lora")
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
 
     class Timed(DPOTrainer):  # type: ignore[misc]
@@ -53,6 +53,7 @@ def dpo(job: Job) -> dict[str, Any]:
                 args=DPOConfig(**{**QUIET, "output_dir": folder, **job["options"], **changes}),
                 train_dataset=texts,
                 processing_class=tokenizer,
+                peft_config=_adapters(**lora) if lora else None,
             )
             _require_same_ids(trainer.train_dataset, rows)
             with Timed.clock.running():
@@ -61,6 +62,12 @@ def dpo(job: Job) -> dict[str, Any]:
 
     _warm_up(job, train)
     return {"seconds": train(rows), "examples": len(rows) * job["options"]["num_train_epochs"]}
+
+
+def _adapters(*, rank: int, alpha: int) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def search(job: Job) -> dict[str, Any]:

@@ -76,6 +76,16 @@ def test_timed_tasks_count_what_they_did(job: Any, task: Any, examples: Any) -> 
     assert 0 < result["seconds"] < 60
 
 
+def test_adapters_are_what_learns_where_they_are_asked_for(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+    real = ours.load_model
+    monkeypatch.setattr(ours, "load_model", lambda *given: models.append(real(*given)) or models[-1])
+    assert ours.dpo({**job, "lora": {"rank": 2, "alpha": 4}})["examples"] == 8
+    learning = [name for name, value in models[0].named_parameters() if value.requires_grad]
+    assert learning
+    assert all(".lora_" in name for name in learning)
+
+
 def test_ppo_counts_episodes(job: Any) -> None:
     settings = {
         "steps": 2,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as every
-from benchmarks import dpo, ppo, reward, sampling, scale, startup
+from benchmarks import dpo, lora, ppo, reward, sampling, scale, startup
 from benchmarks.options import Options
 from benchmarks.peers import Peer
 from benchmarks.processes import Worker
@@ -50,7 +50,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(Worker, "run", run)
     monkeypatch.setattr(Peer, "python", lambda self: Path(f"/peers/{self.name}/bin/python"))
     monkeypatch.setattr(startup, "_seconds", lambda command: 0.5 if "pairtune.cli" in command else 4.0)
-    for benchmark in (dpo, reward, sampling, ppo):
+    for benchmark in (dpo, lora, reward, sampling, ppo):
         monkeypatch.setattr(benchmark, "prepared", prepared)
     return workers
 
@@ -59,6 +59,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     ("benchmark", "ratios"),
     [
         (dpo, {"trl-best": 3, "trl-default": 3, "naive": 3, "gemm-share": 0.6, "memory": 3, "memory-default": 3}),
+        (lora, {"trl": 3, "memory-trl": 3, "full": 1, "memory-full": 1}),
         (reward, {"trl": 3}),
         (sampling, {"generate-64": 3, "generate-256": 3}),
         (ppo, {"trl": 3}),
@@ -100,5 +101,5 @@ def test_all_benchmarks_write_one_table(monkeypatch: pytest.MonkeyPatch) -> None
     written = []
     monkeypatch.setattr(every, "write", lambda *given: written.append(given))
     rows = every.measure_all(Options(repetitions=1))
-    assert list(rows) == ["dpo", "reward", "sampling", "ppo", "startup", "scale"]
+    assert list(rows) == ["dpo", "lora", "reward", "sampling", "ppo", "startup", "scale"]
     assert written == [(rows, "2 cores")] * len(rows)  # the same mapping, growing
