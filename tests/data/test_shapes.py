@@ -809,3 +809,106 @@ def test_the_command_lists_every_shape(capsys: pytest.CaptureFixture[str]) -> No
     for shape in TABLE:
         at = shown.index(f"{shape.name} ({shape.gives}): {shape.title}")
         assert [line.strip() for line in shown[at + 1 : at + 3]] == list(shape.example)
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        # sides that go on from the dialogue by several turns, which may stand at its end as well
+        (
+            {
+                "messages": [user("Sky?")],
+                "chosen": [answer("Blue."), user("Sure?"), answer("Yes.")],
+                "rejected": [answer("Blue."), user("Sure?"), answer("No.")],
+            },
+            asked("Sky?", "Blue.", "Sure?"),
+        ),
+        (
+            {
+                "messages": [user("Sky?"), answer("Blue."), user("Sure?"), answer("Yes.")],
+                "chosen": [answer("Blue."), user("Sure?"), answer("Yes.")],
+                "rejected": [answer("Blue."), user("Sure?"), answer("No.")],
+            },
+            asked("Sky?", "Blue.", "Sure?"),
+        ),
+        (
+            {
+                "conversations": [human("Sky?")],
+                "chosen_response": [gpt("Blue."), human("Sure?"), gpt("Yes.")],
+                "rejected_response": [gpt("Blue."), human("Sure?"), gpt("No.")],
+            },
+            asked("Sky?", "Blue.", "Sure?"),
+        ),
+        # sides that begin with all of the dialogue, or are it
+        (
+            {
+                "messages": [user("Sky?")],
+                "chosen": [user("Sky?"), answer("Yes.")],
+                "rejected": [user("Sky?"), answer("No.")],
+            },
+            asked("Sky?"),
+        ),
+        (
+            {
+                "messages": [user("Sky?"), answer("Yes.")],
+                "chosen": [user("Sky?"), answer("Yes.")],
+                "rejected": [user("Sky?"), answer("No.")],
+            },
+            asked("Sky?"),
+        ),
+        # a system turn that stands before them
+        (
+            {
+                "messages": [{"role": "system", "content": "Be brief."}],
+                "chosen": [user("Sky?"), answer("Yes.")],
+                "rejected": [user("Sky?"), answer("No.")],
+            },
+            asked("Sky?", system="Be brief."),
+        ),
+    ],
+)
+def test_sides_beside_a_dialogue_are_what_comes_after_it(row: dict[str, Any], prompt: Any) -> None:
+    read = read_pairs(write(row))
+    assert read.rows == [Pair(prompt, "Yes.", "No.", 1)]
+    assert read.unread == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {
+                "messages": [user("Grass?")],
+                "chosen": [user("Sky?"), answer("Yes.")],
+                "rejected": [user("Sky?"), answer("No.")],
+            },
+            '"messages" is not how the sides begin',
+        ),
+        (
+            {
+                "messages": [user("Sky?"), answer("Blue."), user("Sure?"), answer("Maybe.")],
+                "chosen": [answer("Blue."), user("Sure?"), answer("Yes.")],
+                "rejected": [answer("Blue."), user("Sure?"), answer("No.")],
+            },
+            '"messages" ends with an answer that is not the chosen one',
+        ),
+        (
+            {
+                "messages": [user("Sky?")],
+                "chosen": [answer("Blue."), user("Sure?"), answer("Yes.")],
+                "rejected": [answer("Grey."), user("Sure?"), answer("No.")],
+            },
+            '"chosen" and "rejected" have different prompts',
+        ),
+        (
+            {"prompt": [user("Sky?"), answer("Yes.")], "chosen": [answer("Yes.")], "rejected": [answer("No.")]},
+            '"prompt" ends with the answer that "chosen" is',
+        ),
+        (
+            {"prompt": [user("Sky?"), answer("No.")], "chosen": "Yes.", "rejected": "No."},
+            '"prompt" ends with the answer that "rejected" is',
+        ),
+    ],
+)
+def test_dialogues_that_do_not_lead_to_their_sides_are_told(row: dict[str, Any], said: str) -> None:
+    assert said in message_of(read_pairs, write(row))

@@ -27,7 +27,7 @@ from dataclasses import replace
 from typing import cast
 
 from pairtune.data.cells import refuse_placeholders
-from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText
+from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText, said
 from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, given_beside, to_text, to_turns
 from pairtune.data.wording import escaped, kind, listed, quoted
 from pairtune.hints import nearest
@@ -136,6 +136,9 @@ def _side(columns: Columns, side: str) -> tuple[PromptText, ResponseText]:
         prompt, response = _prompt(columns), _response(to_text(value, f'"{side}"'), f'"{side}"')
     else:
         prompt, response = _answered(_parse_dialogue(columns, side, to_text(value, f'"{side}"')), side)
+    last = prompt[-1] if isinstance(prompt, tuple) else None
+    if last and last.unfinished and last.content.strip() == said(response).strip():
+        raise UnusableError(f'"prompt" ends with the answer that "{side}" is', "a prompt ends before its answers")
     return _opened(columns, prompt), response
 
 

@@ -75,6 +75,8 @@ def _whole(columns: Columns) -> bool:
     sides: list[Any] = [columns["chosen"], columns["rejected"]]
     if all(isinstance(side, str) for side in sides):
         return any(side.lstrip().startswith("Human:") for side in sides)
+    if dialogue_of(columns) is not None:
+        return False  # they go on from it, or it is their beginning
     return any(isinstance(side, list) and len(side) > 1 for side in sides)
 
 

@@ -84,11 +84,11 @@ def paired(columns: Columns) -> Made:
     chosen, rejected = (_as_list(columns[name]) for name in names)
     stands = {"chosen": names[0], "rejected": names[1]}
     extra, words = beside(columns)
+    if "prompt" not in columns and (dialogue := dialogue_of(columns)):
+        return Made({**extra, **_behind(columns[dialogue], chosen, rejected, dialogue)},
+                    {"prompt": dialogue, **stands, **words})  # fmt: skip
     if "prompt" not in columns and _is_whole(chosen) and _is_whole(rejected):  # a question beside it is its beginning
         return Made({**extra, **_both(chosen, rejected)}, {**stands, **words})
-    if "prompt" not in columns and (dialogue := dialogue_of(columns)):
-        prompt = _unanswered(columns[dialogue], chosen, dialogue)
-        return Made({**extra, "prompt": prompt, **_both(chosen, rejected)}, {"prompt": dialogue, **stands, **words})
     asked = prompt_of(columns)
     both = _both(chosen, rejected)
     if isinstance(columns.get("input"), Mapping):  # OpenAI's messages
@@ -96,16 +96,45 @@ def paired(columns: Columns) -> Made:
     return Made({**asked.columns, **both}, {**asked.stands_for, **stands})
 
 
-def _unanswered(dialogue: object, chosen: object, name: str) -> object:
-    """A dialogue up to its answers: without a last turn that is the chosen one. Raises UnusableError for another."""
-    last = dialogue[-1] if isinstance(dialogue, list) and dialogue else None
-    if not isinstance(last, Mapping) or last.get("role") != "assistant":
-        return dialogue
-    answer = chosen[-1] if isinstance(chosen, list) and chosen else chosen
-    text = answer.get("content") if isinstance(answer, Mapping) else answer
-    if text != last.get("content"):
+def _behind(dialogue: object, chosen: object, rejected: object, name: str) -> dict[str, object]:
+    """The sides of a dialogue: each goes on from it, by a turn or several, or is the whole of it and an answer.
+
+    Raises UnusableError for sides that are dialogues of their own.
+    """
+    turns, sides = cast(list[Any], dialogue), [_answers(chosen), _answers(rejected)]
+    if all(side and _role(side[0]) != "assistant" for side in sides):
+        if {_role(turn) for turn in turns} == {"system"} and _role(sides[0][0]) != "system":
+            return _both(*([*turns, *side] for side in sides))
+        if any(side[: len(turns)] != turns for side in sides if len(side) > len(turns)) or turns[:1] != sides[0][:1]:
+            raise UnusableError(f'"{name}" is not how the sides begin', "sides go on from it, or begin with all of it")
+        return _both(*sides)
+    before = _unanswered(turns, chosen, name)
+    if any(len(side) > 1 for side in sides):
+        return _both(*([*before, *side] for side in sides))
+    return {"prompt": before, **_both(chosen, rejected)}
+
+
+def _unanswered(dialogue: object, chosen: object, name: str) -> list[Any]:
+    """A dialogue up to its answers: without last turns that are the chosen ones. Raises UnusableError for others."""
+    turns, answers = list(cast(list[Any], dialogue)), [_said(turn) for turn in _answers(chosen)]
+    if not turns or _role(turns[-1]) != "assistant":
+        return turns
+    if not answers or [_said(turn) for turn in turns[-len(answers) :]] != answers:
         raise UnusableError(f'"{name}" ends with an answer that is not the chosen one', "the sides are the answers")
-    return cast(list[Any], dialogue)[:-1]
+    return turns[: -len(answers)]
+
+
+def _answers(side: object) -> list[Any]:
+    """A side as turns: text is one of the assistant's."""
+    return side if isinstance(side, list) else [{"role": "assistant", "content": side}]
+
+
+def _role(turn: object) -> object:
+    return turn.get("role") if isinstance(turn, Mapping) else None
+
+
+def _said(turn: object) -> tuple[object, object]:
+    return _role(turn), turn.get("content") if isinstance(turn, Mapping) else turn
 
 
 def swift(columns: Columns) -> Made:

@@ -179,8 +179,9 @@ class _Reading:
         yield from (parse(each.columns, number) for each in made)
 
     def _note_unread(self, columns: Columns, made: Made) -> None:
-        used = " ".join(made.stands_for.values())
-        left = {name: value for name, value in columns.items() if name not in used.replace("+", " ").split()}
+        words = " ".join(made.stands_for.values()).replace("+", " ").split()
+        used = {*words, *(word.partition(".")[0] for word in words)}  # input.messages is of the column input
+        left = {name: value for name, value in columns.items() if name not in used}
         names = unread(left if made.stands_for else columns)
         label = label_of(columns)
         if self.kind is Demonstration and label and columns[label] is not None:
