@@ -263,6 +263,13 @@ class RowsRead:
         NAME,
         choices=("best-worst", "all", "adjacent", "best-rest"),
     )
+    weight: str = _setting(
+        "prompt",
+        "pairs made of one row's several answers count as one together (prompt) or as one each (pair); how often a row "
+        "counts, its column `weight` says",
+        "WORD",
+        choices=("prompt", "pair"),
+    )
     min_margin: float = _setting(0.0, "scores, or a verdict's strength, no further apart than this are a tie", least=0)
     label_threshold: float = _setting(
         0.0, "labels that are numbers are desirable from here on; 0: labels are true or false", least=0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pairtune.data.schema import Message, Pair
-from pairtune.data.sources import read_demonstrations, read_pairs
+from pairtune.data.sources import read_demonstrations, read_pairs, read_prompts
 from pairtune.errors import InputError
 from tests.written import write
 
@@ -143,6 +143,6 @@ def test_the_place_of_a_picture_is_refused(mark: str) -> None:
 
 
 def test_what_means_something_and_is_not_read_is_named_however_short_it_is() -> None:
-    assert read_pairs(write(TEXT | {"weight": 0.5, "margin": None})).unread == ("weight",)
+    assert read_prompts(write(TEXT | {"weight": 0.5, "margin": None})).unread == ("weight",)
     assert read_pairs(write(TEXT | {"history": [["Sky?", "Blue."]], "input": ""})).unread == ("history",)
     assert read_pairs(write(TEXT | {"context": "Paris", "source": "web", "models": ["m", "n"]})).unread == ("context",)

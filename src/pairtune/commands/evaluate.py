@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from pairtune.commands.figures import NOT_HELD_OUT, TRAINED, beside_chance, table
-from pairtune.commands.inputs import given, load, load_reward_model, read
+from pairtune.commands.inputs import given, load, load_reward_model, read, say_numbers
 from pairtune.commands.results import of_pairs, result_file, say_next, write
 from pairtune.data.ends import end_ids
 from pairtune.data.preflight import say_truncation
@@ -41,6 +41,7 @@ def run(settings: EvaluateRun) -> dict[str, Any]:
     encoded = encode_pairs(pairs, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)
     rows = encoded.rows
+    say_numbers(rows, "pair", weights="each pair counts once here", margins="not used here")
     reward_model = load_reward_model(settings, settings.reward_model, tokenizer) if settings.reward_model else None
     name, trust = given(settings.reference, "reference"), settings.trust_remote_code
     if load_tokenizer(name, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():

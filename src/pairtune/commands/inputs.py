@@ -13,7 +13,7 @@ from pairtune.data.check import check_pairs, check_reading
 from pairtune.data.ends import end_ids
 from pairtune.data.left_out import write_left_out
 from pairtune.data.pack import Tokens
-from pairtune.data.preflight import check_rows, say_truncation
+from pairtune.data.preflight import check_rows, say_truncation, told_numbers
 from pairtune.data.prompt_format import CHAT, in_format
 from pairtune.data.schema import Pair, Row, Rows, Skipped
 from pairtune.data.sources import asked_of, read_pairs, read_prompts
@@ -30,6 +30,10 @@ from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
 from pairtune.settings import Adapting, EvaluateRun, Merging, PpoRun, RewardRun, Run, SftRun, TuneRun
+
+# What becomes of rows' margins.
+OF_REWARDS = "each is taken from its pair's difference of rewards"
+UNUSED = "not used here; a reward model's loss takes them"
 
 
 def given(value: str, name: str) -> str:
@@ -154,12 +158,20 @@ def split_pairs(settings: RewardRun | TuneRun) -> Split:
     places = encoded[0].place, encoded[1].place
     check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), places=places, say_longer=False)
     say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
+    say_numbers(train_rows, "pair", margins=OF_REWARDS if isinstance(settings, RewardRun) else UNUSED)
     return Split(
         train_rows,
         held_rows,
         tokenizer,
         Kept(hashes_of(pair.prompt for pair in train), data.skipped, data.prompt_format),
     )
+
+
+def say_numbers(rows: Sequence[Tokens], noun: str, *, weights: str = "", margins: str = "") -> None:
+    """What weights and margins the rows have, and what becomes of them."""
+    weights = weights or f"training counts them, held-out figures count each {noun} once"
+    for line in told_numbers(rows, noun, weights=weights, margins=margins):
+        say(f"data: {line}")
 
 
 def heldout_size(heldout: float) -> int | float:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pairtune.commands.inputs import Kept, given, load_to_train, say_reading
+from pairtune.commands.inputs import Kept, given, load_to_train, say_numbers, say_reading
 from pairtune.commands.results import check_out, of_adapters, say_done, say_next, stage_of
 from pairtune.data.preflight import say_truncation
 from pairtune.data.prompt_format import in_format
@@ -25,6 +25,7 @@ def run(settings: SftRun) -> Path:
     data = in_format(data, tokenizer, settings.prompt_format)
     encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
     say_truncation(encoded.remarks)
+    say_numbers(encoded.rows, "demonstration", weights="training counts them")
     with stage_of(settings, "sft") as stage:
         model = load_to_train(settings)
         check_engine(model, encoded.rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share
-from pairtune.commands.inputs import Kept, given, heldout_size, load_to_train, say_reading, split_pairs
+from pairtune.commands.inputs import Kept, given, heldout_size, load_to_train, say_numbers, say_reading, split_pairs
 from pairtune.commands.results import check_out, of_adapters, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
 from pairtune.data.check_labels import check_labelled
@@ -139,4 +139,5 @@ def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, 
     train, held = halves
     check_rows(train.rows, held.rows, tokenizer, end_ids=end_ids(tokenizer), places=(places[0], places[1]))
     say(f"data: {len(train.rows):,} training and {counted(len(held.rows), 'held-out response')}")
+    say_numbers(train.rows, "response")
     return train, held, tokenizer, Kept(hashes_of(row.prompt for row in parts[0]), data.skipped, data.prompt_format)

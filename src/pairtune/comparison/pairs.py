@@ -20,7 +20,7 @@ from pairtune.data import reviews
 from pairtune.data.check import check_pairs, check_reading
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
-from pairtune.data.preflight import Place, say_truncation
+from pairtune.data.preflight import Place, say_truncation, told_numbers
 from pairtune.data.schema import Pair, Rows
 from pairtune.data.sources import asked_of, read_pairs
 from pairtune.data.split import split_by_prompt
@@ -70,7 +70,9 @@ class SharedPairs:
                     ids = {"prompt_ids": row.prompt, "chosen_ids": row.responses[0], "rejected_ids": row.responses[1]}
                     if row.asked:
                         ids["asked_ids"] = row.asked
-                    file.write(json.dumps({"split": split, **texts, **ids}, ensure_ascii=False) + "\n")
+                    numbers = {"weight": row.weight} if row.weight != 1 else {}
+                    numbers |= {"margin": row.margin} if row.margin is not None else {}
+                    file.write(json.dumps({"split": split, **texts, **ids, **numbers}, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "SharedPairs":
@@ -83,7 +85,9 @@ class SharedPairs:
                     row = json.loads(line)
                     splits.append(row["split"])
                     responses = tuple(row["chosen_ids"]), tuple(row["rejected_ids"])
-                    yield Tokens(tuple(row["prompt_ids"]), responses, tuple(row.get("asked_ids", ())))
+                    asked = tuple(row.get("asked_ids", ()))
+                    numbers = {"weight": row.get("weight", 1.0), "margin": row.get("margin")}
+                    yield Tokens(tuple(row["prompt_ids"]), responses, asked, **numbers)
 
         stored = store_tokens(rows())
         train, heldout, validation, judge = (stored.take(np.array(splits) == split) for split in SPLITS)
@@ -121,6 +125,10 @@ def split_own_pairs(source: Rows[Pair], settings: CompareRun, tokenizer: Tokeniz
         places=(parts[0].place, [part.place(i) for part in parts[1:] for i in range(len(part.rows))].__getitem__),
     )
     _say_sizes(len(source.rows), pairs, settings)
+    weights = "preference tuning and reward models count them; PPO's prompts and held-out figures count each once"
+    margins = "each is taken from its pair's difference of rewards where a reward model learns, and not used elsewhere"
+    for line in told_numbers(pairs.train, "pair", weights=weights, margins=margins):
+        say(f"data: {line}")
     lengths = [len(row.responses[0]) for row in pairs.train]
     longer = sum(length > settings.sampling.max_new_tokens for length in lengths) / len(lengths)
     if longer > WORTH_SAYING:

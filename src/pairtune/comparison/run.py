@@ -163,7 +163,8 @@ class Comparison:
         settings = self.settings
         if gold is None:
             rows = self.context.own_pairs.train
-            return [Tokens(row.prompt, row.responses[:1]) for row in rows[: settings.sft.demonstrations]]
+            some = rows[: settings.sft.demonstrations]
+            return [Tokens(row.prompt, row.responses[:1], weight=row.weight) for row in some]
         return reviews.demonstrations(
             self.context.reviews,
             self.tokenizer,

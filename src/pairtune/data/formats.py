@@ -27,6 +27,7 @@ from dataclasses import replace
 from typing import cast
 
 from pairtune.data.cells import refuse_placeholders
+from pairtune.data.numbers_beside import margin_of, weight_of
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText, said
 from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, given_beside, to_text, to_turns
 from pairtune.data.wording import escaped, kind, listed, quoted
@@ -56,7 +57,7 @@ def to_pair(columns: Columns, row: int) -> Pair:
     other, rejected = _side(columns, "rejected")
     if prompt != other:
         raise UnusableError('"chosen" and "rejected" have different prompts', "a pair needs one prompt")
-    return Pair(prompt, chosen, rejected, row, given_beside(columns))
+    return Pair(prompt, chosen, rejected, row, given_beside(columns), weight_of(columns), margin_of(columns))
 
 
 def to_demonstration(columns: Columns, row: int) -> Demonstration:
@@ -66,7 +67,7 @@ def to_demonstration(columns: Columns, row: int) -> Demonstration:
         _require(columns, *_DEMONSTRATION_SIDES)
         raise AssertionError("unreachable: _require raised")
     prompt, response = _side(columns, side)
-    return Demonstration(prompt, response, row, given_beside(columns))
+    return Demonstration(prompt, response, row, given_beside(columns), weight_of(columns))
 
 
 def to_labelled(columns: Columns, row: int) -> Labelled:
@@ -75,14 +76,14 @@ def to_labelled(columns: Columns, row: int) -> Labelled:
     _require(columns, "response", "completion")
     _require(columns, "label")
     prompt, response = _side(columns, side)
-    return Labelled(prompt, response, _label(columns["label"]), row, given_beside(columns))
+    return Labelled(prompt, response, _label(columns["label"]), row, given_beside(columns), weight_of(columns))
 
 
 def to_prompt(columns: Columns, row: int) -> Prompt:
     """The prompt on its own, as :func:`to_pair` would see it. Raises MalformedError or UnusableError."""
     dialogue = next((side for side in _DEMONSTRATION_SIDES if isinstance(columns.get(side), list)), None)
     if dialogue == "chosen" or ("chosen" in columns and "prompt" not in columns):
-        prompt = to_pair(columns, row).prompt
+        prompt = to_pair({**columns, "weight": None, "margin": None}, row).prompt
     elif dialogue:
         prompt = _asked(columns, dialogue)
     else:

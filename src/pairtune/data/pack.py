@@ -22,6 +22,8 @@ class Tokens:
     prompt: tuple[int, ...]
     responses: tuple[tuple[int, ...], ...]
     asked: tuple[int, ...] = ()  #: the prompt as answers are sampled after it, where a chat template parts the two
+    weight: float = 1.0  #: as often the row counts in training
+    margin: float | None = None  #: by how much the first response was preferred, where that is known
 
     @property
     def question(self) -> tuple[int, ...]:
@@ -184,6 +186,29 @@ def sequence_lengths(rows: Sequence[Tokens]) -> np.ndarray:
     if known:
         return known()  # type: ignore[no-any-return]
     return np.array([len(row.prompt) + max(map(len, row.responses)) for row in rows], dtype=np.int64)
+
+
+def numbers_of(rows: Sequence[Tokens], name: str) -> np.ndarray | None:
+    """The `weight` or the `margin` of every row: [N], float64. None where no row has one of its own.
+
+    Rows on disk know theirs without being read.
+    """
+    known = getattr(rows, "numbers", None)
+    if known is not None:
+        return known.get(name)  # type: ignore[no-any-return]
+    values = [getattr(row, name) for row in rows]
+    if all(value is None or (name == "weight" and value == 1) for value in values):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def relative_weights(rows: Sequence[Tokens]) -> np.ndarray | None:
+    """The rows' weights, 1 in the mean: [N]. None where all rows weigh the same, whatever that is."""
+    weights = numbers_of(rows, "weight")
+    if weights is None or weights.min() == weights.max():
+        return None
+    relative: np.ndarray = weights / weights.mean()
+    return relative
 
 
 def highest_id(rows: Sequence[Tokens]) -> int:

@@ -4,7 +4,8 @@ import hashlib
 from array import array
 from collections.abc import Callable, Collection, Sequence
 
-from pairtune.data.pack import Tokens
+from pairtune.data.numbers_beside import MARGIN, WEIGHT
+from pairtune.data.pack import Tokens, numbers_of
 from pairtune.data.tokenize import Remarks
 from pairtune.errors import InputError
 from pairtune.progress import counted, say
@@ -70,3 +71,15 @@ def say_truncation(remarks: Remarks) -> None:
     for what, rows in remarks.items():
         shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
         say(f"data: {counted(len(rows), *what)} ({'row' if len(rows) == 1 else 'rows'} {shown})")
+
+
+def told_numbers(rows: Sequence[Tokens], noun: str, *, weights: str, margins: str = "") -> list[str]:
+    """A line on what weights there are, where rows differ in them, and one on margins; each ends as given."""
+    found, of_weights, of_margins = list[str](), numbers_of(rows, WEIGHT), numbers_of(rows, MARGIN)
+    if of_weights is not None and of_weights.min() != of_weights.max():
+        few = counted(round(float(of_weights.sum() ** 2 / (of_weights**2).sum())), noun)
+        span = f"{of_weights.min():g} to {of_weights.max():g}"
+        found.append(f"rows have weights ({span}; they are as good as {few} of one weight): {weights}")
+    if of_margins is not None and margins:
+        found.append(f"rows have margins ({of_margins.min():g} to {of_margins.max():g}): {margins}")
+    return found

@@ -46,6 +46,8 @@ class Pair:
     rejected: ResponseText
     row: int  #: 1-based line or row in the source, as its error messages would name it
     beside: str = ""  #: what the chat template is given beside the turns (tools, ...), as a JSON object, or ""
+    weight: float = 1.0  #: as often the row counts in training: 2 is the row standing there twice
+    margin: float | None = None  #: by how much the one was preferred, where the source says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Labelled:
     label: bool
     row: int
     beside: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Demonstration:
     response: ResponseText
     row: int
     beside: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

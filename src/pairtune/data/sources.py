@@ -8,7 +8,7 @@ and returned as ``skipped``. In a file with a ``prompt`` of its own, which its o
 rows are more than MOST_LEFT_OUT of all; whole dialogues and hub datasets are mostly other people's. A tie is none.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain, groupby
@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pairtune import own
-from pairtune.data.asked import NOTHING, Asked
+from pairtune.data.asked import BY_PROMPT, NOTHING, Asked
 from pairtune.data.cells import read_cells
 from pairtune.data.containers import Record, of_file, of_hub
 from pairtune.data.files import local_files, name_of
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
 from pairtune.data.labels import label_of
+from pairtune.data.numbers_beside import MARGIN, WEIGHT, check_same, numbers_in
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rows, Skipped
 from pairtune.data.shapes import BY_NAME, DEMONSTRATIONS, LABELLED, PAIRS, PROMPTS_ONLY, Shape, gathered, recognised
 from pairtune.data.sides import PROMPTS, SYSTEMS, Made
@@ -47,6 +48,13 @@ _PARSERS: dict[type, Callable[[Columns, int], Any]] = {
     Labelled: to_labelled,
     Demonstration: to_demonstration,
     Prompt: to_prompt,
+}
+# The numbers beside a row that a kind of rows has.
+_NUMBERS: dict[type, tuple[str, ...]] = {
+    Pair: (WEIGHT, MARGIN),
+    Labelled: (WEIGHT,),
+    Demonstration: (WEIGHT,),
+    Prompt: (),
 }
 _NEEDED = {Pair: "pairs", Labelled: "responses with labels", Demonstration: "demonstrations", Prompt: "prompts"}
 
@@ -117,6 +125,7 @@ class _Reading:
     mistakes: list[tuple[str, UnusableError]] = field(default_factory=list)  #: with their places, in a file's order
     ignored: dict[str, None] = field(default_factory=dict)
     told: str = ""
+    beside: Mapping[str, object] | None = None  # the numbers that stood beside the first row
     count: int = 0  # of rows in the source
     unit: str = "row"
 
@@ -172,17 +181,23 @@ class _Reading:
         made = list(shape.rows(columns, self.asked)) if shape else [Made(columns, {})]
         if self.kind in (Demonstration, Prompt):
             made = made[:1]
+        beside = numbers_in(columns, *_NUMBERS[self.kind])
+        check_same(beside if self.beside is None else self.beside, beside)
+        self.beside = beside if self.beside is None else self.beside
         if not self.told and shape:
             self.told = _told(shape, made[0])
         self._note_unread(columns, made[0])
         parse = _PARSERS[self.kind]
-        yield from (parse(each.columns, number) for each in made)
+        parts = len(made) if self.asked.weight == BY_PROMPT else 1
+        for each in made:
+            row = parse({**each.columns, **beside}, number)
+            yield row if parts == 1 else replace(row, weight=row.weight / parts)
 
     def _note_unread(self, columns: Columns, made: Made) -> None:
         words = " ".join(made.stands_for.values()).replace("+", " ").split()
         used = {*words, *(word.partition(".")[0] for word in words)}  # input.messages is of the column input
         left = {name: value for name, value in columns.items() if name not in used}
-        names = unread(left if made.stands_for else columns)
+        names = [each for each in unread(left if made.stands_for else columns) if each not in (self.beside or ())]
         label = label_of(columns)
         if self.kind is Demonstration and label and columns[label] is not None:
             names = [*names, label]
@@ -259,6 +274,10 @@ def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[tuple[Record,
                 answered.append(row)
             else:
                 yield row, 1
+        if len({repr(row.columns.get(WEIGHT)) for row in answered}) > 1:
+            first = answered[0]
+            place = f"{first.file} {first.unit} {first.number}"
+            raise InputError(f"{place}: the answers to this prompt have different weights; they make one row, with one")
         if answered:
             yield answered[0]._replace(columns=gathered([row.columns for row in answered])), len(answered)
 

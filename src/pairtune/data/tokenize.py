@@ -72,7 +72,9 @@ def encode_pairs(
 ) -> Encoded:
     """(chosen, rejected) token rows. Raises InputError if no pair of this `part` of the data is left, or if the chat
     template refuses one, or makes a prompt begin with two BOS."""
-    sources = ((pair.row, pair.prompt, (pair.chosen, pair.rejected), pair.beside) for pair in pairs)
+    sources = (
+        (pair.row, pair.prompt, (pair.chosen, pair.rejected), pair.beside, pair.weight, pair.margin) for pair in pairs
+    )
     return _encode(sources, pairs, tokenizer, max_tokens=max_tokens, part=part)
 
 
@@ -80,7 +82,7 @@ def encode_demonstrations(
     demonstrations: Iterable[Demonstration] | Iterable[Labelled], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
     """One-response token rows, one for each demonstration or labelled response. Raises InputError as for pairs."""
-    sources = ((each.row, each.prompt, (each.response,), each.beside) for each in demonstrations)
+    sources = ((each.row, each.prompt, (each.response,), each.beside, each.weight, None) for each in demonstrations)
     return _encode(sources, demonstrations, tokenizer, max_tokens=max_tokens)
 
 
@@ -99,7 +101,7 @@ def encode_prompts(
 
 
 def _encode(
-    sources: Iterable[tuple[int, PromptText, Sequence[ResponseText], str]],
+    sources: Iterable[tuple[int, PromptText, Sequence[ResponseText], str, float, float | None]],
     rows_of: object,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -112,7 +114,7 @@ def _encode(
     where = origin(rows_of)
 
     def encoded() -> Iterator[Tokens]:
-        for number, prompt, responses, beside in sources:
+        for number, prompt, responses, beside, weight, margin in sources:
             with _in_row(f"{where} {number}"):
                 row = writer.fitted(prompt, responses, beside, max_tokens)
             _check_beginning(row, tokenizer, f"{where} {number}")
@@ -122,7 +124,7 @@ def _encode(
                 continue
             origins.append(number)
             asked = () if row.asked == row.prompt else tuple(row.asked)
-            yield Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)), asked)
+            yield Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)), asked, weight, margin)
 
     rows, found = store_tokens(encoded()), remarks.found()
     if not rows:

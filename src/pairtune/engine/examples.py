@@ -1,14 +1,16 @@
 """What preference objectives are computed on: rows, the reference's part of them, and one pass over some of them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Tokens, pack
+from pairtune.data.pack import Tokens, pack, relative_weights
 from pairtune.engine.cost import Cost
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.engine.mismatched import mismatched_rows
@@ -31,6 +33,11 @@ class Examples:
     mismatched: Sequence[Tokens] | None = None
     mismatched_reference: Sequence[Tensor] | None = None
 
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """How much each row counts, 1 in the mean: [N]. None where all count the same."""
+        return relative_weights(self.rows)
+
     def labels_of(self, indices: Sequence[int]) -> list[bool]:
         """Of each response of these rows, whether it is chosen or desirable."""
         if self.labels is None:
@@ -38,8 +45,10 @@ class Examples:
         return [self.labels[i] for i in indices]
 
     def mean_length(self, indices: Sequence[int]) -> float:
-        """Tokens of a chosen response, mean over these pairs."""
-        return sum(len(self.rows[i].responses[0]) for i in indices) / len(indices)
+        """Tokens of a chosen response, mean over these pairs, each as it counts."""
+        weights = [1.0] * len(indices) if self.weights is None else self.weights[list(indices)].tolist()
+        lengths = (len(self.rows[i].responses[0]) for i in indices)
+        return float(sum(weight * length for weight, length in zip(weights, lengths, strict=True)) / sum(weights))
 
 
 def prepare(
@@ -69,15 +78,27 @@ def prepare(
 
 @dataclass(frozen=True)
 class Passed:
-    """One pass over some rows: values per response token [R], and each response's length and label [S]."""
+    """One pass over some rows: values per response token [R], each response's length and label [S].
+
+    `weight_N` is how much each row counts, None where all count the same.
+    """
 
     tokens: dict[str, Tensor]
     length_S: Tensor
     label_S: Tensor
+    weight_N: Tensor | None = None
 
     def detach(self) -> "Passed":
         """The same without gradients."""
-        return Passed({name: value.detach() for name, value in self.tokens.items()}, self.length_S, self.label_S)
+        return replace(self, tokens={name: value.detach() for name, value in self.tokens.items()})
+
+    def side_mean(self, value_B: Tensor, *, desirable: bool) -> Tensor:
+        """The mean of values of the responses of one side, each as its row counts."""
+        if self.weight_N is None:
+            return value_B.mean()
+        weight_S = self.weight_N.repeat_interleave(len(self.label_S) // len(self.weight_N))
+        weight_B = weight_S[self.label_S if desirable else ~self.label_S]
+        return (weight_B * value_B).sum() / weight_B.sum()
 
 
 def run_pass(model: PreTrainedModel, examples: Examples, indices: Sequence[int], needs: Collection[str]) -> Passed:
@@ -91,10 +112,15 @@ def run_pass(model: PreTrainedModel, examples: Examples, indices: Sequence[int],
     if examples.reference is not None:
         tokens["reference"] = torch.cat([examples.reference[i] for i in indices]).to(model.device)
     label_S = torch.tensor(examples.labels_of(indices), device=model.device)
-    return Passed(tokens, batch.lengths(), label_S)
+    weight_N = None
+    if examples.weights is not None:
+        weight_N = torch.tensor(examples.weights[list(indices)], dtype=torch.float32, device=model.device)
+    return Passed(tokens, batch.lengths(), label_S, weight_N)
 
 
 def join(parts: Sequence[Passed]) -> Passed:
     """Several passes as one, in their order."""
     tokens = {name: torch.cat([part.tokens[name] for part in parts]) for name in parts[0].tokens}
-    return Passed(tokens, torch.cat([part.length_S for part in parts]), torch.cat([part.label_S for part in parts]))
+    weights = [part.weight_N for part in parts if part.weight_N is not None]
+    lengths, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("length_S", "label_S"))
+    return Passed(tokens, lengths, labels, torch.cat(weights) if weights else None)

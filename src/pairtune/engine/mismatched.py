@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -36,10 +37,21 @@ def mismatched_rows(rows: Sequence[Tokens], *, seed: int) -> list[Tokens]:
 
 
 def kl_baseline(
-    model: PreTrainedModel, rows: Sequence[Tokens], reference: Sequence[Tensor], indices: Sequence[int]
+    model: PreTrainedModel,
+    rows: Sequence[Tokens],
+    reference: Sequence[Tensor],
+    indices: Sequence[int],
+    *,
+    weights: np.ndarray | None = None,
 ) -> Tensor:
-    """max(0, mean log-ratio of all responses of these mismatched rows): a number in nats, without gradient."""
+    """max(0, mean log-ratio of all responses of these mismatched rows): a number in nats, without gradient.
+
+    weights: how much each row counts in that mean, [N] of all rows; None: all the same.
+    """
     some = [rows[i] for i in indices]
+    weight = [1.0] * len(some) if weights is None else weights[list(indices)].tolist()
     logprobs = compute_logprobs(model, some)
-    total = sum(float((own - reference[i]).sum()) for i, own in zip(indices, logprobs, strict=True))
-    return torch.tensor(max(0.0, total / sum(len(row.responses) for row in some)), device=model.device)
+    sums = (float((own - reference[i]).sum()) for i, own in zip(indices, logprobs, strict=True))
+    total = sum(each * counts for each, counts in zip(sums, weight, strict=True))
+    count = sum(len(row.responses) * counts for row, counts in zip(some, weight, strict=True))
+    return torch.tensor(max(0.0, total / count), device=model.device)

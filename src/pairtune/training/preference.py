@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from pairtune.engine.examples import Examples, Passed, join, run_pass
 from pairtune.engine.mismatched import kl_baseline
+from pairtune.errors import InputError
 from pairtune.objectives.loss import Loss
 from pairtune.objectives.quantities import quantities
 from pairtune.progress import say, significant
@@ -32,6 +33,12 @@ def train_preference(
     measure: Measure | None = None,
 ) -> None:
     """Tune `model` in place on pairs, or on single responses with labels if the objective takes those."""
+    if loss.whole_step and examples.weights is not None:
+        mixing = next(term.objective.name for term in loss.terms if term.objective.whole_step)
+        raise InputError(
+            f"data: the rows have weights, and {mixing} compares the pairs of a step with each other, so each counts "
+            "once; take another objective, or leave the column out"
+        )
     averages = {
         n: torch.zeros((), device=model.device) for n in loss.arguments if n in ("past_logratio", "past_margin")
     }
@@ -41,7 +48,8 @@ def train_preference(
         if "mean_length" in loss.arguments:
             numbers["mean_length"] = torch.tensor(examples.mean_length(indices), device=model.device)
         if examples.mismatched is not None and examples.mismatched_reference is not None:
-            baseline = kl_baseline(model, examples.mismatched, examples.mismatched_reference, indices)
+            others = examples.mismatched, examples.mismatched_reference
+            baseline = kl_baseline(model, *others, indices, weights=examples.weights)
             numbers["kl_baseline"] = baseline
         groups = micro_batches(examples.rows, indices, model.device)
         if loss.whole_step and len(groups) > 1:
@@ -50,7 +58,7 @@ def train_preference(
             passed, loss_B = _in_one_pass(model, loss, examples, groups, numbers, count=len(indices))
         if not journal.rows and len(loss.terms) > 1:
             say(_shares(loss.weighted(_values(loss, passed, numbers), paired=examples.labels is None)))
-        figures = {"loss": float(loss_B.mean())} | _figures(passed, paired=examples.labels is None)
+        figures = {"loss": float(_weighed(loss_B, passed).mean())} | _figures(passed, paired=examples.labels is None)
         figures |= {name: float(number) for name, number in numbers.items()}
         _update(averages, passed)
         return figures
@@ -83,7 +91,7 @@ def _in_one_pass(
     for group in groups:
         passed = run_pass(model, examples, group, loss.needs)
         loss_B = _loss(loss, examples, passed, numbers)
-        (loss_B.sum() / count).backward()
+        (_weighed(loss_B, passed).sum() / count).backward()
         passes.append(passed.detach())
         losses.append(loss_B.detach())
     return join(passes), torch.cat(losses)
@@ -111,6 +119,11 @@ def _in_two_passes(
     for group, gradient_R in zip(groups, parts, strict=True):
         run_pass(model, examples, group, ()).tokens["logprob"].backward(gradient_R)
     return passed.detach(), loss_B.detach()
+
+
+def _weighed(loss_B: Tensor, passed: Passed) -> Tensor:
+    """The examples' losses, each as often as its row counts: their mean is the step's loss."""
+    return loss_B if passed.weight_N is None else loss_B * passed.weight_N
 
 
 def _loss(loss: Loss, examples: Examples, passed: Passed, numbers: Mapping[str, Tensor]) -> Tensor:
@@ -151,7 +164,8 @@ def _update(averages: Mapping[str, Tensor], passed: Passed) -> None:
     names = ["chosen_logratio_B", "rejected_logratio_B"]
     chosen_B, rejected_B = quantities(names, passed.tokens, passed.length_S, passed.label_S, {}).values()
     if len(chosen_B) and len(rejected_B):
-        chosen, rejected = chosen_B.mean(), rejected_B.mean()
+        chosen = passed.side_mean(chosen_B, desirable=True)
+        rejected = passed.side_mean(rejected_B, desirable=False)
         for name, now in (("past_logratio", (chosen + rejected) / 2), ("past_margin", chosen - rejected)):
             if name in averages:
                 averages[name].lerp_(now, 1 - KEPT)

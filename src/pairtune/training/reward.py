@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from pairtune.data.pack import Tokens, pack
+from pairtune.data.pack import Tokens, numbers_of, pack, relative_weights
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.value_heads import score_rewards
 from pairtune.models.heads import ScalarModel
@@ -16,7 +18,12 @@ from pairtune.training.step import micro_batches, optimizer_of, step_batches
 
 
 def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *, seed: int, journal: Journal) -> None:
-    """Train `model` in place on (chosen, rejected) rows."""
+    """Train `model` in place on (chosen, rejected) rows, each as much as it counts, by its margin where it has one."""
+    weights, margins = relative_weights(rows), numbers_of(rows, "margin")
+
+    def of(values: np.ndarray | None, group: Sequence[int]) -> Tensor | None:
+        chosen = None if values is None else values[list(group)]
+        return None if chosen is None else torch.tensor(chosen, dtype=torch.float32, device=model.body.device)
 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
         figures = {"loss": 0.0, "accuracy": 0.0}
@@ -24,7 +31,9 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
             batch = pack([rows[i] for i in group]).to(model.body.device)
             reward_S = model.scalars(hidden_states(model.body, batch)[batch.last_S])
             chosen_B, rejected_B = reward_S.view(-1, 2).unbind(1)
-            loss_B = bradley_terry(chosen_B, rejected_B)
+            loss_B = bradley_terry(chosen_B, rejected_B, of(margins, group))
+            weight_B = of(weights, group)
+            loss_B = loss_B if weight_B is None else loss_B * weight_B
             (loss_B.sum() / len(indices)).backward()
             figures["loss"] += float(loss_B.detach().sum()) / len(indices)
             wins_B = (chosen_B > rejected_B).float() + 0.5 * (chosen_B == rejected_B).float()

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Tokens, pack
+from pairtune.data.pack import Tokens, pack, relative_weights
 from pairtune.engine.logprob import token_logprobs
 from pairtune.settings import Sft
 from pairtune.training.checkpoint import Journal
@@ -13,14 +14,19 @@ from pairtune.training.step import micro_batches, optimizer_of, step_batches
 
 
 def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, seed: int, journal: Journal) -> None:
-    """Fine-tune `model` in place on rows of one response each; every response token of a step weighs the same."""
+    """Fine-tune `model` in place on rows of one response each; every token of a response counts as its row does."""
+    weights = relative_weights(rows)
 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
-        tokens = sum(len(rows[i].responses[0]) for i in indices)
+        tokens = sum(len(rows[i].responses[0]) * (1.0 if weights is None else weights[i]) for i in indices)
         total = 0.0
         for group in micro_batches(rows, indices, model.device):
             batch = pack([rows[i] for i in group]).to(model.device)
-            loss = -token_logprobs(model, batch).sum() / tokens
+            logprob_R = token_logprobs(model, batch)
+            if weights is not None:
+                weight_S = torch.tensor(weights[list(group)], dtype=torch.float32, device=model.device)
+                logprob_R = logprob_R * weight_S[batch.response_R]
+            loss = -logprob_R.sum() / tokens
             loss.backward()
             total += float(loss.detach())
         return {"loss": total}
