@@ -25,13 +25,13 @@ A prompt that is plain text is what a chat model's user says, unless the file is
 
 Of several answers to a prompt `--pair-up` makes pairs: `best-worst` (the default), `all`, `adjacent` in the order of
 their scores, or `best-rest`. Ties are left out and counted, and so is what lies no further apart than `--min-margin`.
-A label that is a number needs `--label-threshold`. Pairs made of one row count as one together, so that a prompt with many
-answers counts no more than another (`--weight pair`: as one each).
+A label that is a number needs `--label-threshold`. Pairs made of one row count as one together, so that a prompt with
+many answers counts no more than another (`--weight pair`: as one each).
 
-A column `weight` says how often a row counts in training: 2 is the row standing there twice, 0 leaves it out, and only what they
-are to each other matters. Every objective counts them but those that compare the pairs of a step with each other, which refuse
-them; held-out figures count each row once, and say so. A column `margin` is taken from a pair's difference of rewards where a
-reward model learns.
+A column `weight` says how often a row counts in training: 2 is the row standing there twice, 0 leaves it out, and only
+what they are to each other matters. Every objective counts them but those that compare the pairs of a step with each
+other, which refuse them; held-out figures count each row once, and say so. A column `margin` is taken from a pair's
+difference of rewards where a reward model learns.
 
 `pairtune check --data FILE` looks at data without training: what they are taken for, equal, repeated and contradictory
 rows, what is left out and not read; with `--model`, as that model reads them. Exit code 0: nothing is wrong; 1: there
