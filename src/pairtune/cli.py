@@ -61,6 +61,8 @@ HELP = {
     "derive": "walk through the derivation of DPO, checked in numbers",
     "cache": "list what is kept between runs, or clear it",
 }
+# The setting of a command that may stand without its flag: `pairtune check pairs.jsonl`.
+BARE = {"check": "data"}
 DESCRIPTION = """\
 Preference pairs in, an aligned language model out, and an honest answer to
 which method won.
@@ -118,6 +120,8 @@ def _run(arguments: list[str]) -> int:
     if command:
         load_named(SETTINGS[command], arguments)
     parsed, unknown = _parser(command).parse_known_args(arguments)
+    if len(unknown) == 1 and not unknown[0].startswith("-") and BARE.get(command) not in (None, *vars(parsed)):
+        setattr(parsed, BARE[command], unknown.pop())
     if unknown:
         raise InputError(_about_unknown(unknown[0], command))
     values = vars(parsed)

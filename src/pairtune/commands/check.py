@@ -1,63 +1,117 @@
 """`pairtune check`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pairtune.commands.inputs import given
+from pairtune.data.advice import ADVICE, FACTS
 from pairtune.data.check import Finding, check_pairs, check_reading
 from pairtune.data.check_labels import check_labelled
+from pairtune.data.check_near import near_prompts, shared_with
+from pairtune.data.check_texts import check_texts
+from pairtune.data.check_words import bag_of_words
 from pairtune.data.ends import end_ids
-from pairtune.data.preflight import SHOWN_ROWS, check_rows
+from pairtune.data.fix import write_fixed
+from pairtune.data.pack import Tokens, row_lengths
+from pairtune.data.preflight import SHOWN_ROWS, check_rows, told_numbers
 from pairtune.data.prompt_format import in_format
-from pairtune.data.sources import asked_of, has_labels, read_labelled, read_pairs
+from pairtune.data.sources import asked_of, has_labels, read_labelled, read_pairs, read_prompts
+from pairtune.data.store import origin
 from pairtune.data.tokenize import encode_demonstrations, encode_pairs
+from pairtune.data.wording import escaped
 from pairtune.models.load import load_tokenizer
 from pairtune.progress import counted, printable, say
 from pairtune.quiet import quiet
-from pairtune.settings import CheckRun
-
-# What is told of data that nothing is wrong with.
-FACTS = ("shape", "longer_wins", "shared_prompt", "balance", "tokens")
+from pairtune.settings import CheckRun, Tuning
 
 
 def run(settings: CheckRun) -> bool:
     """Read the data and tell what is to be known of them, with a model as it reads them. Whether nothing is wrong."""
     with quiet():
-        findings = list(_findings(settings))
-    wrong = [finding for finding in findings if finding.name not in FACTS]
-    if settings.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
-    else:
-        for finding in findings:
-            print(printable(f"{'!' if finding in wrong else ' '} {finding.message}"))
-        say(f"{counted(len(wrong), 'finding')}" if wrong else "nothing is wrong with what was looked at")
+        source, asked = given(settings.data, "data"), asked_of(settings)
+        labels = has_labels(source, asked=asked)
+        data: Any = read_labelled(source, asked=asked) if labels else read_pairs(source, asked=asked)
+        findings = list(_findings(settings, data, labels=labels))
+        wrong = [finding for finding in findings if finding.name not in FACTS]
+        if settings.json:
+            told = [_told(finding, data.rows) for finding in findings]
+            print(json.dumps(told, indent=2, ensure_ascii=False))
+        else:
+            _show(findings)
+            say(f"{counted(len(wrong), 'finding')}" if wrong else "nothing is wrong with what was looked at")
+        if settings.fix:
+            _fix(settings, data.rows)
     return not wrong
 
 
-def _findings(settings: CheckRun) -> Iterable[Finding]:
-    source, asked = given(settings.data, "data"), asked_of(settings)
-    labels = has_labels(source, asked=asked)
-    data: Any = read_labelled(source, asked=asked) if labels else read_pairs(source, asked=asked)
+def _findings(settings: CheckRun, data: Any, *, labels: bool) -> Iterable[Finding]:
     yield from check_reading(data)
-    if not settings.model:
-        yield from check_labelled(data.rows) if labels else check_pairs(data.rows)
-        return
+    yield from check_labelled(data.rows) if labels else check_pairs(data.rows)
+    yield from check_texts(data.rows)
+    found = [near_prompts(data.rows), bag_of_words(data.rows)]
+    if settings.against:
+        others = read_prompts(settings.against, asked=asked_of(CheckRun()))
+        found.append(shared_with(data.rows, others.rows, escaped(settings.against)))
+    yield from (each for each in found if each)
+    if settings.model:
+        yield from _tokenised(settings, data, labels=labels)
+
+
+def _tokenised(settings: CheckRun, data: Any, *, labels: bool) -> Iterable[Finding]:
+    """The rows as a model reads them."""
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = in_format(data, tokenizer, settings.prompt_format)
-    yield from check_labelled(data.rows) if labels else check_pairs(data.rows)
     encode: Any = encode_demonstrations if labels else encode_pairs
     encoded = encode(data.rows, tokenizer, max_tokens=settings.max_tokens)
     for remark, rows in encoded.remarks.items():
         shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
         message = f"{counted(len(rows), *remark)} ({'row' if len(rows) == 1 else 'rows'} {shown})"
         yield Finding("tokenised", len(rows), rows[:SHOWN_ROWS], message)
-    lengths = encoded.rows.lengths()
-    middle, most = int(np.median(lengths)), int(lengths.max())
-    total = int(lengths.sum())
+    yield from _sizes(encoded.rows)
+    noun = "response" if labels else "pair"
+    for line in told_numbers(encoded.rows, noun, weights="training counts them", margins="a reward model takes them"):
+        yield Finding("weights", len(encoded.rows), (), line)
+    check_rows(encoded.rows, [], tokenizer, end_ids=end_ids(tokenizer), say_longer=False)
+
+
+def _sizes(rows: Sequence[Tokens]) -> Iterable[Finding]:
+    lengths = row_lengths(rows)
+    middle, most, total = int(np.median(lengths)), int(lengths.max()), int(lengths.sum())
     message = f"{total:,} tokens in {counted(len(lengths), 'row')}: {middle:,} in the middle one, at most {most:,}"
     yield Finding("tokens", total, (), message)
-    check_rows(encoded.rows, [], tokenizer, end_ids=end_ids(tokenizer), say_longer=False)
+    size = Tuning().batch_size
+    steps = -(-len(rows) // size)
+    message = f"a step of {size} sees {total / steps:,.0f} tokens on average; an epoch is {counted(steps, 'step')}"
+    yield Finding("step", steps, (), message)
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        advice = ADVICE.get(finding.name)
+        print(printable(f"{' ' if finding.name in FACTS else '!'} {finding.message}"))
+        if advice and finding.name not in FACTS:
+            print(printable(f"    {advice.effect}; {advice.todo}"))
+
+
+def _told(finding: Finding, rows: Sequence[Any]) -> dict[str, Any]:
+    """A finding as plain values, with its share of the rows, where the first stand, what it does and what to do."""
+    advice, fact = ADVICE.get(finding.name), finding.name in FACTS
+    return asdict(finding) | {
+        "finding": not fact,
+        "share": None if fact else finding.count / max(1, len(rows)),
+        "where": [f"{origin(rows)} {row}" for row in finding.rows],
+        "effect": FACTS[finding.name] if fact else advice.effect if advice else "",
+        "todo": advice.todo if advice and not fact else "",
+    }
+
+
+def _fix(settings: CheckRun, rows: Sequence[Any]) -> None:
+    kept, left_out, reasons = write_fixed(rows, Path(settings.fix), origin(rows))
+    say(f"{settings.fix}: {counted(kept, 'row')} of {len(rows):,}; what went and why is in {left_out}")
+    for reason, count in reasons.most_common():
+        say(f"  {count:,}: {reason}")

@@ -40,7 +40,7 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
     The pairs are looked at once, one after another; what has to be compared across them is kept as hashes.
     """
     seen = _Seen()
-    marked = {name: _Marked() for name in _OF_ONE_PAIR}
+    marked = {name: Marked() for name in _OF_ONE_PAIR}
     templates: Counter[str] = Counter()
     for pair in pairs:
         seen.add(pair)
@@ -54,7 +54,7 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
     column = "a response that starts with the prompt's own text (a column that holds prompt and response together?)"
     turns = "in which user and assistant do not take turns (some chat templates refuse that)"
     found = [
-        _finding(
+        row_finding(
             "identical",
             marked["identical"],
             "has a chosen response identical to the rejected one and teaches nothing",
@@ -63,14 +63,20 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
         _duplicate(seen),
         _contradictory(seen),
         _shared_prompt(seen),
-        _finding("prompt_repeated", marked["prompt_repeated"], f"has {column}", f"have {column}"),
-        _finding(
+        row_finding("prompt_repeated", marked["prompt_repeated"], f"has {column}", f"have {column}"),
+        row_finding(
             "template_token",
             marked["template_token"],
             f"has a chat template's marks inside a response ({named})",
             f"have a chat template's marks inside a response ({named})",
         ),
-        _finding("turns", marked["turns"], f"is a dialogue {turns}", f"are dialogues {turns}"),
+        row_finding(
+            "answered",
+            marked["answered"],
+            "has a prompt that ends with one of its answers",
+            "have a prompt that ends with one of its answers",
+        ),
+        row_finding("turns", marked["turns"], f"is a dialogue {turns}", f"are dialogues {turns}"),
         _longer_wins(seen),
     ]
     return [finding for finding in found if finding is not None]
@@ -93,28 +99,37 @@ def check_unread(columns: Sequence[str]) -> list[Finding]:
 
 def check_skipped(skipped: Sequence[Skipped]) -> list[Finding]:
     """One warning for each reason that rows were left out, the most frequent first."""
-    by_reason: dict[str, _Marked] = {}
+    by_reason: dict[str, Marked] = {}
     for skip in skipped:
-        by_reason.setdefault(skip.reason, _Marked()).add(skip.row)
+        by_reason.setdefault(skip.reason, Marked()).add(skip.row)
     return [
         Finding("skipped", rows.count, tuple(rows.first), f"{rows.counted('row')} left out: {reason}")
         for reason, rows in sorted(by_reason.items(), key=lambda item: -item[1].count)
     ]
 
 
-class _Marked:
+class Marked:
     """Rows that something is the matter with: how many, and the first of them."""
 
     def __init__(self, rows: Iterable[int] = ()) -> None:
-        self.count = 0
-        self.first: list[int] = []
+        self.every = array("q")
         for row in rows:
             self.add(row)
 
-    def add(self, row: int) -> None:
-        self.count += 1
-        if len(self.first) < SHOWN_ROWS:
-            self.first.append(row)
+    def add(self, row: int, *, once: bool = False) -> None:
+        """Take in a row; `once`: unless it was the last one that was."""
+        if not (once and self.every and self.every[-1] == row):
+            self.every.append(row)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.every)
+
+    @property
+    def first(self) -> list[int]:
+        """The first of them."""
+        return self.every[:SHOWN_ROWS].tolist()
 
     def counted(self, noun: str) -> str:
         """For instance "1 pair (row 7)" or "12 rows (rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more)"."""
@@ -143,9 +158,9 @@ class _Seen:
         self.longer += lengths[0] > lengths[1]
         self.ties += lengths[0] == lengths[1]
 
-    def marked(self, which: np.ndarray) -> _Marked:
+    def marked(self, which: np.ndarray) -> Marked:
         """The rows where `which` holds."""
-        return _Marked(np.asarray(self.rows)[which].tolist())
+        return Marked(np.asarray(self.rows)[which].tolist())
 
 
 def hashed(content: object) -> int:
@@ -157,14 +172,14 @@ def _duplicate(seen: _Seen) -> Finding | None:
     repeated = np.ones(len(seen.rows), dtype=bool)
     repeated[np.unique(np.asarray(seen.pairs), return_index=True)[1]] = False
     text = "an earlier pair word for word"
-    return _finding("duplicate", seen.marked(repeated), f"repeats {text}", f"repeat {text}")
+    return row_finding("duplicate", seen.marked(repeated), f"repeats {text}", f"repeat {text}")
 
 
 def _contradictory(seen: _Seen) -> Finding | None:
     pairs, turned = np.asarray(seen.pairs), np.asarray(seen.turned)
     text = "prefer one response to another where a different pair prefers the second to the first"
     rows = seen.marked(np.isin(turned, pairs) & (pairs != turned))
-    return _finding("contradictory", rows, text, text)  # never a single row
+    return row_finding("contradictory", rows, text, text)  # never a single row
 
 
 def _shared_prompt(seen: _Seen) -> Finding | None:
@@ -174,13 +189,21 @@ def _shared_prompt(seen: _Seen) -> Finding | None:
         f"at most {counted(int(counts.max()), 'pair')} for one): hold out whole prompts"
     )
     rows = seen.marked(counts[prompt] > 1)
-    return _finding("shared_prompt", rows, text, text)  # never a single row
+    return row_finding("shared_prompt", rows, text, text)  # never a single row
 
 
 def _prompt_repeated(pair: Pair) -> bool:
     prompt = (pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content).strip()
     starts = any(said(side).lstrip().startswith(prompt) for side in (pair.chosen, pair.rejected))
     return starts and len(prompt) >= LONG_PROMPT
+
+
+def _answered(pair: Pair) -> bool:
+    """Whether a prompt that is text ends with one of its answers."""
+    if not isinstance(pair.prompt, str):
+        return False
+    ends, prompt = (said(pair.chosen).strip(), said(pair.rejected).strip()), pair.prompt.rstrip()
+    return any(len(end) >= LONG_PROMPT and prompt.endswith(end) for end in ends)
 
 
 def _template_tokens(pair: Pair) -> set[str]:
@@ -202,6 +225,7 @@ _OF_ONE_PAIR: dict[str, Callable[[Pair], bool]] = {
     "prompt_repeated": _prompt_repeated,
     "template_token": lambda pair: bool(_template_tokens(pair)),
     "turns": _turns,
+    "answered": _answered,
 }
 
 
@@ -218,7 +242,7 @@ def _longer_wins(seen: _Seen) -> Finding:
     return Finding("longer_wins", count, (), message)
 
 
-def _finding(name: str, rows: _Marked, one: str, many: str) -> Finding | None:
+def row_finding(name: str, rows: Marked, one: str, many: str) -> Finding | None:
     """The rows counted and named before what is the matter with them; None where there are none."""
     if not rows.count:
         return None

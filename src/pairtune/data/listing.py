@@ -1,5 +1,6 @@
 """The table of shapes as text and as a page: what `pairtune formats` prints, and docs/data.md."""
 
+from pairtune.data.advice import ADVICE, FACTS
 from pairtune.data.shapes import TABLE
 
 _PAGE = """\
@@ -33,9 +34,15 @@ what they are to each other matters. Every objective counts them but those that 
 other, which refuse them; held-out figures count each row once, and say so. A column `margin` is taken from a pair's
 difference of rewards where a reward model learns.
 
-`pairtune check --data FILE` looks at data without training: what they are taken for, equal, repeated and contradictory
-rows, what is left out and not read; with `--model`, as that model reads them. Exit code 0: nothing is wrong; 1: there
-are findings; 2: they cannot be read.
+`pairtune check FILE` looks at data without training, and with `--model` as that model reads them; `--against FILE` for
+prompts that must not be among them (a benchmark's), `--fix FILE` writes the rows that are worth training on, and what
+went and why beside it, `--json` for programs. Exit code 0: nothing is wrong; 1: there are findings; 2: they cannot be
+read. What it finds, what that does to training, and what to do:
+
+{advice}
+And what it tells of any data:
+
+{facts}
 
 A row with an empty response, say, is left out, counted, and written with its place and reason to `left-out.jsonl` in
 the result's folder. Where a file's own prompts stand beside its responses, more than one row in twenty is an error;
@@ -53,7 +60,9 @@ def as_text() -> str:
 
 def as_page() -> str:
     """The same as Markdown, below what is to be known of all."""
-    parts = [_PAGE]
+    advice = "".join(f"- `{name}`: {what.effect}; {what.todo}.\n" for name, what in ADVICE.items())
+    facts = "".join(f"- `{name}`: {what}.\n" for name, what in FACTS.items())
+    parts = [_PAGE.replace("{advice}", advice).replace("{facts}", facts)]
     for gives in dict.fromkeys(shape.gives for shape in TABLE):
         parts.append(f"\n## {gives[0].upper()}{gives[1:]}\n")
         for shape in TABLE:
