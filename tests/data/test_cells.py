@@ -146,3 +146,29 @@ def test_what_means_something_and_is_not_read_is_named_however_short_it_is() -> 
     assert read_prompts(write(TEXT | {"weight": 0.5, "margin": None})).unread == ("weight",)
     assert read_pairs(write(TEXT | {"history": [["Sky?", "Blue."]], "input": ""})).unread == ("history",)
     assert read_pairs(write(TEXT | {"context": "Paris", "source": "web", "models": ["m", "n"]})).unread == ("context",)
+
+
+def test_answers_and_wrapped_messages_in_json_text_are_what_they_say() -> None:
+    """A CSV cell holds text; a row is read as it would be from JSON lines."""
+    turns = [{"role": "user", "content": "Sky?"}]
+    answers = [{"response": "Green.", "score": 1}, {"response": "Blue.", "score": 2}]
+    expected = [Pair((Message("user", "Sky?"),), "Blue.", "Green.", 1)]
+    openai = {
+        "input": json.dumps({"messages": turns}),
+        "preferred_output": json.dumps([{"role": "assistant", "content": "Blue."}]),
+        "non_preferred_output": json.dumps([{"role": "assistant", "content": "Green."}]),
+    }
+    assert read_pairs(write(openai)).rows == expected
+    assert read_pairs(write({"prompt": json.dumps(turns), "completions": json.dumps(answers)})).rows == expected
+    beside = {"prompt": json.dumps(turns), "responses": '["Green.", "Blue."]', "scores": "[1, 2.5]"}
+    assert read_pairs(write(beside)).rows == expected
+    wrapped = {"prompt": json.dumps({"messages": turns}), "chosen": "Blue.", "rejected": "Green."}
+    assert read_pairs(write(wrapped)).rows == expected
+
+
+def test_an_answer_that_is_json_stays_text() -> None:
+    for text in ("[1, 2]", '["a", "b"]', '{"score": 1, "response": "x"}', '{"messages": 3}', '{"messages": []}'):
+        row = read_demonstrations(write({"instruction": "Give JSON.", "output": text})).rows[0]
+        assert row.response == text
+        pair = read_pairs(write({"prompt": "Give JSON.", "chosen": text, "rejected": "no"})).rows[0]
+        assert pair.chosen == text

@@ -34,11 +34,16 @@ def list_of(columns: Columns) -> str | None:
         if not isinstance(answers, list) or not answers:
             continue
         first = answers[0]
-        if isinstance(first, Mapping) and _key(first, TEXTS) and _key(first, (*SCORES, *RANKS)):
+        if isinstance(first, Mapping) and is_scored(first):
             return name
         if _scores_beside(columns, name):
             return name
     return None
+
+
+def is_scored(answer: Mapping[str, object]) -> bool:
+    """Whether an object is an answer with a score or a rank."""
+    return bool(_key(answer, TEXTS) and _key(answer, (*SCORES, *RANKS)))
 
 
 def paired_up(columns: Columns, asked: Asked) -> Iterator[Made]:

@@ -8,7 +8,9 @@ A cell is taken for turns only if all of it is: a text that quotes some stays te
 import json
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
+from pairtune.data.answers import BESIDE_RANKS, BESIDE_SCORES, LISTS, is_scored
 from pairtune.data.turns import NOT_TEXT, Columns, MalformedError
 from pairtune.data.wording import listed, quoted
 
@@ -32,7 +34,7 @@ def read_cells(columns: Columns) -> Columns:
         if value and NOT_TEXT.match(name):
             raise MalformedError(f"{quoted(name)} is not text, and only text can be trained on; remove such rows")
         found[name] = _cell(value, f'"{name}"')
-    return found
+    return _structured(found)
 
 
 def refuse_placeholders(text: str, where: str) -> None:
@@ -47,6 +49,40 @@ def _cell(value: object, where: str) -> object:
     if isinstance(value, str):
         return _turns_of(_from_text(value, where), where) if _TURNS.match(value) else value
     return _turns_of(value, where)
+
+
+def _structured(columns: dict[str, object]) -> dict[str, object]:
+    """The columns with lists of answers, their scores, and messages that are wrapped, where they stand as JSON text."""
+    opened = {name: _json_of(value) for name, value in columns.items() if isinstance(value, str)}
+    texts = [name for name in LISTS if _all(opened.get(name), str)]
+    scores = [name for name in (*BESIDE_SCORES, *BESIDE_RANKS) if _all(opened.get(name), int | float)]
+    for name, value in opened.items():
+        turns = value.get("messages") if isinstance(value, dict) else None
+        if isinstance(turns, list) and turns and all(map(_is_turn, turns)):
+            columns[name] = value if name == "input" else _turns_of(turns, f'"{name}"')
+        elif name in LISTS and _all(value, dict) and all(map(is_scored, cast(list[Any], value))):
+            columns[name] = value
+    for beside in scores:
+        count = len(cast(list[Any], opened[beside]))
+        answers = next((name for name in texts if len(cast(list[Any], opened[name])) == count), None)
+        if answers:
+            columns |= {answers: opened[answers], beside: opened[beside]}
+    return columns
+
+
+def _json_of(text: str) -> object:
+    """What a text that is wholly a JSON list or object holds; None of another one."""
+    if not text.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _all(value: object, kinds: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kinds) for item in value)
 
 
 def _from_text(text: str, where: str) -> object:

@@ -52,6 +52,8 @@ def prompt_of(columns: Columns) -> Made:
     """The prompt and what goes with it, in our columns. Raises MalformedError or UnusableError."""
     found, stands = beside(columns)
     name = next((name for name in PROMPTS if columns.get(name) is not None), None)
+    if name is None and (dialogue := dialogue_of(columns)):
+        return Made({**found, "prompt": columns[dialogue]}, {**stands, "prompt": dialogue})
     if name is None:
         return Made(found, stands)
     prompt, source = columns[name], name
