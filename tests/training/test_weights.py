@@ -41,9 +41,9 @@ def repeated(rows: Sequence[Tokens]) -> list[Tokens]:
     return [row for row, count in zip(rows, COUNTS, strict=True) for _ in range(count)]
 
 
-@pytest.fixture(params=[3072, 40], ids=["one pass", "several passes"])
-def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", request.param)
+@pytest.fixture
+def several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 40)
 
 
 def stepped(model: nn.Module, train: Callable[[Journal], None]) -> tuple[float, Tensor]:
@@ -69,7 +69,12 @@ def tuned(tiny_model: Any, name: str, rows: Sequence[Tokens], labels: list[bool]
     return stepped(model, lambda journal: train_preference(model, examples, loss, settings, seed=0, journal=journal))
 
 
-@pytest.mark.usefixtures("passes")
+@pytest.mark.parametrize("name", ["dpo", "dpo+0.2*sft", "bco"])
+@pytest.mark.usefixtures("several_passes")
+def test_two_is_twice_in_several_passes(name: str, tiny_model: Any, token_pairs: Pairs) -> None:
+    test_two_is_twice_for_every_objective(name, tiny_model, token_pairs)
+
+
 @pytest.mark.parametrize("name", [*ALONE, "dpo+0.2*sft", "ipo+0.5*bco"])
 def test_two_is_twice_for_every_objective(name: str, tiny_model: Any, token_pairs: Pairs) -> None:
     rows = token_pairs(len(COUNTS))
@@ -118,7 +123,7 @@ def test_the_kl_baseline_is_a_weighted_mean(tiny_model: Any, token_pairs: Pairs)
         assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.usefixtures("passes")
+@pytest.mark.usefixtures("several_passes")
 def test_two_is_twice_for_imitation(tiny_model: Any, token_pairs: Pairs) -> None:
     def trained(rows: Sequence[Tokens]) -> tuple[float, Tensor]:
         model, settings = tiny_model(), Sft(batch_size=len(rows), epochs=2, learning_rate=1e-3)
@@ -137,7 +142,7 @@ def rewarded(tiny_model: Any, rows: Sequence[Tokens]) -> tuple[float, Tensor]:
     return stepped(model, lambda journal: train_reward(model, rows, settings, seed=0, journal=journal))
 
 
-@pytest.mark.usefixtures("passes")
+@pytest.mark.usefixtures("several_passes")
 def test_two_is_twice_for_reward_models(tiny_model: Any, token_pairs: Pairs) -> None:
     rows = token_pairs(len(COUNTS))
     loss, after = rewarded(tiny_model, weighted(rows))
