@@ -34,6 +34,7 @@ PAIRS = [
     {"prompt": f"Film {i} was", "chosen": " a small wonder, warm", "rejected": " dull and went nowhere"}
     for i in range(12)
 ]
+JUDGE = f"{Path(__file__).parents[1] / 'examples' / 'my_reward.py'}:score"
 COMMON = {"dtype": "float32", "lora": True, "lora_rank": 4, "lora_alpha": 8}
 
 
@@ -153,6 +154,38 @@ def test_stopped_and_gone_on_with_they_end_in_the_same_bits(base: str, monkeypat
         assert main([*words, "--out", "parts"]) == 130
     assert main([*words, "--out", "parts"]) == 0
     assert Path("parts/adapter_model.safetensors").read_bytes() == Path("whole/adapter_model.safetensors").read_bytes()
+
+
+def test_trained_whole_an_adapted_model_learns_with_all_its_weights(
+    base: str, cpu: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adapters that came with a model are in its weights, wherever these are to learn: none is left frozen."""
+    write(*PAIRS)
+    pairtune.sft(model=base, data="d.jsonl", out="sft", **COMMON)
+    pairtune.reward(model=base, data="d.jsonl", heldout=2, out="reward", **COMMON)
+    seen: list[dict[str, Any]] = []
+    train = ppo.ppo
+
+    def spy(folder: Path, **given: Any) -> Any:
+        seen.append(given)
+        return train(folder, **given)
+
+    monkeypatch.setattr(ppo, "ppo", spy)
+    few = {"steps": 1, "batch_size": 4, "sampling_max_new_tokens": 4, "dtype": "float32"}
+    pairtune.ppo(model="sft", reward_model="reward", data="d.jsonl", out="ppo", **few)
+    (given,) = seen
+    for model in (given["policy"], given["value"].body):
+        assert adapters.layers(model) == []
+        assert all(value.requires_grad for name, value in model.named_parameters() if name != "lm_head.weight")
+    rows = [tokens(base, row) for row in PAIRS[:2]]
+    sizes = {"pairs": 4, "heldout": 2, "sft_epochs": 0, "evaluation_prompts": 2, "sampling_max_new_tokens": 4}
+    out = pairtune.compare(
+        model="sft", data="d.jsonl", methods=["dpo"], judge=str(JUDGE), out="run", dtype="float32", **sizes
+    )
+    whole, beside = (compute_logprobs(load_model(str(name), cpu), rows) for name in (out / "models/reference", "sft"))
+    for one, two in zip(whole, beside, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+    assert (out / "models" / "reference" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("judge", ["reward", "whole"])

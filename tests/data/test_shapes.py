@@ -704,6 +704,19 @@ def test_a_dialogue_that_ends_with_its_answer_is_not_answered_twice() -> None:
     )
 
 
+def test_a_verdict_and_scored_answers_may_stand_beside_a_dialogue() -> None:
+    verdict = {"messages": [user("Sky?")], "response_a": "Green.", "response_b": "Blue.", "winner": "b"}
+    scored = {
+        "messages": [user("Sky?")],
+        "completions": [{"response": "Blue.", "score": 2}, {"response": "Green.", "score": 1}],
+    }
+    for row in (verdict, scored):
+        assert read_pairs(write(row)).rows == [Pair(asked("Sky?"), "Blue.", "Green.", 1)]
+        ended = row | {"messages": [user("Sky?"), answer("Grey.")]}
+        said = message_of(read_pairs, write(ended))
+        assert '"messages" ends with an answer, and answers stand beside it; end it before them' in said
+
+
 def test_a_row_of_another_shape_is_left_out_or_an_error() -> None:
     good = {"prompt": "1?", "response_a": "x", "response_b": "y", "winner": "a"}
     said = message_of(read_pairs, write(good, {"prompt": "1?", "chosen": "x", "rejected": "y"}))

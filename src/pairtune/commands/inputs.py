@@ -98,12 +98,14 @@ def load_value_model(
     if isinstance(reward_model, ScalarModel):
         again = load_reward_model(settings, settings.reward_model, tokenizer)
         assert isinstance(again, ScalarModel)
+        again.body = adapters.whole(again.body, round_into)
         return again
     if settings.lora:
         model = ScalarModel(adapters.twin(policy))
     else:
         machine = choose_machine(settings.dtype)
-        model = ScalarModel(load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code))
+        body = load_model(settings.model, machine, trust_remote_code=settings.trust_remote_code)
+        model = ScalarModel(adapters.whole(body, round_into))
     nn.init.zeros_(model.head.weight)
     return model
 

@@ -21,6 +21,7 @@ from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import asked_of, read_pairs
 from pairtune.data.trained import hashes_of, keep
 from pairtune.engine.cost import Cost, uncounted
+from pairtune.engine.kernels import round_into
 from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy, reward_margins
@@ -127,7 +128,7 @@ class Comparison:
 
         def work(folder: Path) -> dict[str, Any]:
             loaded = load_model(settings.model, self.context.machine, trust_remote_code=settings.trust_remote_code)
-            model = self.context.on_its_path(loaded)
+            model = self.context.on_its_path(adapters.whole(loaded, round_into))
             shared = 2 + self.context.own_data  # reference, reward model, judge
             parameters = sum(p.numel() for p in model.parameters())
             self.context.check_disk(parameters, self.context.every_candidate, shared=shared)

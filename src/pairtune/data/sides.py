@@ -53,7 +53,10 @@ def prompt_of(columns: Columns) -> Made:
     found, stands = beside(columns)
     name = next((name for name in PROMPTS if columns.get(name) is not None), None)
     if name is None and (dialogue := dialogue_of(columns)):
-        return Made({**found, "prompt": columns[dialogue]}, {**stands, "prompt": dialogue})
+        turns = cast(list[Any], columns[dialogue])
+        if turns and _role(turns[-1]) == "assistant":
+            raise MalformedError(f'"{dialogue}" ends with an answer, and answers stand beside it; end it before them')
+        return Made({**found, "prompt": turns}, {**stands, "prompt": dialogue})
     if name is None:
         return Made(found, stands)
     prompt, source = columns[name], name

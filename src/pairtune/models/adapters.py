@@ -182,6 +182,11 @@ def fold(model: PreTrainedModel, write: Callable[[Tensor, Tensor], object]) -> P
     return plain.requires_grad_(True)
 
 
+def whole(model: PreTrainedModel, write: Callable[[Tensor, Tensor], object]) -> PreTrainedModel:
+    """The model as it is to be trained whole: with adapters that came with it in its weights."""
+    return model if wrapper_of(model) is None else fold(model, write)
+
+
 def save(model: PreTrainedModel, folder: Path, *, score: Tensor | None = None) -> None:
     """Write an ordinary peft folder; with `score`, a reward model's head [1, E], one for sequence classification."""
     from peft import get_peft_model_state_dict

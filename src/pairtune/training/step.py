@@ -35,6 +35,8 @@ class Optimizer:
         eps: float = 1e-8,
     ) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError("there is nothing to learn: no parameter takes a gradient")
         spared = {id(parameter) for parameter in undecayed}
         self.decays = [0.0 if p.dim() < 2 or id(p) in spared else weight_decay for p in self.parameters]
         self.masters = [p.detach() if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
