@@ -153,7 +153,7 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
-            usage=f"pairtune {name}{word(SETTINGS[name])} [options]",
+            usage=f"pairtune {name}{word(SETTINGS[name])}{' [DATA]' * (name in BARE)} [options]",
             description=text[0].upper() + text[1:] + ".",
             formatter_class=Layout,
             allow_abbrev=False,

@@ -255,6 +255,9 @@ class RowsRead:
         "WORD",
         choices=("auto", "chat", "text"),
     )
+    data_config: str = _setting("", "configuration of a hub dataset", NAME)
+    data_split: str = _setting("train", "split of a hub dataset, as datasets writes it: train_prefs, test[:1000]", NAME)
+    data_revision: str = _setting("", "branch, tag or commit of a hub dataset", NAME)
     format: str = _setting("auto", "shape of the rows, one of `pairtune formats`; auto: by columns and values", NAME)
     columns: tuple[str, ...] = _setting((), "columns by other names, OURS=THEIRS: prompt=question chosen=best", NAME)
     pair_up: str = _setting(

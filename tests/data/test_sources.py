@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from pairtune.data.asked import Asked
 from pairtune.data.check import check_unread
-from pairtune.data.files import KNOWN
+from pairtune.data.files import KNOWN, data_hash
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, Rows, Skipped
 from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.data.wording import quoted
@@ -580,10 +581,11 @@ def test_folders(tmp_path: Path) -> None:
     assert said == 'folder "f" holds 2 data files ("a.jsonl", "b.csv"); give one of them'
 
 
-def test_a_file_has_no_other_split() -> None:
+@pytest.mark.parametrize("what", ["config", "split", "revision"])
+def test_a_file_has_nothing_that_only_the_hub_has(what: str) -> None:
     source = write_lines("a.jsonl", TEXT)
-    assert message_of(read_pairs, source, split="test") == (
-        'a.jsonl: a file has no split "test"; leave it at "train" or give another file'
+    assert message_of(read_pairs, source, asked=Asked(**{f"data_{what}": "test"})) == (
+        f'a.jsonl: only a hub dataset has a {what} ("test"); leave out --data-{what}'
     )
 
 
@@ -600,11 +602,22 @@ def put_hub(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
 
 
-def test_a_hub_dataset_is_asked_for_by_name_and_split_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_dataset_is_asked_for_by_what_was_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     put_hub(monkeypatch, lambda *names, **options: asked.append((names, options)) or [TEXT])
-    assert read_pairs("someone/pairs", split="test[:1]").rows == (Pair(*TEXT.values(), 1),)
-    assert asked == [(("someone/pairs",), {"split": "test[:1]"})]
+    assert read_pairs("someone/pairs", asked=Asked(data_split="test[:1]")).rows == (Pair(*TEXT.values(), 1),)
+    read_pairs("someone/pairs", asked=Asked(data_config="en", data_revision="v1.0"))
+    assert asked == [
+        (("someone/pairs",), {"split": "test[:1]"}),
+        (("someone/pairs",), {"split": "train", "name": "en", "revision": "v1.0"}),
+    ]
+
+
+def test_what_of_a_hub_dataset_is_read_is_a_part_of_its_hash() -> None:
+    ways = [{}, {"data_config": "en"}, {"data_split": "en"}, {"data_revision": "en"}]
+    hashes = [data_hash("someone/pairs", Asked(**way)) for way in ways]
+    assert len(set(hashes)) == 4
+    assert hashes[0] == data_hash("someone/pairs") == "hub:someone/pairs"
 
 
 def test_rows_of_a_hub_dataset_that_cannot_be_used_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from pairtune import disk, manifest, own
 from pairtune.data.files import data_hash
 from pairtune.data.pack import Tokens
+from pairtune.data.sources import asked_of
 from pairtune.engine.kernels import round_into
 from pairtune.errors import InputError
 from pairtune.estimate import Estimate
@@ -139,7 +140,7 @@ def _rests_on(settings: Any, command: str) -> dict[str, Any]:
     hashes = {
         name: model_hash(resolve(source)) for name, source in sources.items() if source and not own.is_own(source)
     }
-    hashes |= {"data": data_hash(settings.data), **own.hashes(asked)}
+    hashes |= {"data": data_hash(settings.data, asked_of(settings)), **own.hashes(asked)}
     return {"command": command, **asked, "hashes": hashes}
 
 

@@ -21,6 +21,7 @@ from pairtune.data import reviews
 from pairtune.data.files import data_hash
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Pair, Rows
+from pairtune.data.sources import asked_of
 from pairtune.engine.content import structure
 from pairtune.engine.cost import Cost
 from pairtune.engine.own_score import OwnScore
@@ -73,7 +74,7 @@ class Context:
     @cached_property
     def data_hash(self) -> str:
         """SHA-256 of the data's file (or the name of a hub data set)."""
-        return data_hash(self.settings.data) if self.own_data else reviews.content_hash()
+        return data_hash(self.settings.data, asked_of(self.settings)) if self.own_data else reviews.content_hash()
 
     @property
     def split(self) -> list[Any] | None:

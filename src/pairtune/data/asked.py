@@ -20,6 +20,9 @@ class Asked:
     weight: str = BY_PROMPT
     min_margin: float = 0.0  #: scores no further apart than this are a tie
     label_threshold: float = 0.0  #: a label that is a number is desirable from here on; 0: labels are true or false
+    data_config: str = ""  #: of a hub dataset: which of its configurations, split and revision
+    data_split: str = "train"
+    data_revision: str = ""
     strict: bool = False  #: no row may be left out
     first: float | None = None  #: a verdict's number for the first of two answers with letters: found in rows
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
 from pairtune import hub
+from pairtune.data.asked import Asked
 from pairtune.data.files import KNOWN, SUFFIX, name_of
 from pairtune.data.turns import Columns
 from pairtune.data.wording import escaped, quoted
@@ -216,19 +217,20 @@ _READERS: dict[str, Reader] = {
 }
 
 
-def of_hub(source: str, name: str, split: str) -> Iterator[Record]:
+def of_hub(source: str, name: str, asked: Asked) -> Iterator[Record]:
     """The rows of a dataset on the hub. Raises InputError if it cannot be loaded."""
+    of = {"name": asked.data_config, "revision": asked.data_revision}
     reachable = hub.look(source, "dataset")
     datasets = import_module("datasets")  # slow to import
     if not reachable and not (Path(datasets.config.HF_DATASETS_CACHE) / source.replace("/", "___")).is_dir():
         raise hub.unreachable(source, "dataset")
     try:
         with _no_bars():
-            rows = datasets.load_dataset(source, split=split)
+            rows = datasets.load_dataset(source, split=asked.data_split, **{k: v for k, v in of.items() if v})
     except Exception as error:  # no network, no such name, a closed door, no such split: all one here
         said = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise InputError(
-            f"{name}, split {quoted(split)}, cannot be loaded ({escaped(said)}); "
+            f"{name}, split {quoted(asked.data_split)}, cannot be loaded ({escaped(said)}); "
             f"check its name, the split and the network, or give {KNOWN}"
         ) from None
     for number, columns in enumerate(rows, 1):

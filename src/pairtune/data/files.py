@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from pairtune import hub, own
+from pairtune.data.asked import NOTHING, Asked
 from pairtune.data.wording import listed, quoted
 from pairtune.errors import InputError
 from pairtune.hashes import file_hash
@@ -54,13 +55,14 @@ def local_files(source: str) -> list[Path] | None:
     return None
 
 
-def data_hash(source: str) -> str:
-    """SHA-256 of a data file, of several, or of a function's rows; the name of what lies on a hub."""
+def data_hash(source: str, asked: Asked = NOTHING) -> str:
+    """SHA-256 of a data file, of several, or of a function's rows; what lies on a hub by its name, and what of it."""
     if own.is_own(source):
         return own.rows_hash(source)
     files = local_files(source)
     if files is None:
-        return f"hub:{source}"
+        parts = [asked.data_config, asked.data_split, asked.data_revision]
+        return f"hub:{source}" + (f" {json.dumps(parts)}" if parts != ["", "train", ""] else "")
     if len(files) == 1:
         return file_hash(files[0])
     return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()

@@ -72,21 +72,21 @@ def asked_of(settings: Any) -> Asked:
     return Asked(columns=columns, **given)
 
 
-def read_pairs(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Pair]:
+def read_pairs(source: str, *, asked: Asked = NOTHING) -> Rows[Pair]:
     """The pairs of a file, a folder or pattern of files, a hub dataset, or a function of one's own.
 
     Raises InputError, one sentence that names the file, the line and the field, when the source cannot be
     read, a row has none of the shapes, or no row is left.
     """
-    return _Reading(source, split, Pair, asked).read()
+    return _Reading(source, Pair, asked).read()
 
 
-def has_labels(source: str, *, split: str = "train", asked: Asked = NOTHING) -> bool:
+def has_labels(source: str, *, asked: Asked = NOTHING) -> bool:
     """Whether the source holds single responses with labels and no pairs, by its first row.
 
     Raises InputError if the source cannot be read.
     """
-    first = next(_records(source, split)[1], None)
+    first = next(_records(source, asked)[1], None)
     if first is None:
         return False
     if asked.format in BY_NAME:
@@ -98,19 +98,19 @@ def has_labels(source: str, *, split: str = "train", asked: Asked = NOTHING) -> 
     return recognised(columns, PAIRS) is None and recognised(columns, LABELLED) is not None
 
 
-def read_labelled(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Labelled]:
+def read_labelled(source: str, *, asked: Asked = NOTHING) -> Rows[Labelled]:
     """The labelled responses of a source: a response and a label, true where it is desirable. Errors as for pairs."""
-    return _Reading(source, split, Labelled, asked).read()
+    return _Reading(source, Labelled, asked).read()
 
 
-def read_demonstrations(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Demonstration]:
+def read_demonstrations(source: str, *, asked: Asked = NOTHING) -> Rows[Demonstration]:
     """The demonstrations of a source; of pairs the chosen side serves. Errors as for pairs."""
-    return _Reading(source, split, Demonstration, asked).read()
+    return _Reading(source, Demonstration, asked).read()
 
 
-def read_prompts(source: str, *, split: str = "train", asked: Asked = NOTHING) -> Rows[Prompt]:
+def read_prompts(source: str, *, asked: Asked = NOTHING) -> Rows[Prompt]:
     """The prompts of a source, which may be all it holds, or those of its rows of another kind. Errors as for pairs."""
-    return _Reading(source, split, Prompt, asked).read()
+    return _Reading(source, Prompt, asked).read()
 
 
 @dataclass
@@ -118,7 +118,6 @@ class _Reading:
     """One pass over a source."""
 
     source: str
-    split: str
     kind: type[Any]
     asked: Asked
     skipped: list[Skipped] = field(default_factory=list)
@@ -131,7 +130,7 @@ class _Reading:
 
     def read(self) -> Rows[Any]:
         """Everything that the source holds."""
-        name, records, is_a_hubs = _records(self.source, self.split)
+        name, records, is_a_hubs = _records(self.source, self.asked)
         rows = store_texts(self.kind, self._made(name, records, is_a_hubs))
         rows.origin = f"{name} {self.unit}"
         if len(self.mistakes) > MOST_LEFT_OUT * self.count:
@@ -206,7 +205,7 @@ class _Reading:
     def _first_answer(self) -> float | None:
         """The number by which verdicts call the first of two answers with letters: no row tells by itself."""
         found = set()
-        for record in _records(self.source, self.split)[1]:
+        for record in _records(self.source, self.asked)[1]:
             with suppress(MalformedError):  # told where it is read
                 found.add(number_beside_letters(read_cells(_renamed(record.columns, self.asked))))
         return first_of({each for each in found if each})
@@ -296,15 +295,17 @@ def _renamed(columns: Columns, asked: Asked) -> Columns:
     return {ours.get(name, name): value for name, value in left.items()}
 
 
-def _records(source: str, split: str) -> tuple[str, Iterator[Record], bool]:
+def _records(source: str, asked: Asked) -> tuple[str, Iterator[Record], bool]:
     """What a source is called, its rows as they came, and whether they are a hub's."""
     files = local_files(source)
     if files is None and not own.is_own(source):
         name = f"dataset {quoted(source, 80)}"
-        return name, of_hub(source, name, split), True
+        return name, of_hub(source, name, asked), True
     name = escaped(source if files is None or len(files) != 1 else name_of(files[0]))
-    if split != "train":
-        raise InputError(f'{name}: a file has no split {quoted(split)}; leave it at "train" or give another file')
+    for what in ("config", "split", "revision"):
+        value = getattr(asked, f"data_{what}")
+        if value != getattr(NOTHING, f"data_{what}"):
+            raise InputError(f"{name}: only a hub dataset has a {what} ({quoted(value)}); leave out --data-{what}")
     return name, _own(source) if files is None else _of_files(files), False
 
 
