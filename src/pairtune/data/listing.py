@@ -9,7 +9,7 @@ _PAGE = """\
 Written by `docs/make_data.py` from the table in `src/pairtune/data/shapes.py`.
 
 `--data` takes a file, a folder of shards or a pattern (`"shards/*.jsonl.zst"`), what `save_to_disk` of datasets left,
-a dataset of the hub (which of it, `--data-config`, `--data-split` and `--data-revision` say), `-` for standard input, or
+a dataset of the hub (which of it: `--data-config`, `--data-split`, `--data-revision`), `-` for standard input, or
 `FILE.py:FUNCTION` that gives rows. Files are JSON lines (`.jsonl`, `.ndjson`), JSON (an array, an object of columns, or
 one with a list of rows under `data`), CSV and TSV, Parquet and Arrow; each may be zipped by gzip, zstd, bzip2 or xz,
 which is told by its content. Of a folder with files for training and files for measuring, the former are read.
