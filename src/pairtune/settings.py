@@ -293,6 +293,7 @@ class CheckRun(RowsRead):
     model: str = _setting("", "a model whose tokenizer and chat template read them", MODEL, common=True)
     against: str = _setting("", "prompts that must not be among them: a benchmark's, say", FILE, common=True)
     fix: str = _setting("", "JSONL file for the rows that are worth training on; beside it, what went and why", FILE)
+    html: str = _setting("", "HTML file for what is found, as one page", FILE)
     json: bool = _setting(False, "print what is found as JSON", common=True)
     max_tokens: int = _max_tokens("row")
     trust_remote_code: bool = _setting(False, "run code that a hub model brings along")

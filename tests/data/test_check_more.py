@@ -275,6 +275,7 @@ def test_the_command_tells_where_what_it_does_and_what_to_do(capsys: pytest.Capt
     assert found["lengths"]["finding"] is False
     assert "good.jsonl: 9 rows of 11; what went and why is in good.left-out.jsonl" in output.err
     assert main(["check", "good.jsonl"]) == 0
+    capsys.readouterr()
     assert main(["check", "good.jsonl", "--data", source]) == 2
     assert '"good.jsonl" is one word too many for `pairtune check`' in capsys.readouterr().err
     assert main(["check", "--data", source, "--fix", "good.jsonl"]) == 2
@@ -282,3 +283,27 @@ def test_the_command_tells_where_what_it_does_and_what_to_do(capsys: pytest.Capt
     assert main(["check", "--data", source, "--against", "none.jsonl"]) == 2
     assert "\u202e" not in output.err
     assert not ADVICE.keys() & FACTS.keys()
+
+
+def test_rows_are_shown_token_by_token_and_a_page_holds_hostile_text_as_text(
+    tiny_folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "<script>alert(1)</script>"
+    source = write(
+        *({"prompt": f"Film {i} {hostile}", "chosen": f" {hostile} was", "rejected": " dull\x1b[31m"} for i in range(3))
+    )
+    model = str(tiny_folder(tmp_path))
+    assert main(["check", source, "--model", model, "--html", "page.html"]) == 1
+    output = capsys.readouterr()
+    shown = [line for line in output.out.splitlines() if line.startswith("⟦")]
+    assert len(shown) == 6
+    assert shown[0].replace("|", "") == f"⟦ {hostile} was</s>⟧"
+    assert shown[1].replace("|", "") == "⟦ dull\\u001b[31m</s>⟧"
+    assert "d.jsonl line 2, as the model reads it" in output.out
+    assert "page: page.html" in output.err
+    page = Path("page.html").read_text()
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert "&lt;" in page
+    assert main(["check", source, "--html", "page.html"]) == 2
+    assert 'html: "page.html" exists; give a name that is free' in capsys.readouterr().err
