@@ -180,8 +180,8 @@ def share(finding: Finding | None) -> float:
 
 def test_words_tell_what_they_give_away_and_nothing_of_noise() -> None:
     assert share(bag_of_words(texts(200, seed=0, planted=("surely", "never")))) > 95
-    noise = [share(bag_of_words(texts(100, seed=seed))) for seed in range(20)]
-    assert abs(sum(noise) / len(noise) - 50) < 3  # four standard errors of independent pairs are 4.5
+    noise = [share(bag_of_words(texts(100, seed=seed))) for seed in range(8)]
+    assert abs(sum(noise) / len(noise) - 50) < 5  # three standard errors of independent pairs
 
 
 def test_words_of_one_prompt_are_no_evidence() -> None:

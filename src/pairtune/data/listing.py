@@ -34,10 +34,10 @@ what they are to each other matters. Every objective counts them but those that 
 other, which refuse them; held-out figures count each row once, and say so. A column `margin` is taken from a pair's
 difference of rewards where a reward model learns.
 
-`pairtune check FILE` looks at data without training, and with `--model` as that model reads them; `--against FILE` for
-prompts that must not be among them (a benchmark's), `--fix FILE` writes the rows that are worth training on, and what
-went and why beside it, `--json` for programs. Exit code 0: nothing is wrong; 1: there are findings; 2: they cannot be
-read. What it finds, what that does to training, and what to do:
+`pairtune check FILE` looks at data without training, and with `--model` as that model reads them, token by token;
+`--against FILE` for prompts that must not be among them (a benchmark's); `--fix FILE` writes the rows that are worth
+training on, and what went and why beside it; `--html FILE` is a page of it all, `--json` for programs. Exit code 0:
+nothing is wrong; 1: there are findings; 2: they cannot be read. What it finds, what that does to training, what to do:
 
 {advice}
 And what it tells of any data:
