@@ -69,3 +69,21 @@ def test_a_side_without_pairs_is_an_error(pairs: Any, heldout: Any, message: Any
     with pytest.raises(InputError) as error:
         split_by_prompt(pairs, heldout=heldout, seed=0)
     assert str(error.value) == message
+
+
+def asks(prompts: Any, first: int) -> list[Pair]:
+    return [Pair(prompt, "a", "b", row) for row, prompt in enumerate(prompts, first)]
+
+
+def test_prompts_of_the_same_words_stay_together_and_nothing_else_moves() -> None:
+    plain = asks([f"prompt number {i}" for i in range(40)], 0)
+    twins = asks([f"  Prompt   NUMBER {i}?" for i in range(40)], 100)
+    dialogues = asks([(Message("user", f"Is it {i}?"),) for i in range(5)], 200)
+    dialogues += asks([(Message("user", f"is it {i}"),) for i in range(5)], 205)
+    for seed in range(5):
+        train, held = split_by_prompt([*plain, *twins, *dialogues], heldout=15, seed=seed)
+        sides = [{row.row % 100 if row.row < 200 else 200 + row.row % 5 for row in side} for side in (train, held)]
+        assert not sides[0] & sides[1]
+        alone = split_by_prompt(plain, heldout=10, seed=seed)[1]
+        more = split_by_prompt([*plain, *asks(["something else"], 300)], heldout=10, seed=seed)[1]
+        assert len({row.row for row in more} ^ {row.row for row in alone}) <= 2  # at most one prompt changes places

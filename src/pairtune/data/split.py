@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ def split_by_prompt(
 ) -> tuple[Sequence[Prompted], Sequence[Prompted]]:
     """Training and held-out pairs (or labelled responses); those of one prompt stay together, in their old order.
 
+    Prompts of the same words are one, whatever their letters, spaces and marks: held out, the one would be known by the
+    other. Prompts that are only nearly the same are for `pairtune check` to tell.
+
     ``heldout`` is a number of pairs (int) or a share of them (float between 0 and 1). Prompts are taken in
     the order of a hash of the seed and their content, whatever the order of the rows, as long as they fit:
     the held-out side never gets more pairs than asked, and fewer only if every prompt left has too many.
@@ -28,7 +32,7 @@ def split_by_prompt(
     """
     count = _count(len(pairs), heldout)
     digests = np.frombuffer(b"".join(_digest(pair.prompt, pair.beside, seed) for pair in pairs), dtype="S32")
-    _, prompt_N, sizes = np.unique(digests, return_inverse=True, return_counts=True)  # in the digests' order
+    prompt_N, sizes = _by_words(pairs, digests)
     taken = np.zeros(len(sizes), dtype=bool)
     room = count
     for prompt, size in enumerate(sizes.tolist()):
@@ -44,6 +48,24 @@ def split_by_prompt(
         )
     held_N = taken[prompt_N]
     return take(pairs, np.flatnonzero(~held_N)), take(pairs, np.flatnonzero(held_N))
+
+
+def _by_words(pairs: Sequence[Prompted], digest_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each pair's prompt, in the order of each one's first digest, and how many pairs each has."""
+    words = np.fromiter((_words(pair.prompt, pair.beside) for pair in pairs), dtype=np.uint64, count=len(pairs))
+    _, group_N = np.unique(words, return_inverse=True)
+    order = np.argsort(digest_N)[::-1]
+    first = np.empty(int(group_N.max()) + 1, dtype=digest_N.dtype)
+    first[group_N[order]] = digest_N[order]  # the last one written is the first in their order
+    _, number = np.unique(first, return_inverse=True)
+    prompt_N: np.ndarray = number[group_N]
+    return prompt_N, np.bincount(prompt_N)
+
+
+def _words(prompt: PromptText, beside: str) -> int:
+    turns = [("", prompt)] if isinstance(prompt, str) else [(turn.role, turn.content + turn.more) for turn in prompt]
+    said = [[role, re.findall(r"\w+", text.lower()) or text] for role, text in turns]
+    return int.from_bytes(hashlib.blake2b(json.dumps([said, beside]).encode("ascii"), digest_size=8).digest(), "little")
 
 
 def _count(total: int, heldout: int | float) -> int:
