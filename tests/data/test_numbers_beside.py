@@ -1,6 +1,7 @@
 """A row's weight and margin: read as they stand, never made up, and what is wrong with them said in one line."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import pairtune
 from pairtune.data.asked import Asked
 from pairtune.data.sources import read_demonstrations, read_labelled, read_pairs, read_prompts
+from pairtune.data.split import split_by_prompt
 from pairtune.errors import InputError
 from tests.written import write
 
@@ -104,9 +106,39 @@ def test_they_reach_the_step_and_are_told(tiny_folder: Any, tmp_path: Path, caps
         first[name] = json.loads(Path(name, "records.jsonl").read_text().splitlines()[0])["loss"]
     said = capsys.readouterr().err
     assert "training counts them, held-out figures count each pair once" in said
-    assert "data: rows have margins (2 to 2): not used here; a reward model's loss takes them" in said
+    assert "data: rows have margins (2 to 2): not used by this objective; a reward model's loss takes them" in said
     assert "data: rows have margins (2 to 2): each is taken from its pair's difference of rewards" in said
     assert first["tune"] == pytest.approx(0.693147, abs=1e-5)
     write(*({key: value for key, value in row.items() if key != "margin"} for row in rows))
     pairtune.reward(**common, out="without")
     assert json.loads(Path("without", "records.jsonl").read_text().splitlines()[0])["loss"] < first["reward"] - 0.5
+
+
+ODPO = """
+import torch.nn.functional as F
+
+def odpo(chosen_logratio_B, rejected_logratio_B, row_margin_B, *, beta: float = 0.1):
+    \'\'\'DPO with an offset (Amini et al. 2024, arXiv 2402.10571).
+
+    beta: weight of KL
+    \'\'\'
+    return -F.logsigmoid(beta * (chosen_logratio_B - rejected_logratio_B) - row_margin_B)
+"""
+
+
+def test_an_objective_of_ones_own_takes_margins(
+    tiny_folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(ODPO)
+    rows = [{"prompt": f"Film {i} was", "chosen": " warm", "rejected": " dull", "margin": i / 4} for i in range(8)]
+    common = {"model": str(tiny_folder(tmp_path)), "heldout": 2, "dtype": "float32", "batch_size": 8}
+    pairtune.tune(**common, data=write(*rows), objective="mine.py:odpo", out="a")
+    assert "data: rows have margins" in (said := capsys.readouterr().err)
+    assert ": the objective takes them" in said
+    found = json.loads(Path("a", "records.jsonl").read_text().splitlines()[0])["loss"]
+    trained, _ = split_by_prompt(read_pairs("d.jsonl").rows, heldout=2, seed=0)
+    expected = [math.log1p(math.exp(pair.margin or 0)) for pair in trained]  # the policy still is the reference
+    assert found == pytest.approx(sum(expected) / 6, abs=1e-5)
+    plain = write(*({name: value for name, value in row.items() if name != "margin"} for row in rows))
+    with pytest.raises(InputError, match='takes the margin of each pair, and the rows have no column "margin"'):
+        pairtune.tune(**common, data=plain, objective="mine.py:odpo", out="b")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from pairtune import progress
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Demonstration, Message, Pair
 from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt, encode_response
@@ -157,3 +158,12 @@ class TestTruncation:
             encode_pairs([Pair("Q", "same", "same", 6)], tokenizer, max_tokens=10)
         with pytest.raises(InputError, match=r"no row is left.*there was none"):
             encode_demonstrations([], tokenizer, max_tokens=10)
+
+
+def test_how_far_it_is_is_told(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0)
+    encode_pairs([Pair("x", "a", "b", row) for row in range(3)], tokenizer, max_tokens=64)
+    told = [line.split(",")[0].strip() for line in capsys.readouterr().err.splitlines()]
+    assert told == ["tokenising 1/3", "tokenising 2/3"]

@@ -33,7 +33,8 @@ from pairtune.settings import Adapting, EvaluateRun, Merging, PpoRun, RewardRun,
 
 # What becomes of rows' margins.
 OF_REWARDS = "each is taken from its pair's difference of rewards"
-UNUSED = "not used here; a reward model's loss takes them"
+OF_LOSS = "the objective takes them"
+UNUSED = "not used by this objective; a reward model's loss takes them"
 
 
 def given(value: str, name: str) -> str:
@@ -145,8 +146,8 @@ class Split(NamedTuple):
     kept: Kept
 
 
-def split_pairs(settings: RewardRun | TuneRun) -> Split:
-    """The training and the held-out pairs of a command."""
+def split_pairs(settings: RewardRun | TuneRun, *, margins: str) -> Split:
+    """The training and the held-out pairs of a command; `margins`: what becomes of those that rows may have."""
     heldout = heldout_size(settings.heldout)
     data, tokenizer = read(settings)
     train, held = split_by_prompt(data.rows, heldout=heldout, seed=settings.seed)
@@ -160,7 +161,7 @@ def split_pairs(settings: RewardRun | TuneRun) -> Split:
     places = encoded[0].place, encoded[1].place
     check_rows(train_rows, held_rows, tokenizer, end_ids=end_ids(tokenizer), places=places, say_longer=False)
     say(f"data: {len(train_rows):,} training and {counted(len(held_rows), 'held-out pair')}")
-    say_numbers(train_rows, "pair", margins=OF_REWARDS if isinstance(settings, RewardRun) else UNUSED)
+    say_numbers(train_rows, "pair", margins=margins)
     return Split(
         train_rows,
         held_rows,

@@ -5,7 +5,17 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from pairtune.commands.figures import say_change, say_share
-from pairtune.commands.inputs import Kept, given, heldout_size, load_to_train, say_numbers, say_reading, split_pairs
+from pairtune.commands.inputs import (
+    OF_LOSS,
+    UNUSED,
+    Kept,
+    given,
+    heldout_size,
+    load_to_train,
+    say_numbers,
+    say_reading,
+    split_pairs,
+)
 from pairtune.commands.results import check_out, of_adapters, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
 from pairtune.data.check_labels import check_labelled
@@ -27,6 +37,7 @@ from pairtune.evaluation.statistics import estimate, paired_difference, share
 from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.objectives.loss import Loss
+from pairtune.objectives.objective import OF_ROWS
 from pairtune.progress import counted, say, task
 from pairtune.report import words
 from pairtune.settings import TuneRun
@@ -113,7 +124,7 @@ def _measured(found: ExampleFigures, begun: ExampleFigures | None, held: Example
 def _split_examples(settings: TuneRun, loss: Loss) -> tuple[Examples, Examples, Tokenizer, Kept]:
     """Pairs, or labelled responses where the data are those: (training, held-out, the tokenizer, what is kept)."""
     if not has_labels(given(settings.data, "data"), asked=asked_of(settings)):
-        split = split_pairs(settings)
+        split = split_pairs(settings, margins=OF_LOSS if OF_ROWS in loss.arguments else UNUSED)
         return Examples(split.train), Examples(split.heldout), split.tokenizer, split.kept
     if not loss.takes_labels:
         takers = ", ".join(objective.name for objective in OBJECTIVES.values() if objective.unpaired)

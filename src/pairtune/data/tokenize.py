@@ -6,7 +6,7 @@ to where an answer begins, the response's are what the whole dialogue's ids have
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from pairtune.data.store import origin
 from pairtune.data.token_rows import TokenRows, store_tokens
 from pairtune.data.writing import CUT, DROPPED, SHORTENED, Remark, Writer, Written
 from pairtune.errors import InputError
+from pairtune.progress import task
 
 # What is to be said of rows, with the rows' numbers in the source.
 Remarks = dict[Remark, tuple[int, ...]]
@@ -119,6 +120,7 @@ def _encode(
                 row = writer.fitted(prompt, responses, beside, max_tokens)
             _check_beginning(row, tokenizer, f"{where} {number}")
             remarks.add(number, row.remarks)
+            progress.advance()
             if len(row.responses) == 2 and row.responses[0] == row.responses[1]:
                 remarks.add(number, [DROPPED])
                 continue
@@ -126,7 +128,9 @@ def _encode(
             asked = () if row.asked == row.prompt else tuple(row.asked)
             yield Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)), asked, weight, margin)
 
-    rows, found = store_tokens(encoded()), remarks.found()
+    with task("tokenising", len(rows_of) if isinstance(rows_of, Sized) else 0) as progress:
+        rows = store_tokens(encoded())
+    found = remarks.found()
     if not rows:
         raise InputError(f"{part}{': ' * bool(part)}no row is left after tokenising; {_why(found, max_tokens)}")
     return Encoded(rows, tuple(origins), found, where)

@@ -1,6 +1,6 @@
 """What preference objectives are computed on: rows, the reference's part of them, and one pass over some of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Tokens, pack, relative_weights
+from pairtune.data.pack import Tokens, numbers_of, pack, relative_weights
 from pairtune.engine.cost import Cost
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
 from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.reference import reference_logprobs
 from pairtune.models import adapters
+from pairtune.objectives.objective import OF_ROWS
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Examples:
     def weights(self) -> np.ndarray | None:
         """How much each row counts, 1 in the mean: [N]. None where all count the same."""
         return relative_weights(self.rows)
+
+    @cached_property
+    def margins(self) -> np.ndarray | None:
+        """By how much each pair's chosen response was preferred: [N]. None where the rows do not say it."""
+        return numbers_of(self.rows, "margin")
 
     def labels_of(self, indices: Sequence[int]) -> list[bool]:
         """Of each response of these rows, whether it is chosen or desirable."""
@@ -80,17 +86,23 @@ def prepare(
 class Passed:
     """One pass over some rows: values per response token [R], each response's length and label [S].
 
-    `weight_N` is how much each row counts, None where all count the same.
+    `weight_N` is how much each row counts, None where all count the same; `margin_N` by how much each pair's chosen
+    response was preferred, None where the rows do not say it.
     """
 
     tokens: dict[str, Tensor]
     length_S: Tensor
     label_S: Tensor
     weight_N: Tensor | None = None
+    margin_N: Tensor | None = None
 
     def detach(self) -> "Passed":
         """The same without gradients."""
         return replace(self, tokens={name: value.detach() for name, value in self.tokens.items()})
+
+    def numbers(self, of_step: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a loss may name beside values of tokens: numbers of the whole step, and what rows say of themselves."""
+        return of_step if self.margin_N is None else {**of_step, OF_ROWS: self.margin_N}
 
     def side_mean(self, value_B: Tensor, *, desirable: bool) -> Tensor:
         """The mean of values of the responses of one side, each as its row counts."""
@@ -112,15 +124,18 @@ def run_pass(model: PreTrainedModel, examples: Examples, indices: Sequence[int],
     if examples.reference is not None:
         tokens["reference"] = torch.cat([examples.reference[i] for i in indices]).to(model.device)
     label_S = torch.tensor(examples.labels_of(indices), device=model.device)
-    weight_N = None
-    if examples.weights is not None:
-        weight_N = torch.tensor(examples.weights[list(indices)], dtype=torch.float32, device=model.device)
-    return Passed(tokens, batch.lengths(), label_S, weight_N)
+    of_rows = (
+        None if values is None else torch.tensor(values[list(indices)], dtype=torch.float32, device=model.device)
+        for values in (examples.weights, examples.margins)
+    )
+    return Passed(tokens, batch.lengths(), label_S, *of_rows)
 
 
 def join(parts: Sequence[Passed]) -> Passed:
     """Several passes as one, in their order."""
     tokens = {name: torch.cat([part.tokens[name] for part in parts]) for name in parts[0].tokens}
-    weights = [part.weight_N for part in parts if part.weight_N is not None]
-    lengths, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("length_S", "label_S"))
-    return Passed(tokens, lengths, labels, torch.cat(weights) if weights else None)
+    rest: list[Any] = []
+    for name in ("length_S", "label_S", "weight_N", "margin_N"):
+        values = [getattr(part, name) for part in parts]
+        rest.append(None if values[0] is None else torch.cat(values))
+    return Passed(tokens, *rest)

@@ -1,7 +1,7 @@
 """Held-out examples as an objective itself sees them: its loss, and whether it prefers the labels to their opposite."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def measure_examples(model: PreTrainedModel, loss: Loss, examples: Examples) -> 
     if not paired:
         ratio_B = quantities(["logratio_B"], passed.tokens, passed.length_S, passed.label_S, {})["logratio_B"]
         return ExampleFigures(losses.tolist(), None, [[ratio] for ratio in _in_order(ratio_B, order).tolist()])
-    opposite_B = _loss(loss, Passed(passed.tokens, passed.length_S, ~passed.label_S), numbers, paired=True)
+    opposite_B = _loss(loss, replace(passed, label_S=~passed.label_S), numbers, paired=True)
     own_B = (opposite_B > loss_B).double() + 0.5 * (opposite_B == loss_B).double()
     ratio_B2 = None
     if "reference" in passed.tokens:
@@ -73,7 +73,8 @@ def _numbers(model: PreTrainedModel, examples: Examples, passed: Passed) -> dict
 
 
 def _loss(loss: Loss, passed: Passed, numbers: Mapping[str, Tensor], *, paired: bool) -> Tensor:
-    return loss(quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, numbers), paired=paired)
+    given = quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, passed.numbers(numbers))
+    return loss(given, paired=paired)
 
 
 def _in_order(value_B: Tensor, order: Sequence[int]) -> Tensor:

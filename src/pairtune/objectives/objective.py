@@ -15,6 +15,7 @@ over the tokens, no gradient). Numbers of a whole step, without gradient:
     kl_baseline          max(0, mean log-ratio of the step's prompts with responses to other prompts), in nats
     past_logratio        ½(mean of desirable + mean of undesirable log-ratios), a moving average over earlier steps
     past_margin          mean log-ratio of chosen − rejected, a moving average over earlier steps
+    row_margin_B         by how much the chosen response was preferred, as the data's column `margin` has it
     mean_length          tokens of a chosen response, mean over the step: a sum over tokens divided by it is, over the
                          step, a mean per token
 """
@@ -35,6 +36,8 @@ QUANTITY = re.compile(r"(chosen_|rejected_|)(logprob|logratio|reference|length|c
 # The numbers of a step that are made of log-ratios, and so need the reference; and all of them.
 OF_LOGRATIOS = ("kl_baseline", "past_logratio", "past_margin")
 STEP_NUMBERS = (*OF_LOGRATIOS, "mean_length")
+#: What rows say of themselves: a pair's margin.
+OF_ROWS = "row_margin_B"
 # What costs more than log π: log π_ref, that of responses to other prompts, collisions; and what is made of each.
 NEEDS = {
     "reference": {"logratio", "reference", *OF_LOGRATIOS},

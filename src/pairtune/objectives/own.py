@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pairtune import own
 from pairtune.errors import InputError
 from pairtune.hints import nearest
-from pairtune.objectives.objective import QUANTITY, STEP_NUMBERS, Objective, Parameter
+from pairtune.objectives.objective import OF_ROWS, QUANTITY, STEP_NUMBERS, Objective, Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,7 @@ KNOWN = [
         )
     ),
     *STEP_NUMBERS,
+    OF_ROWS,
     "label_B",
 ]
 # Made-up pairs that a function is tried on.
@@ -130,6 +131,7 @@ def _try(name: str, objective: Objective) -> None:
         some_S = length_S[2 * first : 2 * last]
         label_S = torch.tensor([True, False]).repeat(last - first)
         number = {key: torch.tensor(value) for key, value in numbers.items()}
+        number[OF_ROWS] = torch.arange(first, last) / TRIED
         given = quantities(objective.arguments, tokens, some_S, label_S, number)
         parameters = {key: parameter.default for key, parameter in objective.parameters.items()}
         return objective.loss(*given.values(), **parameters), tokens["logprob"]

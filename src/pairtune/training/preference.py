@@ -11,6 +11,7 @@ from pairtune.engine.examples import Examples, Passed, join, run_pass
 from pairtune.engine.mismatched import kl_baseline
 from pairtune.errors import InputError
 from pairtune.objectives.loss import Loss
+from pairtune.objectives.objective import OF_ROWS
 from pairtune.objectives.quantities import quantities
 from pairtune.progress import say, significant
 from pairtune.settings import Tuning
@@ -38,6 +39,11 @@ def train_preference(
         raise InputError(
             f"data: the rows have weights, and {mixing} compares the pairs of a step with each other, so each counts "
             "once; take another objective, or leave the column out"
+        )
+    if OF_ROWS in loss.arguments and examples.margins is None:
+        raise InputError(
+            'data: this objective takes the margin of each pair, and the rows have no column "margin"; --columns '
+            "margin=NAME if it is called otherwise"
         )
     averages = {
         n: torch.zeros((), device=model.device) for n in loss.arguments if n in ("past_logratio", "past_margin")
@@ -131,7 +137,7 @@ def _loss(loss: Loss, examples: Examples, passed: Passed, numbers: Mapping[str, 
 
 
 def _values(loss: Loss, passed: Passed, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, numbers)
+    return quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, passed.numbers(numbers))
 
 
 def _shares(term_B: Mapping[str, Tensor]) -> str:
