@@ -9,6 +9,7 @@ import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pairtune.objectives.loss import known
@@ -72,7 +73,7 @@ def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]
     for entry in dataclasses.fields(section):
         if entry.metadata.get("internal"):
             continue
-        kind = typing.get_type_hints(section)[entry.name]
+        kind = _hints(section)[entry.name]
         if dataclasses.is_dataclass(kind):
             yield from _settings_of(command, typing.cast(type, kind), f"{prefix}{entry.name}.")
         elif is_parameters(kind):
@@ -88,6 +89,12 @@ def _settings_of(command: type, section: type, prefix: str) -> Iterator[Setting]
             yield Setting(key, _name(command, key), kind, meaning, entry.default, title, rank, **given)
 
 
+@cache
+def _hints(section: type) -> dict[str, Any]:
+    """The types of a class's fields: slow to find, and asked for at every setting."""
+    return typing.get_type_hints(section)
+
+
 def _group(command: type, section: type, entry: "dataclasses.Field[Any]") -> tuple[str, int]:
     """The group of a setting in the help, and its rank: common ones, the main section, data, others, `Run`'s."""
     if entry.metadata["common"]:
@@ -97,7 +104,7 @@ def _group(command: type, section: type, entry: "dataclasses.Field[Any]") -> tup
             return _title(part), rank
     if section is command:
         return DATA, 3
-    main = typing.get_type_hints(command)[MAIN_SECTION[command]]
+    main = _hints(command)[MAIN_SECTION[command]]
     return _title(section), 2 if section is main else 4
 
 
