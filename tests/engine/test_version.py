@@ -17,10 +17,12 @@ INDIFFERENT = {
     "data/store.py": "reads and writes what was computed",
     "disk.py": "reads and writes what was computed",
     "errors.py": "what is told",
+    "hints.py": "what is told",
     "hashes.py": "what it makes is a key itself: made otherwise, nothing is found",
     "models/load.py": "its result, the weights, is hashed itself",
     "models/machine.py": "its result, dtype and device, is hashed itself",
     "progress.py": "what is told",
+    "settings.py": "what adapters are asked for: their weights are hashed themselves",
 }
 
 
