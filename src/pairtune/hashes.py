@@ -48,10 +48,17 @@ def model_hash(source: str) -> str:
     if not folder.is_dir():
         return f"hub:{source}"
     digest = hashlib.sha256()
-    if (config := folder / ADAPTERS).is_file():
-        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        digest.update(model_hash(str(base)).encode())
+    if (base := _base_of(folder)) and not (Path(base) / ADAPTERS).is_file():
+        digest.update(model_hash(base).encode())
     for path in sorted(folder.iterdir()):
         if path.suffix in OF_MODELS:
             digest.update(f"{path.name}{file_hash(path)}".encode())
     return digest.hexdigest()
+
+
+def _base_of(folder: Path) -> str:
+    """The model that adapters name; nothing of another folder, or where what they say cannot be read: loading tells."""
+    try:
+        return str(json.loads((folder / ADAPTERS).read_text(encoding="utf-8"))["base_model_name_or_path"] or "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -19,6 +19,7 @@ from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.reference import compute_logprobs
 from pairtune.engine.self_check import check_engine
 from pairtune.errors import InputError
+from pairtune.hashes import model_hash
 from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel, load_scalar_model
 from pairtune.models.load import frozen_copy, load_model, load_tokenizer, save_model
@@ -253,6 +254,7 @@ def _without_weights(folder: Path) -> None:
     ("damage", "said"),
     [
         (lambda folder: _config(folder, base_model_name_or_path=None), "do not name their base"),
+        (lambda folder: _config(folder, base_model_name_or_path=str(folder)), "stand on other adapters"),
         (lambda folder: _config(folder, r=8), "cannot be put on their base"),
         (lambda folder: _config(folder, target_modules=["q_proj"]), "do not fit their base"),
         (_of_another_kind, "of the kind"),
@@ -267,3 +269,4 @@ def test_folders_that_cannot_be_used(damage: Callable[[Path], object], said: str
     with pytest.raises(InputError, match=said) as raised:
         load_model(str(folder), cpu)
     assert len(str(raised.value).splitlines()) == 1
+    assert model_hash(str(folder))  # whatever lies there, it is only looked at

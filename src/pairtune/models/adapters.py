@@ -42,6 +42,8 @@ def base_of(folder: Path) -> str:
     name = _read_config(folder).base_model_name_or_path
     if not name:
         raise InputError(f'adapters "{folder}" do not name their base: base_model_name_or_path in {CONFIG} is empty')
+    if is_adapter(Path(str(name)).expanduser()):
+        raise InputError(f'adapters "{folder}" stand on other adapters, "{name}"; merge those into their model first')
     return str(name)
 
 
