@@ -25,6 +25,7 @@ KINDS = {
     "models": ("model", re.compile(r".+-[0-9a-f]{16}(?:\.partial-\d+)?")),
     "reference": ("reference", re.compile(r"[0-9a-f]{64}(?:-v[0-9a-f]+|\.safetensors)")),
     "checks": ("checks", re.compile("verdicts")),
+    "tokens": ("tokens", re.compile(r"[0-9a-f]{64}\.safetensors(?:\.partial-\d+)?")),
     "kernels": ("kernels", re.compile(r"kernels-[0-9a-f]{16}\.(?:so|partial-\d+)")),
 }
 

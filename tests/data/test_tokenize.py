@@ -6,6 +6,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from pairtune import progress
+from pairtune.data import pieces
 from pairtune.data.pack import Tokens
 from pairtune.data.schema import Demonstration, Message, Pair
 from pairtune.data.tokenize import encode_demonstrations, encode_pairs, encode_prompt, encode_response
@@ -164,6 +165,7 @@ def test_how_far_it_is_is_told(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY", 0)
+    monkeypatch.setattr(pieces, "PIECE", 1)
     encode_pairs([Pair("x", "a", "b", row) for row in range(3)], tokenizer, max_tokens=64)
     told = [line.split(",")[0].strip() for line in capsys.readouterr().err.splitlines()]
     assert told == ["tokenising 1/3", "tokenising 2/3"]

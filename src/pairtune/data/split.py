@@ -4,10 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 
+from pairtune.data.pieces import in_pieces
 from pairtune.data.schema import Labelled, Pair, PromptText
 from pairtune.data.store import take
 from pairtune.errors import InputError
@@ -31,8 +33,15 @@ def split_by_prompt(
     Raises InputError when either side would be empty.
     """
     count = _count(len(pairs), heldout)
-    digests = np.frombuffer(b"".join(_digest(pair.prompt, pair.beside, seed) for pair in pairs), dtype="S32")
-    prompt_N, sizes = _by_words(pairs, digests)
+
+    def piece(begin: int, end: int) -> tuple[bytes, list[int]]:
+        part = pairs[begin:end]
+        digests = b"".join(_digest(pair.prompt, pair.beside, seed) for pair in part)
+        return digests, [_words(pair.prompt, pair.beside) for pair in part]
+
+    digests, words = zip(*in_pieces(piece, len(pairs)), strict=True)
+    words_N = np.fromiter(chain.from_iterable(words), dtype=np.uint64, count=len(pairs))
+    prompt_N, sizes = _by_words(words_N, np.frombuffer(b"".join(digests), dtype="S32"))
     taken = np.zeros(len(sizes), dtype=bool)
     room = count
     for prompt, size in enumerate(sizes.tolist()):
@@ -50,10 +59,9 @@ def split_by_prompt(
     return take(pairs, np.flatnonzero(~held_N)), take(pairs, np.flatnonzero(held_N))
 
 
-def _by_words(pairs: Sequence[Prompted], digest_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _by_words(words_N: np.ndarray, digest_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number of each pair's prompt, in the order of each one's first digest, and how many pairs each has."""
-    words = np.fromiter((_words(pair.prompt, pair.beside) for pair in pairs), dtype=np.uint64, count=len(pairs))
-    _, group_N = np.unique(words, return_inverse=True)
+    _, group_N = np.unique(words_N, return_inverse=True)
     order = np.argsort(digest_N)[::-1]
     first = np.empty(int(group_N.max()) + 1, dtype=digest_N.dtype)
     first[group_N[order]] = digest_N[order]  # the last one written is the first in their order

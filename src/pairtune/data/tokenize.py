@@ -6,14 +6,18 @@ to where an answer begins, the response's are what the whole dialogue's ids have
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.dialogue import RefusedError
+from pairtune.data.kept_tokens import Kept, kept
 from pairtune.data.pack import Tokens
+from pairtune.data.pieces import in_pieces
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, PromptText, ResponseText
 from pairtune.data.store import origin
 from pairtune.data.token_rows import TokenRows, store_tokens
@@ -23,6 +27,9 @@ from pairtune.progress import task
 
 # What is to be said of rows, with the rows' numbers in the source.
 Remarks = dict[Remark, tuple[int, ...]]
+# A row: its number, prompt, responses, what stands beside the prompt, its weight and margin; and what is made of it.
+_Source = tuple[int, PromptText, Sequence[ResponseText], str, float, float | None]
+_Found = tuple[int, frozenset[Remark], Tokens | None]
 
 
 @dataclass(frozen=True)
@@ -69,22 +76,26 @@ def encode_response(response: str, tokenizer: PreTrainedTokenizerBase, *, prompt
 
 
 def encode_pairs(
-    pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, part: str = ""
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, part: str = ""
 ) -> Encoded:
     """(chosen, rejected) token rows. Raises InputError if no pair of this `part` of the data is left, or if the chat
     template refuses one, or makes a prompt begin with two BOS."""
-    sources = (
-        (pair.row, pair.prompt, (pair.chosen, pair.rejected), pair.beside, pair.weight, pair.margin) for pair in pairs
-    )
-    return _encode(sources, pairs, tokenizer, max_tokens=max_tokens, part=part)
+
+    def source(pair: Pair) -> _Source:
+        return pair.row, pair.prompt, (pair.chosen, pair.rejected), pair.beside, pair.weight, pair.margin
+
+    return _encode(pairs, source, tokenizer, max_tokens=max_tokens, part=part)
 
 
 def encode_demonstrations(
-    demonstrations: Iterable[Demonstration] | Iterable[Labelled], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    demonstrations: Sequence[Demonstration] | Sequence[Labelled], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> Encoded:
     """One-response token rows, one for each demonstration or labelled response. Raises InputError as for pairs."""
-    sources = ((each.row, each.prompt, (each.response,), each.beside, each.weight, None) for each in demonstrations)
-    return _encode(sources, demonstrations, tokenizer, max_tokens=max_tokens)
+
+    def source(each: Demonstration | Labelled) -> _Source:
+        return each.row, each.prompt, (each.response,), each.beside, each.weight, None
+
+    return _encode(demonstrations, source, tokenizer, max_tokens=max_tokens)
 
 
 def encode_prompts(
@@ -98,12 +109,12 @@ def encode_prompts(
         _check_beginning(row, tokenizer, f"{origin(prompts)} {each.row}")
         remarks.add(each.row, row.remarks)
         found.append(row.prompt)
-    return found, remarks.found()
+    return found, _as_numbers(remarks.found())
 
 
 def _encode(
-    sources: Iterable[tuple[int, PromptText, Sequence[ResponseText], str, float, float | None]],
-    rows_of: object,
+    rows: Sequence[Any],
+    source: Callable[[Any], _Source],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int,
@@ -111,29 +122,41 @@ def _encode(
 ) -> Encoded:
     if max_tokens < 2:
         raise ValueError("max_tokens must leave room for one token of the prompt and one of the response")
-    writer, remarks, origins = Writer(tokenizer), _Remarks(), array("q")
-    where = origin(rows_of)
+    writer, remarks, origins, where = Writer(tokenizer), _Remarks(), array("q"), origin(rows)
+
+    def piece(begin: int, end: int) -> list[_Found]:
+        return [_found(writer, source(row), max_tokens, where) for row in rows[begin:end]]
 
     def encoded() -> Iterator[Tokens]:
-        for number, prompt, responses, beside, weight, margin in sources:
-            with _in_row(f"{where} {number}"):
-                row = writer.fitted(prompt, responses, beside, max_tokens)
-            _check_beginning(row, tokenizer, f"{where} {number}")
-            remarks.add(number, row.remarks)
-            progress.advance()
-            if len(row.responses) == 2 and row.responses[0] == row.responses[1]:
-                remarks.add(number, [DROPPED])
-                continue
-            origins.append(number)
-            asked = () if row.asked == row.prompt else tuple(row.asked)
-            yield Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)), asked, weight, margin)
+        for found in in_pieces(piece, len(rows)):
+            progress.advance(len(found))
+            for number, said, tokens in found:
+                remarks.add(number, said)
+                if tokens is not None:
+                    origins.append(number)
+                    yield tokens
 
-    with task("tokenising", len(rows_of) if isinstance(rows_of, Sized) else 0) as progress:
-        rows = store_tokens(encoded())
-    found = remarks.found()
-    if not rows:
-        raise InputError(f"{part}{': ' * bool(part)}no row is left after tokenising; {_why(found, max_tokens)}")
-    return Encoded(rows, tuple(origins), found, where)
+    def make() -> Kept:
+        return Kept(store_tokens(encoded()), np.array(origins), remarks.found())
+
+    with task("tokenising", len(rows)) as progress:
+        found = kept(rows, tokenizer, max_tokens, make)
+    said = _as_numbers(found.remarks)
+    if not found.rows:
+        raise InputError(f"{part}{': ' * bool(part)}no row is left after tokenising; {_why(said, max_tokens)}")
+    return Encoded(found.rows, tuple(found.origins.tolist()), said, where)
+
+
+def _found(writer: Writer, source: _Source, max_tokens: int, where: str) -> _Found:
+    """The row's number, what is to be said of it, and its tokens; None of a pair whose responses are the same."""
+    number, prompt, responses, beside, weight, margin = source
+    with _in_row(f"{where} {number}"):
+        row = writer.fitted(prompt, responses, beside, max_tokens)
+    _check_beginning(row, writer.tokenizer, f"{where} {number}")
+    if len(row.responses) == 2 and row.responses[0] == row.responses[1]:
+        return number, row.remarks | {DROPPED}, None
+    asked = () if row.asked == row.prompt else tuple(row.asked)
+    return number, row.remarks, Tokens(tuple(row.prompt), tuple(map(tuple, row.responses)), asked, weight, margin)
 
 
 def _why(found: Remarks, max_tokens: int) -> str:
@@ -166,6 +189,10 @@ def _in_row(place: str) -> Iterator[None]:
         ) from error
 
 
+def _as_numbers(remarks: Mapping[Remark, np.ndarray]) -> Remarks:
+    return {remark: tuple(numbers.tolist()) for remark, numbers in remarks.items()}
+
+
 class _Remarks:
     """Rows by what is to be said of them."""
 
@@ -176,5 +203,5 @@ class _Remarks:
         for remark in remarks:
             self.rows.setdefault(remark, array("q")).append(number)
 
-    def found(self) -> Remarks:
-        return {remark: tuple(rows) for remark, rows in self.rows.items()}
+    def found(self) -> dict[Remark, np.ndarray]:
+        return {remark: np.array(rows) for remark, rows in self.rows.items()}

@@ -61,6 +61,8 @@ def to_text(value: object, where: str) -> str:
         raise UnusableError(f"{where} is null", "every row needs text there")
     if not isinstance(value, str):
         raise MalformedError(f"{where} is {kind(value)} where text belongs; make it a string")
+    if value.isascii():
+        return value
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -86,6 +88,8 @@ def given_beside(columns: Columns) -> str:
 def _turn(turn: object, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise MalformedError(f'{where} is {kind(turn)}; a turn is {{"role": ..., "content": ...}}')
+    if len(turn) == 2 and isinstance(role := turn.get("role"), str) and isinstance(said := turn.get("content"), str):
+        return Message(to_text(role, f"{where} role"), to_text(said, f"{where} content"))
     more = {str(key): value for key, value in turn.items() if key not in ("role", "content") and value is not None}
     if other := next((key for key in more if more[key] and NOT_TEXT.match(key)), None):
         raise MalformedError(f"{where} has {quoted(other)}, and only text can be trained on; remove such rows")

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pairtune.data.pack import Tokens
-from pairtune.data.store import Mapped, OnDisk
+from pairtune.data.store import Mapped, OnDisk, map_tensors
 from pairtune.engine.cost import Cost
 from pairtune.hashes import file_hash
 
@@ -43,17 +43,10 @@ class LogprobFile:
     def open(cls, path: Path) -> "LogprobFile":
         """A file that is known to be sound."""
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")  # safetensors: a length, a head in JSON, the tensors
-            head = json.loads(file.read(size))
-            about = json.loads(head["__metadata__"]["about"])
-
-            def mapped(name: str, dtype: type[np.generic]) -> Mapped:
-                begin, end = head[name]["data_offsets"]
-                count = (end - begin) // np.dtype(dtype).itemsize
-                return Mapped(file, dtype, offset=8 + size + begin, count=count)
-
-            digests, ends = mapped("digests", np.uint8).array.view(DIGEST), mapped("ends", np.int64).array
-            return cls(digests, ends, mapped("logprobs", np.float32), Cost(**about["cost"]), about["tokens"])
+            metadata, tensors = map_tensors(file)
+        about = json.loads(metadata["about"])
+        digests, ends = tensors["digests"].array.view(DIGEST), tensors["ends"].array
+        return cls(digests, ends, tensors["logprobs"], Cost(**about["cost"]), about["tokens"])
 
 
 def open_files(folder: Path) -> tuple[list[LogprobFile], int]:
