@@ -20,6 +20,10 @@ def _said(speaker: str, text: str) -> dict[str, str]:
 
 
 _ROWS: dict[str, list[dict[str, Any]]] = {
+    "several-sides": [
+        {"prompt": _HI, "chosen": [_HELLO], "rejected": [_WHAT, _NO]},
+        {"prompt": _BYE, "chosen": [_SEE, "Farewell!"], "rejected": [_NO]},
+    ],
     "pairs": [
         {"prompt": _HI, "chosen": _HELLO, "rejected": _WHAT},
         {"prompt": _turns(_BYE), "chosen": [_answer(_SEE)], "rejected": [_answer(_NO)]},
@@ -66,6 +70,10 @@ _ROWS: dict[str, list[dict[str, Any]]] = {
     "verdict": [
         {"prompt": _HI, "response_a": _HELLO, "response_b": _WHAT, "winner": "a"},
         {"prompt": _BYE, "response_a": _NO, "response_b": _SEE, "winner": "b"},
+    ],
+    "summaries": [
+        {"info": {"post": _HI}, "summaries": [{"text": _HELLO}, {"text": _WHAT}], "choice": 0},
+        {"info": {"post": _BYE}, "summaries": [{"text": _NO}, {"text": _SEE}], "choice": 1},
     ],
     "answers": [
         {"instruction": _HI, "completions": [{"response": _WHAT, "score": 2}, {"response": _HELLO, "score": 9}]},

@@ -6,7 +6,7 @@ Every function takes a row's columns and gives the row with columns of ours, and
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, to_text
+from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError, to_text
 from pairtune.data.wording import kind
 
 #: What people call the two sides, ours first.
@@ -21,12 +21,15 @@ SIDES = (
     ("preferred", "dispreferred"),
     ("preferred", "rejected"),
     ("winner_response", "loser_response"),
-    ("answer_chosen", "answer_rejected"),
+    *((f"{noun}_chosen", f"{noun}_rejected") for noun in ("answer", "response", "output", "completion", "text")),
+    *((f"chosen_{noun}", f"rejected_{noun}") for noun in ("answer", "output", "completion", "text", "messages")),
+    ("response", "rejected_response"),
 )
 #: What people call a prompt that is text, ours first.
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "history", "problem", "post", "user")
-DIALOGUES = ("messages", "conversations", "conversation")
-SYSTEMS = ("system", "system_prompt")
+DIALOGUES = ("messages", "conversations", "conversation", "context_messages", "trajectory", "contents")
+#: How words begin that say by what an answer is the better one.
+JUDGED = "the better of"
 # Characters that two plain texts must share to be taken for a prompt and two ways to go on.
 LEAST_SHARED = 8
 
@@ -36,6 +39,7 @@ class Made(NamedTuple):
 
     columns: Columns
     stands_for: Mapping[str, str]
+    unread: tuple[str, ...] = ()  #: within a column: "completions.system"
 
 
 def sides_of(columns: Columns) -> tuple[str, str] | None:
@@ -64,11 +68,13 @@ def prompt_of(columns: Columns) -> Made:
         parts = [to_text(prompt, '"instruction"'), to_text(more, '"input"')]
         filled = [part for part in parts if part.strip()]
         prompt, source = "\n".join(filled), "instruction+input"
+    elif isinstance(prompt, Mapping) and isinstance(prompt.get("full_text"), str):  # WebGPT's question
+        prompt, source = prompt["full_text"], f"{name}.full_text"
     elif name == "input" and isinstance(prompt, Mapping):
         return _openai(prompt, found, stands)
     before = columns.get("history") if name != "history" else None
     if isinstance(before, list) and before:
-        prompt, source = [*_exchanges(before), {"role": "user", "content": prompt}], f"history+{source}"
+        found, source = {**found, "history": before}, f"history+{source}"
     return Made({**found, "prompt": prompt}, {**stands, "prompt": source})
 
 
@@ -194,16 +200,6 @@ def _openai(given: Mapping[str, Any], found: Mapping[str, object], stands: Mappi
     if not isinstance(given.get("messages"), list):
         raise MalformedError('"input" has no list of "messages"')
     return Made({**found, **more, "prompt": given["messages"]}, {**stands, "prompt": "input.messages"})
-
-
-def _exchanges(history: list[object]) -> list[dict[str, object]]:
-    """Turns of a list of [asked, answered]."""
-    turns: list[dict[str, object]] = []
-    for number, exchange in enumerate(history, 1):
-        if not isinstance(exchange, list) or len(exchange) != 2:
-            raise MalformedError(f'"history" {number} is {kind(exchange)}; an exchange is [question, answer]')
-        turns += [{"role": "user", "content": exchange[0]}, {"role": "assistant", "content": exchange[1]}]
-    return turns
 
 
 def _as_list(value: object) -> object:

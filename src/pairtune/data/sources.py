@@ -23,12 +23,24 @@ from pairtune.data.files import local_files, name_of
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
 from pairtune.data.labels import label_of
 from pairtune.data.numbers_beside import MARGIN, WEIGHT, check_same, numbers_in
+from pairtune.data.refused import refusal
+from pairtune.data.scales import scales_of
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rows, Skipped
-from pairtune.data.shapes import BY_NAME, DEMONSTRATIONS, LABELLED, PAIRS, PROMPTS_ONLY, Shape, gathered, recognised
-from pairtune.data.sides import PROMPTS, SYSTEMS, Made
+from pairtune.data.shapes import (
+    BY_NAME,
+    DEMONSTRATIONS,
+    LABELLED,
+    PAIRS,
+    PROMPTS_ONLY,
+    Shape,
+    gathered,
+    recognised,
+    row_answer,
+)
+from pairtune.data.sides import JUDGED, PROMPTS, Made
 from pairtune.data.store import store_texts
-from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError
-from pairtune.data.verdicts import first_of, number_beside_letters
+from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError
+from pairtune.data.verdicts import verdicts_in
 from pairtune.data.wording import escaped, listed, quoted
 from pairtune.errors import InputError
 from pairtune.hints import nearest, suggestion
@@ -67,7 +79,7 @@ def asked_of(settings: Any) -> Asked:
         if not (name and equals and source):
             raise InputError(f'columns: "{word}" is not OURS=THEIRS; write prompt=question, say')
         columns[name] = source
-    others = (entry.name for entry in fields(Asked) if entry.name not in ("columns", "first"))
+    others = (entry.name for entry in fields(Asked) if entry.name not in ("columns", "scales"))
     given = {name: getattr(settings, name) for name in others}
     return Asked(columns=columns, **given)
 
@@ -124,6 +136,7 @@ class _Reading:
     mistakes: list[tuple[str, UnusableError]] = field(default_factory=list)  #: with their places, in a file's order
     ignored: dict[str, None] = field(default_factory=dict)
     told: str = ""
+    judged: str = ""  # by what the better answer is known: "the better of answers by score"
     beside: Mapping[str, object] | None = None  # the numbers that stood beside the first row
     count: int = 0  # of rows in the source
     unit: str = "row"
@@ -151,7 +164,7 @@ class _Reading:
             return
         shape = self._shape(name, first)
         if shape and shape.name == "verdict":
-            self.asked = replace(self.asked, first=self._first_answer())
+            self.asked = replace(self.asked, scales=scales_of(self._verdicts()))
         everything = chain([first], records)
         gathers = shape is not None and shape.gathers
         for record, rows in _gathered(everything, self.asked) if gathers else ((each, 1) for each in everything):
@@ -185,30 +198,38 @@ class _Reading:
         self.beside = beside if self.beside is None else self.beside
         if not self.told and shape:
             self.told = _told(shape, made[0])
-        self._note_unread(columns, made[0])
+        self._check_judged(made)
         parse = _PARSERS[self.kind]
         parts = len(made) if self.asked.weight == BY_PROMPT else 1
         for each in made:
             row = parse({**each.columns, **beside}, number)
+            if each is made[0]:
+                self._note_unread(columns, each, row)
             yield row if parts == 1 else replace(row, weight=row.weight / parts)
 
-    def _note_unread(self, columns: Columns, made: Made) -> None:
+    def _check_judged(self, made: list[Made]) -> None:
+        """Raises UnusableError for a row that is judged by another column than the first one that is."""
+        if made and (by := made[0].stands_for.get("chosen", "")).startswith(JUDGED):
+            self.judged = self.judged or by
+            if by != self.judged:
+                raise UnusableError(f"it is {by}, and rows before it are {self.judged}", "a source has one verdict")
+
+    def _note_unread(self, columns: Columns, made: Made, row: Any) -> None:
         words = " ".join(made.stands_for.values()).replace("+", " ").split()
         used = {*words, *(word.partition(".")[0] for word in words)}  # input.messages is of the column input
         left = {name: value for name, value in columns.items() if name not in used}
-        names = [each for each in unread(left if made.stands_for else columns) if each not in (self.beside or ())]
+        found = unread(left if made.stands_for else columns, row.prompt)
+        names = [*(each for each in found if each not in (self.beside or ())), *made.unread]
         label = label_of(columns)
         if self.kind is Demonstration and label and columns[label] is not None:
             names = [*names, label]
         self.ignored.update(dict.fromkeys(names))
 
-    def _first_answer(self) -> float | None:
-        """The number by which verdicts call the first of two answers with letters: no row tells by itself."""
-        found = set()
+    def _verdicts(self) -> Iterator[Columns]:
+        """What every row has for a verdict: whether 1 is the first or the second answer, no row tells by itself."""
         for record in _records(self.source, self.asked)[1]:
             with suppress(MalformedError):  # told where it is read
-                found.add(number_beside_letters(read_cells(_renamed(record.columns, self.asked))))
-        return first_of({each for each in found if each})
+                yield verdicts_in(read_cells(_renamed(record.columns, self.asked)))
 
     def _shape(self, name: str, first: Record) -> Shape | None:
         """The shape of the first row; None where none is known, which `formats` then tells of."""
@@ -219,6 +240,8 @@ class _Reading:
         if self.asked.format != "auto":
             return self._forced(name, columns)
         found = recognised(columns, *_FROM[self.kind])
+        if not found and (line := refusal(columns)):
+            raise InputError(f"{name}: {line}")
         other = found or recognised(columns, PAIRS, LABELLED, DEMONSTRATIONS)
         if other and not found and other.made:
             raise InputError(
@@ -269,7 +292,7 @@ def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[tuple[Record,
     for _, group in groupby(opened(), lambda record: [repr(record.columns.get(name)) for name in one]):
         answered = []
         for row in group:
-            if isinstance(row.columns.get("response"), str):
+            if row_answer(row.columns):
                 answered.append(row)
             else:
                 yield row, 1

@@ -18,6 +18,8 @@ from pairtune.data.wording import escaped, kind, listed, quoted
 
 Columns: TypeAlias = Mapping[str, object]
 
+#: What people call a system prompt that stands in a column of its own.
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
 #: The columns that the chat template is given beside the turns.
 BESIDE = ("tools", "chat_template_kwargs", "enable_thinking")
 #: What transformers' `apply_chat_template` and its templates call by these names is not a row's to give.

@@ -1,0 +1,55 @@
+"""Data that people have and that no row by itself can be read from: known by their columns, refused with what to do."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pairtune.data.turns import Columns
+
+_ORIGINAL = "--columns prompt=orig_instruction response_a=orig_response_A response_b=orig_response_B"
+
+
+def _last_turn(columns: Columns) -> Mapping[str, Any]:
+    turns = columns.get("messages")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return last if isinstance(last, Mapping) else {}
+
+
+def _is_list(value: object, kinds: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kinds) for item in value)
+
+
+#: What tells such data, and what is said of them.
+_KNOWN: tuple[tuple[Callable[[Columns], bool], str], ...] = (
+    (
+        lambda c: {"parent_id", "message_id", "role", "text"} <= c.keys(),
+        "looks like OpenAssistant's messages, a row each: write a row for each question, with its dialogue as messages "
+        'and its replies as answers, [{"text": ..., "rank": ...}]',
+    ),
+    (
+        lambda c: "message_tree_id" in c and isinstance(c.get("prompt"), Mapping),
+        "looks like OpenAssistant's trees: write a row for each question, with its dialogue as messages and its "
+        'replies as answers, [{"text": ..., "rank": ...}]',
+    ),
+    (
+        lambda c: _is_list(c.get("completions"), str) and _is_list(c.get("labels"), bool | int),
+        "looks like steps with labels, for a reward model of steps; only whole responses can be trained on: write "
+        "prompt, response and label",
+    ),
+    (
+        lambda c: {"transcript", "task_description"} <= c.keys(),
+        "looks like red-team attempts, whose ratings are of the attacker: nothing says which answer is better",
+    ),
+    (
+        lambda c: {"orig_response_A", "orig_response_B", "orig_preference"} <= c.keys(),
+        f"looks like a judge's training data; for the answers that it judges: {_ORIGINAL} winner=orig_preference",
+    ),
+    (
+        lambda c: isinstance(_last_turn(c).get("candidates"), list),
+        "looks like Bedrock preference tuning: write messages without the candidates, which are chosen and rejected",
+    ),
+)
+
+
+def refusal(columns: Columns) -> str | None:
+    """The line for data that are known and cannot be read; None for all others."""
+    return next((line for fits, line in _KNOWN if fits(columns)), None)
