@@ -7,6 +7,7 @@ A cell is taken for turns only if all of it is: a text that quotes some stays te
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pairtune.data.answers import BESIDE_RANKS, BESIDE_SCORES, LISTS, is_scored
@@ -25,7 +26,8 @@ def read_cells(columns: Columns) -> Columns:
     for name, value in columns.items():
         if value and NOT_TEXT.match(name):
             raise MalformedError(f"{quoted(name)} is not text, and only text can be trained on; remove such rows")
-        found[name] = plain_text(value) if name in SYSTEMS else _cell(value, f'"{name}"')
+        value = plain_text(value) if name in SYSTEMS else value
+        found[name] = _cell(value, f'"{name}"')
     return _structured(found)
 
 
@@ -44,22 +46,26 @@ def _cell(value: object, where: str) -> object:
 
 
 def _structured(columns: dict[str, object]) -> dict[str, object]:
-    """The columns with lists of answers, their scores, and messages that are wrapped, where they stand as JSON text."""
+    """The columns with messages that are wrapped, and with lists of answers and scores that stand as JSON text."""
     opened = {name: _json_of(value) for name, value in columns.items() if isinstance(value, str)}
-    texts = [name for name in LISTS if _all(opened.get(name), str)]
-    scores = [name for name in (*BESIDE_SCORES, *BESIDE_RANKS) if _all(opened.get(name), int | float)]
-    for name, value in opened.items():
-        turns = value.get("messages") if isinstance(value, dict) else None
-        if isinstance(turns, list) and turns and all(map(is_turn, turns)):
-            columns[name] = value if name == "input" else turns_of(turns, f'"{name}"')
-        elif name in LISTS and _all(value, dict) and all(map(is_scored, cast(list[Any], value))):
+    for name, value in {**columns, **opened}.items():
+        if isinstance(value, Mapping) and _wrapped(value):
+            columns[name] = value if name == "input" else turns_of(value["messages"], f'"{name}"')
+        elif name in LISTS and _all(value, dict) and any(map(is_scored, cast(list[Any], value))):
             columns[name] = value
-    for beside in scores:
+    texts = [name for name in LISTS if _all(opened.get(name), str)]
+    for beside in (name for name in (*BESIDE_SCORES, *BESIDE_RANKS) if _all(opened.get(name), int | float)):
         count = len(cast(list[Any], opened[beside]))
         answers = next((name for name in texts if len(cast(list[Any], opened[name])) == count), None)
         if answers:
             columns |= {answers: opened[answers], beside: opened[beside]}
     return columns
+
+
+def _wrapped(value: Mapping[str, object]) -> bool:
+    """Whether an object holds a dialogue as its messages."""
+    turns = value.get("messages")
+    return isinstance(turns, list) and bool(turns) and all(map(is_turn, turns))
 
 
 def _json_of(text: str) -> object:

@@ -105,3 +105,26 @@ _ROWS: dict[str, list[dict[str, Any]]] = {
 }
 
 EXAMPLES = {name: tuple(json.dumps(row, ensure_ascii=False) for row in rows) for name, rows in _ROWS.items()}
+
+#: Data sets and tools whose rows have a shape, for those that look for theirs.
+SEEN = {
+    "several-sides": "RewardBench 2, RM-Bench",
+    "pairs": "TRL, axolotl (chatml.prompt_pairs, chatml.ultra), UltraFeedback binarised, Tulu 3, Snorkel, RewardBench, "
+    "OpenHermesPreferences, rm-static, summarize comparisons, orpo-dpo-mix-40k, truthy-dpo, py-dpo",
+    "dialogues": "TRL, hh-rlhf, Skywork preference, RLHFlow, dpo-mix-7k, Magpie DPO",
+    "sharegpt-ranking": "LLaMA-Factory, axolotl (chat_template.default), OpenRLHF, Capybara and UltraInteract pairs",
+    "llama-factory-ranking": "LLaMA-Factory",
+    "llama-factory-outputs": "LLaMA-Factory of old",
+    "openai": "OpenAI, Together, Fireworks",
+    "implicit": "TRL",
+    "two-sides": "axolotl (chatml.intel, chatml.icr, chatml.argilla), Orca pairs, NeMo Aligner, torchtune, DPO-En-Zh, "
+    "UltraFeedback by Argilla, StackExchange pairs, Code-Preference-Pairs, ms-swift of old",
+    "swift": "ms-swift",
+    "verdict": "PKU-SafeRLHF, SHP, HelpSteer2 and HelpSteer3 preference, AlpacaEval, AlpacaFarm, arena votes, MT-bench "
+    "judgments, WebGPT comparisons, JudgeBench, OffsetBias",
+    "summaries": "summarize from feedback",
+    "answers": "UltraFeedback, Nectar, distilabel, StackExchange preferences, NeMo RL, Gemini preference tuning",
+    "scored-rows": "HelpSteer, HelpSteer2",
+    "labels": "TRL, kto-mix-14k, axolotl",
+    "named-labels": "LLaMA-Factory, ms-swift",
+}

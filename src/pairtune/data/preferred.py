@@ -20,7 +20,7 @@ VERDICTS = (
 NUMBERING = ("better_response_id", "winner", "preferred", "better", "choice", "verdict", "preferred_response")
 #: Columns with a number whose sign says which: below zero the first.
 STRENGTHS = ("overall_preference", "preference_strength")
-_LEVEL = re.compile(r"\W*(?:tied?|both|neither|draw|same|equal|none)(?![a-z])", re.IGNORECASE)
+_LEVEL = re.compile(r"\W*(?:tied?|both(?:bad)?|neither|draw|same|equal|none)(?![a-z])", re.IGNORECASE)
 _NOUN = r"(?:(?:model|response|answer|assistant|output|completion|conversation|text|option|candidate|human_ref)[\W_]*)?"
 _LETTER = re.compile(rf"\W*{_NOUN}([ab])\W*\Z", re.IGNORECASE)
 _DIGIT = re.compile(rf"\W*{_NOUN}([012])\W*\Z", re.IGNORECASE)

@@ -1,9 +1,11 @@
 """Data that people have and that no row by itself can be read from: known by their columns, refused with what to do."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+from pairtune.data.answers import LISTS
 from pairtune.data.turns import Columns
+from pairtune.data.wording import listed
 
 _ORIGINAL = "--columns prompt=orig_instruction response_a=orig_response_A response_b=orig_response_B"
 
@@ -52,4 +54,9 @@ _KNOWN: tuple[tuple[Callable[[Columns], bool], str], ...] = (
 
 def refusal(columns: Columns) -> str | None:
     """The line for data that are known and cannot be read; None for all others."""
-    return next((line for fits, line in _KNOWN if fits(columns)), None)
+    line = next((line for fits, line in _KNOWN if fits(columns)), None)
+    name = next((name for name in LISTS if _is_list(columns.get(name), Mapping)), None)
+    if line or not name:
+        return line
+    keys = listed(map(str, cast(list[Mapping[str, object]], columns[name])[0]))
+    return f'"{name}" has no score or rank in it that is known (its keys are {keys}); give each answer a "score"'

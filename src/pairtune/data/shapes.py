@@ -92,7 +92,7 @@ def _no_prompt(columns: Columns) -> bool:
 
 def _answers_itself(columns: Columns) -> bool:
     """Whether a row has a demonstration in columns of ours."""
-    if "prompt" not in columns and sides_of(columns) and not _whole(columns):
+    if several(columns) or ("prompt" not in columns and sides_of(columns) and not _whole(columns)):
         return False  # its messages are the prompt
     dialogue = any(isinstance(columns.get(name), list) for name in ("messages", "response", "completion", "chosen"))
     return dialogue or ("prompt" in columns and any(name in columns for name in ("response", "completion")))
@@ -129,13 +129,13 @@ def _answered(columns: Columns) -> bool:
 def _scored(columns: Columns) -> bool:
     """Whether a row is one answer and a score of it, and no label."""
     asked = row_answer(columns) is not None and any(name in columns for name in PROMPTS)
-    return asked and _row_score(columns) is not None and label_of(columns) is None
+    return asked and row_score(columns) is not None and label_of(columns) is None
 
 
 def _asks(columns: Columns) -> bool:
     """Whether a row has a prompt in columns of ours: none that stands in lists of texts, or before named sides."""
     if "prompt" in columns:
-        return verdict_of(columns) is None and list_of(columns) is None
+        return verdict_of(columns) is None and list_of(columns) is None and not several(columns)
     return isinstance(columns.get("messages"), list) and sides_of(columns) is None
 
 
@@ -241,7 +241,11 @@ TABLE: tuple[Shape, ...] = (
         _one(_alpaca),
     ),
     Shape(
-        "sharegpt", "conversations (ShareGPT)", DEMONSTRATIONS, lambda c: dialogue_of(c) is not None, _one(_sharegpt)
+        "sharegpt",
+        "conversations (ShareGPT)",
+        DEMONSTRATIONS,
+        lambda c: dialogue_of(c) is not None and sides_of(c) is None and list_of(c) is None and verdict_of(c) is None,
+        _one(_sharegpt),
     ),
     Shape("prompts", "prompts", PROMPTS_ONLY, lambda c: _asks(c)),
     Shape(
@@ -255,7 +259,8 @@ TABLE: tuple[Shape, ...] = (
 BY_NAME = {shape.name: shape for shape in TABLE}
 
 
-def _row_score(columns: Columns) -> str | None:
+def row_score(columns: Columns) -> str | None:
+    """The column with the score of a row's one answer."""
     return next((name for name in ROW_SCORES if columns.get(name) is not None), None)
 
 
@@ -266,7 +271,7 @@ def row_answer(columns: Columns) -> str | None:
 
 def gathered(rows: list[Columns]) -> Columns:
     """Rows of one prompt as one row with several answers."""
-    answer, score = row_answer(rows[0]), _row_score(rows[0])
+    answer, score = row_answer(rows[0]), row_score(rows[0])
     found = [{"response": row.get(str(answer)), score: row.get(str(score))} for row in rows]
     return {
         **{name: value for name, value in rows[0].items() if name not in (answer, *ROW_SCORES)},

@@ -28,6 +28,9 @@ SIDES = (
 #: What people call a prompt that is text, ours first.
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "history", "problem", "post", "user")
 DIALOGUES = ("messages", "conversations", "conversation", "context_messages", "trajectory", "contents")
+# What people call the text within an object that is a question, or an answer.
+_QUESTIONS = ("full_text", "text", "content")
+_ANSWERS = ("response", "completion", "text", "answer", "output", "content")
 #: How words begin that say by what an answer is the better one.
 JUDGED = "the better of"
 # Characters that two plain texts must share to be taken for a prompt and two ways to go on.
@@ -68,8 +71,8 @@ def prompt_of(columns: Columns) -> Made:
         parts = [to_text(prompt, '"instruction"'), to_text(more, '"input"')]
         filled = [part for part in parts if part.strip()]
         prompt, source = "\n".join(filled), "instruction+input"
-    elif isinstance(prompt, Mapping) and isinstance(prompt.get("full_text"), str):  # WebGPT's question
-        prompt, source = prompt["full_text"], f"{name}.full_text"
+    elif isinstance(prompt, Mapping) and (key := _text_in(prompt, _QUESTIONS)):
+        prompt, source = prompt[key], f"{name}.{key}"
     elif name == "input" and isinstance(prompt, Mapping):
         return _openai(prompt, found, stands)
     before = columns.get("history") if name != "history" else None
@@ -203,8 +206,16 @@ def _openai(given: Mapping[str, Any], found: Mapping[str, object], stands: Mappi
 
 
 def _as_list(value: object) -> object:
-    """One turn as the list of it."""
-    return [value] if isinstance(value, Mapping) and {"role", "content"} <= value.keys() else value
+    """One turn as the list of it; of another object its text."""
+    if not isinstance(value, Mapping):
+        return value
+    key = _text_in(value, _ANSWERS)
+    return [value] if {"role", "content"} <= value.keys() else value[key] if key else value
+
+
+def _text_in(value: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    """The first of these fields that is a text in an object."""
+    return next((key for key in names if isinstance(value.get(key), str)), None)
 
 
 def _both(chosen: object, rejected: object) -> dict[str, object]:

@@ -36,6 +36,7 @@ from pairtune.data.shapes import (
     gathered,
     recognised,
     row_answer,
+    row_score,
 )
 from pairtune.data.sides import JUDGED, PROMPTS, Made
 from pairtune.data.store import store_texts
@@ -136,7 +137,7 @@ class _Reading:
     mistakes: list[tuple[str, UnusableError]] = field(default_factory=list)  #: with their places, in a file's order
     ignored: dict[str, None] = field(default_factory=dict)
     told: str = ""
-    judged: str = ""  # by what the better answer is known: "the better of answers by score"
+    judged: str = ""  # by what the better answer is known
     beside: Mapping[str, object] | None = None  # the numbers that stood beside the first row
     count: int = 0  # of rows in the source
     unit: str = "row"
@@ -210,9 +211,10 @@ class _Reading:
     def _check_judged(self, made: list[Made]) -> None:
         """Raises UnusableError for a row that is judged by another column than the first one that is."""
         if made and (by := made[0].stands_for.get("chosen", "")).startswith(JUDGED):
+            by = by.rpartition(" by ")[2]
             self.judged = self.judged or by
             if by != self.judged:
-                raise UnusableError(f"it is {by}, and rows before it are {self.judged}", "a source has one verdict")
+                raise UnusableError(f"it is judged by {by}, and rows before it by {self.judged}", "a source has one")
 
     def _note_unread(self, columns: Columns, made: Made, row: Any) -> None:
         words = " ".join(made.stands_for.values()).replace("+", " ").split()
@@ -220,9 +222,9 @@ class _Reading:
         left = {name: value for name, value in columns.items() if name not in used}
         found = unread(left if made.stands_for else columns, row.prompt)
         names = [*(each for each in found if each not in (self.beside or ())), *made.unread]
-        label = label_of(columns)
-        if self.kind is Demonstration and label and columns[label] is not None:
-            names = [*names, label]
+        if self.kind is Demonstration:
+            told = (label_of(columns), row_score(columns) if row_answer(columns) else None)
+            names += [name for name in told if name and columns[name] is not None]
         self.ignored.update(dict.fromkeys(names))
 
     def _verdicts(self) -> Iterator[Columns]:
