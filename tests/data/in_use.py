@@ -70,17 +70,17 @@ def parts(*texts: str) -> list[dict[str, Any]]:
 
 def write(case: Case) -> str:
     """The rows in their container; its name."""
-    path, rows = Path(case.name), case.rows
+    path, rows, names = Path(case.name), case.rows, list(dict.fromkeys(name for row in case.rows for name in row))
     if case.name == JSONL:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     elif case.name == JSON:
         path.write_text(json.dumps(rows), encoding="utf-8")
     elif case.name == PARQUET:
-        table = import_module("pyarrow").Table.from_pylist(list(rows))
+        table = import_module("pyarrow").Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
         import_module("pyarrow.parquet").write_table(table, case.name)
     else:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return case.name

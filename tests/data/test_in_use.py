@@ -1,5 +1,6 @@
 """Every data set and tool in the table of those in use is read exactly, or refused in one line that says what to do."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from pairtune.data.asked import Asked
 from pairtune.data.sources import has_labels, read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.errors import InputError
-from tests.data.in_use import CSV, IN_USE, JSONL, Case, answer, chat, turn, turns, user, write
+from tests.data.in_use import CSV, IN_USE, JSON, JSONL, PARQUET, Case, answer, chat, turn, turns, user, write
+
+# Text beside numbers in one column, which Parquet has not.
+MIXED = ("UltraFeedback, fine-grained scores alone",)
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -30,6 +34,20 @@ def test_what_people_have_is_read_exactly_or_refused(name: str) -> None:
     assert [skip.reason for skip in read.skipped] == list(case.left_out)
     assert set(read.unread) == set(case.unread)
     assert has_labels(source, asked=case.asked) is bool(case.labels)
+
+
+@pytest.mark.parametrize("name", [name for name, case in IN_USE.items() if not case.refused])
+def test_rows_say_the_same_in_every_container(name: str) -> None:
+    """What is an object or a list in JSON lines is JSON text in a CSV's cell, and a nested value of Parquet's."""
+    case = IN_USE[name]
+    for container in {JSONL, JSON, CSV, PARQUET} - {case.name, *([PARQUET] if name in MIXED else [])}:
+        source = write(replace(case, name=container))
+        if case.labels:
+            labelled = read_labelled(source, asked=case.asked).rows
+            assert [(row.prompt, row.response, row.label) for row in labelled] == list(case.labels)
+        else:
+            rows = read_pairs(source, asked=case.asked).rows
+            assert [(row.prompt, row.chosen, row.rejected) for row in rows] == list(case.pairs), container
 
 
 @pytest.mark.parametrize("name", [name for name, case in IN_USE.items() if not case.refused])

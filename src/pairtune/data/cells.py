@@ -26,7 +26,6 @@ def read_cells(columns: Columns) -> Columns:
     for name, value in columns.items():
         if value and NOT_TEXT.match(name):
             raise MalformedError(f"{quoted(name)} is not text, and only text can be trained on; remove such rows")
-        value = plain_text(value) if name in SYSTEMS else value
         found[name] = _cell(value, f'"{name}"')
     return _structured(found)
 
@@ -47,12 +46,19 @@ def _cell(value: object, where: str) -> object:
 
 def _structured(columns: dict[str, object]) -> dict[str, object]:
     """The columns with messages that are wrapped, and with lists of answers and scores that stand as JSON text."""
-    opened = {name: _json_of(value) for name, value in columns.items() if isinstance(value, str)}
-    for name, value in {**columns, **opened}.items():
+    wrapped = {name: value for name, value in columns.items() if isinstance(value, Mapping)}
+    opened = {name: value for name, text in columns.items() if isinstance(text, str) and (value := _json_of(text))}
+    for name, value in (*wrapped.items(), *opened.items()):
         if isinstance(value, Mapping) and _wrapped(value):
             columns[name] = value if name == "input" else turns_of(value["messages"], f'"{name}"')
         elif name in LISTS and _all(value, dict) and any(map(is_scored, cast(list[Any], value))):
             columns[name] = value
+        elif _is_meant(name, value) or (
+            name in ("chosen", "rejected") and "num_correct" in columns and _all(value, str)
+        ):
+            columns[name] = plain_text(value)
+    if not opened:
+        return columns
     texts = [name for name in LISTS if _all(opened.get(name), str)]
     for beside in (name for name in (*BESIDE_SCORES, *BESIDE_RANKS) if _all(opened.get(name), int | float)):
         count = len(cast(list[Any], opened[beside]))
@@ -60,6 +66,13 @@ def _structured(columns: dict[str, object]) -> dict[str, object]:
         if answers:
             columns |= {answers: opened[answers], beside: opened[beside]}
     return columns
+
+
+def _is_meant(name: str, value: object) -> bool:
+    """Whether what a text holds as JSON is what its column is known to hold, and no answer in JSON."""
+    if isinstance(value, dict):
+        return name in (*SYSTEMS, "info") or (name == "question" and isinstance(value.get("full_text"), str))
+    return (name == "history" and _all(value, list)) or (name == "summaries" and _all(value, dict))
 
 
 def _wrapped(value: Mapping[str, object]) -> bool:

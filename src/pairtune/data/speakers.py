@@ -18,6 +18,7 @@ _SYNONYMS = {
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bard", "bing", "model", "bot", "chatbot", "ai"), "assistant"),
     "system": "system",
 }
+_PLAIN = ("user", "assistant", "system")
 #: In turns of `from` and `value` these are known beside them; a role by these names may be a template's own.
 _SPEAKERS = {**_SYNONYMS, "function_call": "assistant", **dict.fromkeys(("tool", "function", "observation"), "tool")}
 
@@ -36,6 +37,8 @@ def turns_of(value: object, where: str) -> object:
         return _turn(value, where) if is_turn(value) else value
     if not isinstance(value, list) or not value or not isinstance(value[0], Mapping):
         return value
+    if all(type(turn) is dict and turn.get("role") in _PLAIN and "content" in turn for turn in value):
+        return value  # as most are
     if all(isinstance(each, Mapping) and each.keys() == {"input", "output"} for each in value):
         return [{"role": role, "content": each[key]} for each in value
                 for role, key in (("user", "input"), ("assistant", "output"))]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pairtune.data.asked import Asked
 from pairtune.data.preferred import LABELS, STRENGTHS, VERDICTS, number_in, strength_of
-from pairtune.data.scales import Scale
+from pairtune.data.scales import Scale, number_of
 from pairtune.data.sides import JUDGED, Made, beside, prompt_of
 from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError
 
@@ -107,12 +107,13 @@ def of_summaries(columns: Columns, asked: Asked) -> Made:
 
 def _up_to(conversation: object, turn: object) -> object:
     """A dialogue up to the answer that was judged: MT-bench's judgments of the first hold the second as well."""
-    if not isinstance(conversation, list) or isinstance(turn, bool) or not isinstance(turn, int) or turn < 1:
+    number = number_of(turn)
+    if not isinstance(conversation, list) or number is None or number < 1:
         return conversation
     answers = [
         at for at, each in enumerate(conversation, 1) if isinstance(each, Mapping) and each.get("role") == ROLES[1]
     ]
-    return conversation[: answers[turn - 1]] if turn <= len(answers) else conversation
+    return conversation[: answers[int(number) - 1]] if number <= len(answers) else conversation
 
 
 def _texts(value: object) -> list[str]:
