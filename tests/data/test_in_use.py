@@ -192,3 +192,34 @@ def test_several_chosen_and_rejected_answers_share_the_weight_of_their_row() -> 
     assert [(row.chosen, row.rejected, row.weight) for row in read.rows] == [
         (good, bad, 0.25) for good in "ab" for bad in "xy"
     ]
+
+
+def test_votes_on_dialogues_that_went_apart_are_left_out_and_no_mistake() -> None:
+    """The arena's dialogues go on after answers that differ: no one prompt stands before their last ones."""
+    rows = [
+        {"prompt": '["1?", "2?"]', "response_a": '["x", "y"]', "response_b": '["z", "y"]', "winner": "model_a"},
+        {"prompt": '["1?", "2?"]', "response_a": '["z", "x"]', "response_b": '["z", "y"]', "winner": "model_a"},
+    ]
+    read = read_pairs(write(Case(rows)))
+    assert [(row.prompt, row.chosen) for row in read.rows] == [(turns("1?", "z", "2?"), "x")]
+    assert [skip.reason for skip in read.skipped] == ["its two dialogues went apart before their last answers"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "<|im_start|>user\nSky?<|im_end|>\n<|im_start|>assistant\n",
+        "### Human: Sky?\n### Assistant:",
+        "[INST] Sky? [/INST]",
+        "<start_of_turn>user\nSky?<end_of_turn>\n<start_of_turn>model\n",
+        "USER: Sky?\nASSISTANT: Blue.\nUSER: Sure?\nASSISTANT:",
+    ],
+)
+def test_two_texts_in_marks_share_their_prompt_and_no_beginning_of_an_answer(before: str) -> None:
+    (pair,) = read_pairs(write(Case([{"chosen": f"{before} It is blue.", "rejected": f"{before} It is green."}]))).rows
+    assert (pair.prompt, pair.chosen, pair.rejected) == (before, " It is blue.", " It is green.")
+
+
+def test_a_prompt_that_is_null_beside_whole_dialogues_is_none() -> None:
+    row = {"prompt": None, "chosen": chat("Sky?", "x"), "rejected": chat("Sky?", "y")}
+    assert read_pairs(write(Case([row], name=PARQUET))).rows[0].prompt == turns("Sky?")

@@ -29,7 +29,17 @@ from typing import cast
 from pairtune.data.cells import refuse_placeholders
 from pairtune.data.numbers_beside import margin_of, weight_of
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText, said
-from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError, given_beside, to_text, to_turns
+from pairtune.data.turns import (
+    BESIDE,
+    SYSTEMS,
+    Columns,
+    MalformedError,
+    UnusableError,
+    given_beside,
+    like_content,
+    to_text,
+    to_turns,
+)
 from pairtune.data.wording import escaped, kind, listed, quoted
 from pairtune.hints import nearest
 
@@ -128,14 +138,6 @@ def unread(columns: Columns, prompt: PromptText) -> list[str]:
     return [name for name in names if not (isinstance(columns[name], str) and columns[name] in said)]
 
 
-def like_content(value: object) -> bool:
-    """Whether a value is text of several words, or a list of such, of objects or of lists of texts."""
-    if isinstance(value, list):
-        texts = (isinstance(item, list) and any(isinstance(text, str) for text in item) for item in value)
-        return any(isinstance(item, Mapping) or like_content(item) for item in value) or any(texts)
-    return isinstance(value, str) and len(value.split()) > 1
-
-
 def _side(columns: Columns, side: str) -> tuple[PromptText, ResponseText]:
     """The prompt and the response that one column holds (see the table at the head of this file)."""
     value = columns[side]
@@ -194,7 +196,7 @@ def _before(columns: Columns) -> tuple[Message, ...]:
 
 
 def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    if "prompt" not in columns:
+    if columns.get("prompt") is None:
         return turns
     prompt = _prompt(columns)
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt

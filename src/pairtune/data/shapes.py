@@ -11,7 +11,6 @@ from typing import Any, cast
 from pairtune.data.answers import list_of, of_sides, paired_up, several
 from pairtune.data.asked import Asked
 from pairtune.data.examples import EXAMPLES
-from pairtune.data.formats import like_content
 from pairtune.data.labels import RESPONSES, label_of, labelled
 from pairtune.data.sides import (
     DIALOGUES,
@@ -25,7 +24,7 @@ from pairtune.data.sides import (
     sides_of,
     swift,
 )
-from pairtune.data.turns import BESIDE, SYSTEMS, Columns
+from pairtune.data.turns import BESIDE, SYSTEMS, Columns, like_content
 from pairtune.data.verdicts import judged, of_summaries, verdict_of
 
 PAIRS, LABELLED, DEMONSTRATIONS, PROMPTS_ONLY = "pairs", "labels", "demonstrations", "prompts"

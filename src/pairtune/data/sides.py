@@ -3,11 +3,12 @@
 Every function takes a row's columns and gives the row with columns of ours, and what stood for what, in words.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError, to_text
-from pairtune.data.wording import kind
+from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError, like_content, to_text
+from pairtune.data.wording import escaped, kind, quoted
 
 #: What people call the two sides, ours first.
 SIDES = (
@@ -35,6 +36,13 @@ _ANSWERS = ("response", "completion", "text", "answer", "output", "content")
 JUDGED = "the better of"
 # Characters that two plain texts must share to be taken for a prompt and two ways to go on.
 LEAST_SHARED = 8
+# What stands before an answer in a dialogue that is a text.
+_ANSWERED = re.compile(
+    r"(?:\A|\n)[^\w\n]*(?:assistant|answer|a|response|gpt|model|bot|ai)[^\w\n]*:"
+    r"|<\|assistant\|>\n?|\[/INST\]|<\|im_start\|>assistant\n|<\|start_header_id\|>assistant<\|end_header_id\|>\n\n"
+    r"|<start_of_turn>model\n|<extra_id_1>Assistant\n",
+    re.IGNORECASE,
+)
 
 
 class Made(NamedTuple):
@@ -104,10 +112,20 @@ def paired(columns: Columns) -> Made:
     if "prompt" not in columns and _is_whole(chosen) and _is_whole(rejected):  # a question beside it is its beginning
         return Made({**extra, **_both(chosen, rejected)}, {**stands, **words})
     asked = prompt_of(columns)
+    if "prompt" not in asked.columns and (text := _like_prompt(columns, names)):
+        raise MalformedError(
+            f"no column is known to be the prompt; if {quoted(text)} is: --columns prompt={escaped(text)}"
+        )
     both = _both(chosen, rejected)
     if isinstance(columns.get("input"), Mapping):  # OpenAI's messages
         both["prompt"] = _unanswered(asked.columns["prompt"], chosen, asked.stands_for["prompt"])
     return Made({**asked.columns, **both}, {**asked.stands_for, **stands})
+
+
+def _like_prompt(columns: Columns, sides: tuple[str, str]) -> str | None:
+    """The first column beside the sides that could be a prompt by another name."""
+    others = (name for name in columns if name not in (*sides, *SYSTEMS, *BESIDE))
+    return next((name for name in others if like_content(columns[name])), None)
 
 
 def _behind(dialogue: object, chosen: object, rejected: object, name: str) -> dict[str, object]:
@@ -172,13 +190,17 @@ def swift(columns: Columns) -> Made:
 
 
 def implicit(columns: Columns) -> Made:
-    """Two plain texts that begin alike: what they share, up to a word's end, is the prompt. Raises MalformedError."""
+    """Two plain texts that begin alike: what they share, up to a word's end, is the prompt; of a dialogue in marks,
+    what they share up to where an answer begins. Raises MalformedError.
+    """
     chosen, rejected = (to_text(columns[side], f'"{side}"') for side in ("chosen", "rejected"))
     shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
     shared = min(len(chosen), len(rejected)) if shared is None else shared
     cut = shared
     while cut > 0 and not _between_words(chosen, rejected, cut):
         cut -= 1
+    marks = list(_ANSWERED.finditer(chosen, 0, cut))
+    cut = marks[-1].end() if marks else cut
     cut = len(chosen[:cut].rstrip(" ")) if chosen[:cut].strip() else 0  # a space belongs to the response
     if len(chosen[:cut].strip()) < LEAST_SHARED:
         raise MalformedError(

@@ -231,7 +231,7 @@ class _Reading:
         """What every row has for a verdict: whether 1 is the first or the second answer, no row tells by itself."""
         for record in _records(self.source, self.asked)[1]:
             with suppress(MalformedError):  # told where it is read
-                yield verdicts_in(read_cells(_renamed(record.columns, self.asked)))
+                yield verdicts_in(_renamed(record.columns, self.asked))
 
     def _shape(self, name: str, first: Record) -> Shape | None:
         """The shape of the first row; None where none is known, which `formats` then tells of."""

@@ -71,6 +71,14 @@ def to_text(value: object, where: str) -> str:
     return value
 
 
+def like_content(value: object) -> bool:
+    """Whether a value is text of several words, or a list of such, of objects or of lists of texts."""
+    if isinstance(value, list):
+        texts = (isinstance(item, list) and any(isinstance(text, str) for text in item) for item in value)
+        return any(isinstance(item, Mapping) or like_content(item) for item in value) or any(texts)
+    return isinstance(value, str) and len(value.split()) > 1
+
+
 def given_beside(columns: Columns) -> str:
     """What the chat template is given beside the turns, as a JSON object; "" if nothing is. Raises MalformedError."""
     found = _template_kwargs(columns.get("chat_template_kwargs"))

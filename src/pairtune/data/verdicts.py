@@ -3,6 +3,7 @@
 What one verdict says is read in :mod:`pairtune.data.preferred`.
 """
 
+import functools
 import json
 import math
 import re
@@ -83,10 +84,12 @@ def judged(columns: Columns, asked: Asked) -> Made:
     stands = {"chosen": f"{JUDGED} {names[0]} and {names[1]} by {better.source}"}
     extra, words = beside(columns)
     if names[0].startswith("conversation"):
-        return Made({**extra, **{side: _up_to(value, columns.get("turn")) for side, value in sides.items()}},
-                    {**stands, **words})  # fmt: skip
+        sides = {side: _up_to(value, columns.get("turn")) for side, value in sides.items()}
+        _check_same(*sides.values())
+        return Made({**extra, **sides}, {**stands, **words})
     if asked_N := _texts(columns.get("prompt")):
         sides = {side: _dialogue(asked_N, value, names) for side, value in sides.items()}
+        _check_same(*sides.values())
         return Made({**extra, **sides}, {**stands, **words, "prompt": "prompt, a list of what the user said,"})
     made = prompt_of(columns)
     return Made({**made.columns, **sides}, {**made.stands_for, **stands})
@@ -114,6 +117,12 @@ def _up_to(conversation: object, turn: object) -> object:
         at for at, each in enumerate(conversation, 1) if isinstance(each, Mapping) and each.get("role") == ROLES[1]
     ]
     return conversation[: answers[int(number) - 1]] if number <= len(answers) else conversation
+
+
+def _check_same(chosen: object, rejected: object) -> None:
+    """Raises UnusableError for dialogues with two models that went apart before the answers that were judged."""
+    if isinstance(chosen, list) and isinstance(rejected, list) and chosen[:-1] != rejected[:-1]:
+        raise UnusableError("its two dialogues went apart before their last answers", "", mistake=False)
 
 
 def _texts(value: object) -> list[str]:
@@ -167,6 +176,7 @@ def _opposed(strength: float, value: object, name: str, names: tuple[str, str], 
         return False
 
 
+@functools.cache
 def _ends(names: tuple[str, str]) -> tuple[str, str]:
     """What tells the names of two answers apart: _a and _b, 1 and 2."""
     first, second = (re.sub(r"\A.*?(_?[a-zA-Z0-9])\Z", r"\1", name) for name in names)
