@@ -93,6 +93,8 @@ def verdicts(values: list[Any], column: str = "winner", names: tuple[str, str] =
         (verdicts(["[[A]]", "[[B]]", "Assistant A", "(b)", "Response B."]), "xyxyy"),
         (verdicts(["A>B", "A<B", "B>A", "B<A", "A>>B", "[[B>>A]]", "A=B", "B==A"]), "xyyxxy"),
         (verdicts(["Tie", "tied", "both_bad", "bothbad", "tie (bothbad)", "Neither is good", "a"]), "x"),
+        (verdicts(["A is better", "B-is-slightly-better", "Response B is much better."]), "xyy"),
+        (verdicts(["Response 2 is better", "2 wins"], names=("response_1", "response_2")), "yy"),
         (verdicts([" 1", "response_0", "0"], names=NOUGHT_ONE), "yxx"),
         # a column that is about something else does not turn it round
         (verdicts([0, 1], "better_response_id", NOUGHT_ONE, label=[1, 0]), "xy"),
@@ -113,7 +115,7 @@ def test_verdicts_are_not_turned_round(rows: list[Any], chosen: str) -> None:
         (verdicts([1, 5, 3], "overall_preference", ONE_TWO), '"overall_preference" goes from 1 to 5: never below zero'),
         (verdicts([0.1, 0.9], "overall_preference", ONE_TWO), "from 0.1 to 0.9: never below zero, where the first"),
         (verdicts([1, 2] * 10, "preference_strength", ONE_TWO), "from 1 to 2: never below zero"),
-        (verdicts(["a", "b"], preference=["a", "a"]), '"winner" and "preference" name different answers; keep the'),
+        (verdicts(["a", "b"], preference=["a", "a"]), '"winner" and "preference" name different answers; --columns'),
         (verdicts(["a", None], preference=[None, "a"]), "line 2: it is judged by preference, and rows before"),
         (verdicts(["a", None], score_a=[1, 2], score_b=[2, 1]), "line 2: there is no verdict; a pair needs one"),
         (verdicts([float("nan"), "a"]), "line 1: there is no verdict"),
@@ -123,6 +125,14 @@ def test_verdicts_are_not_turned_round(rows: list[Any], chosen: str) -> None:
          "--columns ranks=rankings"),
         ([{"prompt": "?", "completions": [{"text": "x", "good": True}, {"text": "y", "good": False}]}],
          '"completions" has no score or rank in it that is known (its keys are "text", "good"); give each answer a'),
+        (verdicts(["A is worse"]), '"winner" is "A is worse", which names neither'),
+        (verdicts(["left"], "comparison"), '"response_a" and "response_b" have no verdict that is'),
+        ([{"text": "Why so?", "response_a": "x", "response_b": "y", "winner": "a"}],
+         'no column is known to be the prompt; if "text" is: --columns prompt=text'),
+        ([{"text": "Why so?", "responses": ["x", "y"], "scores": [1, 2]}], 'if "text" is: --columns prompt=text'),
+        ([{"prompt": "?", "response": "x", "score": 1}],
+         "it has one answer with a score (those to one prompt must follow each other); for answers that stand alone: "
+         "--columns label=SCORE --label-threshold N"),
         ([{"prompt": "?", "chosen": ["?", "x"], "rejected": ["?", "y"]}],
          '"chosen" and "rejected" are lists that begin with the same text; if those are turns'),
         ([{"prompt": "?", "history": ["a", "b"], "chosen": "x", "rejected": "y"}], '"history" 1 is text; an exchange'),
@@ -181,6 +191,19 @@ def test_columns_and_format_go_with_every_shape() -> None:
     assert read("HelpSteer2", format="scored-rows") == read("HelpSteer2")
     assert read("webgpt comparisons", format="verdict") == read("webgpt comparisons")
     assert read("OpenHermesPreferences", format="pairs") == read("OpenHermesPreferences")
+    # what a line says to do is what helps
+    alone = [{"prompt": f"{at}?", "response": "x", "score": at} for at in range(4)]
+    asked = Asked(columns={"label": "score"}, label_threshold=2)
+    assert [row.label for row in read_labelled(write(Case(alone)), asked=asked).rows] == [False, False, True, True]
+    judged = verdicts(["a", "b"], preference=["b", "a"])
+    found = read_pairs(write(Case(judged)), asked=Asked(columns={"other": "preference"})).rows
+    assert [pair.chosen for pair in found] == ["x", "y"]
+    whole = [{"prompt": "1? 2?", "chosen": chat("1?", "z", "2?", "x"), "rejected": chat("1?", "z", "2?", "y")}]
+    (pair,) = read_pairs(write(Case(whole)), asked=Asked(columns={"other": "prompt"})).rows
+    assert pair.prompt == turns("1?", "z", "2?")
+    multipref = [{"text": "Why?", "completion_a": "x", "completion_b": "y", "overall_pref": "B-is-clearly-better"}]
+    columns = {"prompt": "text", "winner": "overall_pref"}
+    assert read_pairs(write(Case(multipref)), asked=Asked(columns=columns)).rows[0].chosen == "y"
     rank = [{"prompt": "?", "responses": ["x", "y", "z"], "rankings": [3, 1, 2]}]
     (pair,) = read_pairs(write(Case(rank)), asked=Asked(columns={"ranks": "rankings"})).rows
     assert (pair.chosen, pair.rejected) == ("y", "x")

@@ -424,7 +424,8 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path: Path) -> None
         ),
         (
             {"prompt": "Bye", "chosen": [USER, GOOD], "rejected": [USER, POOR]},
-            '"chosen" does not contain its "prompt"; a dialogue starts with its prompt - remove the row or fill it in',
+            '"chosen" does not contain its "prompt"; a dialogue starts with its prompt (--columns other=prompt takes '
+            "the dialogues alone) - remove the row or fill it in",
         ),
         ('["a"]', 'not a JSON object; a row looks like {"prompt": "...", "chosen": "..."}'),
         ('{"prompt": "p" "chosen"}', "not JSON (Expecting ',' delimiter at column 16); mend or remove it"),

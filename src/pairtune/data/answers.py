@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from pairtune.data.asked import ADJACENT, ALL, BEST_REST, BEST_WORST, Asked
-from pairtune.data.sides import JUDGED, Made, prompt_of
+from pairtune.data.sides import JUDGED, Made, check_prompt, prompt_of
 from pairtune.data.speakers import turns_of
 from pairtune.data.turns import SYSTEMS, Columns, MalformedError, UnusableError
 from pairtune.data.wording import kind, listed, quoted
@@ -23,6 +23,7 @@ SCORES = (
     *("fine-grained_score", "fine_grained_score", "pm_score"),
 )
 RANKS = ("rank", "ranking")
+_SINGLE = "for answers that stand alone: --columns label=SCORE --label-threshold N"
 #: Lists beside the answers with a score, or a rank, for each.
 BESIDE_SCORES = ("scores", "ratings", "rewards", "rating", "all_rm_scores")
 BESIDE_RANKS = ("ranks", "rank")
@@ -62,10 +63,11 @@ def paired_up(columns: Columns, asked: Asked) -> Iterator[Made]:
     unread = _systems_within(columns[name], name)
     pairs = list(pairs_of(answers, asked))
     if len(answers) < 2:
-        raise UnusableError("it has one answer with a score (those to one prompt must follow each other)", "")
+        raise UnusableError("it has one answer with a score (those to one prompt must follow each other)", _SINGLE)
     if not pairs:
         raise UnusableError("its answers are level", "", mistake=False)
     made = prompt_of(columns)
+    check_prompt(made, columns, (name,))
     for better, worse in pairs:
         sides = {"chosen": _turns(better.value), "rejected": _turns(worse.value)}
         yield Made({**made.columns, **sides}, {**made.stands_for, "chosen": f"{JUDGED} {name} by {by}"}, unread)

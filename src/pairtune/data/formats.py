@@ -52,6 +52,7 @@ _KNOWN_LABELS = {
     **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "down", "thumbs_down", "thumbs down", "👎", "no"), False),
     **dict.fromkeys(("bad", "negative", "undesirable", "rejected", "dispreferred", "dislike", "disliked"), False),
 }
+_ALONE = "a dialogue starts with its prompt (--columns other=prompt takes the dialogues alone)"
 # What means something to others, one word or a number as it may be.
 _MEANT = {"weight", "margin", "input", "context", "history", "instruction", "question", "query"}
 _READ = {*_DEMONSTRATION_SIDES, *BESIDE, *SYSTEMS, "prompt", "rejected", "label"}
@@ -207,7 +208,7 @@ def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> 
     else:
         contained = turns[: len(prompt)] == (*prompt[:-1], replace(prompt[-1], unfinished=False))
     if not contained:
-        raise UnusableError(f'"{side}" does not contain its "prompt"', "a dialogue starts with its prompt")
+        raise UnusableError(f'"{side}" does not contain its "prompt"', _ALONE)
     return turns
 
 

@@ -22,8 +22,9 @@ NUMBERING = ("better_response_id", "winner", "preferred", "better", "choice", "v
 STRENGTHS = ("overall_preference", "preference_strength")
 _LEVEL = re.compile(r"\W*(?:tied?|both(?:bad)?|neither|draw|same|equal|none)(?![a-z])", re.IGNORECASE)
 _NOUN = r"(?:(?:model|response|answer|assistant|output|completion|conversation|text|option|candidate|human_ref)[\W_]*)?"
-_LETTER = re.compile(rf"\W*{_NOUN}([ab])\W*\Z", re.IGNORECASE)
-_DIGIT = re.compile(rf"\W*{_NOUN}([012])\W*\Z", re.IGNORECASE)
+_HOW = r"(?:\W+(?:is|was))?(?:\W+(?:much|far|clearly|slightly|significantly))*(?:\W+(?:better|preferred|wins?))?"
+_LETTER = re.compile(rf"\W*{_NOUN}([ab]){_HOW}\W*\Z", re.IGNORECASE)
+_DIGIT = re.compile(rf"\W*{_NOUN}([012]){_HOW}\W*\Z", re.IGNORECASE)
 _COMPARED = re.compile(r"\W*([ab])\s*(>+|<+|=+)\s*([ab])\W*\Z", re.IGNORECASE)
 
 

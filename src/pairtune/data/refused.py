@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from pairtune.data.answers import LISTS
 from pairtune.data.turns import Columns
+from pairtune.data.verdicts import answers_of, verdict_of
 from pairtune.data.wording import listed
 
 _ORIGINAL = "--columns prompt=orig_instruction response_a=orig_response_A response_b=orig_response_B"
@@ -53,10 +54,14 @@ _KNOWN: tuple[tuple[Callable[[Columns], bool], str], ...] = (
 
 
 def refusal(columns: Columns) -> str | None:
-    """The line for data that are known and cannot be read; None for all others."""
-    line = next((line for fits, line in _KNOWN if fits(columns)), None)
-    name = next((name for name in LISTS if _is_list(columns.get(name), Mapping)), None)
-    if line or not name:
+    """The line for data that are known and cannot be read as they are; None for all others."""
+    if line := next((line for fits, line in _KNOWN if fits(columns)), None):
         return line
+    if (names := answers_of(columns)) and verdict_of(columns) is None:
+        others = listed(name for name in map(str, columns) if name not in names)
+        said = f'"{names[0]}" and "{names[1]}" have no verdict that is known'
+        return f"{said}; name its column, --columns winner=NAME; others are {others}"
+    if not (name := next((name for name in LISTS if _is_list(columns.get(name), Mapping)), None)):
+        return None
     keys = listed(map(str, cast(list[Mapping[str, object]], columns[name])[0]))
     return f'"{name}" has no score or rank in it that is known (its keys are {keys}); give each answer a "score"'

@@ -112,20 +112,19 @@ def paired(columns: Columns) -> Made:
     if "prompt" not in columns and _is_whole(chosen) and _is_whole(rejected):  # a question beside it is its beginning
         return Made({**extra, **_both(chosen, rejected)}, {**stands, **words})
     asked = prompt_of(columns)
-    if "prompt" not in asked.columns and (text := _like_prompt(columns, names)):
-        raise MalformedError(
-            f"no column is known to be the prompt; if {quoted(text)} is: --columns prompt={escaped(text)}"
-        )
+    check_prompt(asked, columns, names)
     both = _both(chosen, rejected)
     if isinstance(columns.get("input"), Mapping):  # OpenAI's messages
         both["prompt"] = _unanswered(asked.columns["prompt"], chosen, asked.stands_for["prompt"])
     return Made({**asked.columns, **both}, {**asked.stands_for, **stands})
 
 
-def _like_prompt(columns: Columns, sides: tuple[str, str]) -> str | None:
-    """The first column beside the sides that could be a prompt by another name."""
+def check_prompt(made: Made, columns: Columns, sides: tuple[str, ...]) -> None:
+    """Raises MalformedError for a row without a prompt, if a column beside its sides could be one by another name."""
     others = (name for name in columns if name not in (*sides, *SYSTEMS, *BESIDE))
-    return next((name for name in others if like_content(columns[name])), None)
+    if "prompt" not in made.columns and (name := next((name for name in others if like_content(columns[name])), None)):
+        hint = f"--columns prompt={escaped(name)}"
+        raise MalformedError(f"no column is known to be the prompt; if {quoted(name)} is: {hint}")
 
 
 def _behind(dialogue: object, chosen: object, rejected: object, name: str) -> dict[str, object]:

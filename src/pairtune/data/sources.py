@@ -8,10 +8,10 @@ and returned as ``skipped``. In a file with a ``prompt`` of its own, which its o
 rows are more than MOST_LEFT_OUT of all; whole dialogues and hub datasets are mostly other people's. A tie is none.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pairtune.data.cells import read_cells
 from pairtune.data.containers import Record, of_file, of_hub
 from pairtune.data.files import local_files, name_of
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
+from pairtune.data.gathering import gathered_rows, renamed
 from pairtune.data.labels import label_of
 from pairtune.data.numbers_beside import MARGIN, WEIGHT, check_same, numbers_in
 from pairtune.data.refused import refusal
@@ -33,18 +34,17 @@ from pairtune.data.shapes import (
     PAIRS,
     PROMPTS_ONLY,
     Shape,
-    gathered,
     recognised,
     row_answer,
     row_score,
 )
 from pairtune.data.sides import JUDGED, PROMPTS, Made
 from pairtune.data.store import store_texts
-from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError
+from pairtune.data.turns import Columns, MalformedError, UnusableError
 from pairtune.data.verdicts import verdicts_in
 from pairtune.data.wording import escaped, listed, quoted
 from pairtune.errors import InputError
-from pairtune.hints import nearest, suggestion
+from pairtune.hints import suggestion
 from pairtune.progress import counted
 
 # Share of a file's rows that may be left out as mistakes.
@@ -105,7 +105,7 @@ def has_labels(source: str, *, asked: Asked = NOTHING) -> bool:
     if asked.format in BY_NAME:
         return BY_NAME[asked.format].gives == LABELLED
     try:
-        columns = read_cells(_renamed(first.columns, asked))
+        columns = read_cells(renamed(first.columns, asked))
     except MalformedError:
         return False  # told where it is read
     return recognised(columns, PAIRS) is None and recognised(columns, LABELLED) is not None
@@ -168,7 +168,7 @@ class _Reading:
             self.asked = replace(self.asked, scales=scales_of(self._verdicts()))
         everything = chain([first], records)
         gathers = shape is not None and shape.gathers
-        for record, rows in _gathered(everything, self.asked) if gathers else ((each, 1) for each in everything):
+        for record, rows in gathered_rows(everything, self.asked) if gathers else ((each, 1) for each in everything):
             self.count += rows
             self.unit = record.unit if record.file == name else "row"
             place = f"{record.file} {record.unit} {record.number}"
@@ -188,7 +188,7 @@ class _Reading:
     def _rows(self, shape: Shape | None, record: Record, number: int) -> Iterator[Any]:
         columns = record.columns
         if not (shape and shape.gathers):
-            columns = read_cells(_renamed(columns, self.asked))
+            columns = read_cells(renamed(columns, self.asked))
         if shape and shape.made and not shape.gathers and not shape.fits(columns):
             raise UnusableError(f"it is not {shape.title}, as the first row is", "a source has one shape")
         made = list(shape.rows(columns, self.asked)) if shape else [Made(columns, {})]
@@ -231,12 +231,12 @@ class _Reading:
         """What every row has for a verdict: whether 1 is the first or the second answer, no row tells by itself."""
         for record in _records(self.source, self.asked)[1]:
             with suppress(MalformedError):  # told where it is read
-                yield verdicts_in(_renamed(record.columns, self.asked))
+                yield verdicts_in(renamed(record.columns, self.asked))
 
     def _shape(self, name: str, first: Record) -> Shape | None:
         """The shape of the first row; None where none is known, which `formats` then tells of."""
         try:
-            columns = read_cells(_renamed(first.columns, self.asked))
+            columns = read_cells(renamed(first.columns, self.asked))
         except MalformedError as error:
             raise InputError(f"{first.file} {first.unit} {first.number}: {error}") from None
         if self.asked.format != "auto":
@@ -278,46 +278,6 @@ def _told(shape: Shape, made: Made) -> str:
              if source != name]  # fmt: skip
     title = shape.title.replace("{", "{{").replace("}", "}}")
     return f"{title}, {{}}{': ' if words else ''}{', '.join(escaped(word) for word in words)}"
-
-
-def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[tuple[Record, int]]:
-    """One row for those that follow each other with one prompt, and how many they are. One without text stays alone."""
-
-    def opened() -> Iterator[Record]:
-        for record in records:
-            try:
-                yield record._replace(columns=read_cells(_renamed(record.columns, asked)))
-            except MalformedError as error:
-                raise InputError(f"{record.file} {record.unit} {record.number}: {error}") from None
-
-    one = (*PROMPTS, *SYSTEMS, *BESIDE)
-    for _, group in groupby(opened(), lambda record: [repr(record.columns.get(name)) for name in one]):
-        answered = []
-        for row in group:
-            if row_answer(row.columns):
-                answered.append(row)
-            else:
-                yield row, 1
-        if len({repr(row.columns.get(WEIGHT)) for row in answered}) > 1:
-            first = answered[0]
-            place = f"{first.file} {first.unit} {first.number}"
-            raise InputError(f"{place}: the answers to this prompt have different weights; they make one row, with one")
-        if answered:
-            yield answered[0]._replace(columns=gathered([row.columns for row in answered])), len(answered)
-
-
-def _renamed(columns: Columns, asked: Asked) -> Columns:
-    """The columns by the names that a person gives them. Raises InputError for one that is not there."""
-    if not asked.columns:
-        return columns
-    missing = next((source for source in asked.columns.values() if source not in columns), None)
-    if missing is not None:
-        near = nearest(missing, map(str, columns))
-        hint = f"; did you mean {quoted(near)}?" if near else ""
-        raise MalformedError(f"no column {quoted(missing)}; the columns are {listed(map(str, columns))}{hint}")
-    ours = {source: name for name, source in asked.columns.items()}
-    left = {name: value for name, value in columns.items() if name not in asked.columns or name in ours}
-    return {ours.get(name, name): value for name, value in left.items()}
 
 
 def _records(source: str, asked: Asked) -> tuple[str, Iterator[Record], bool]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pairtune.data.asked import Asked
 from pairtune.data.preferred import LABELS, STRENGTHS, VERDICTS, number_in, strength_of
 from pairtune.data.scales import Scale, number_of
-from pairtune.data.sides import JUDGED, Made, beside, prompt_of
+from pairtune.data.sides import JUDGED, Made, beside, check_prompt, prompt_of
 from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError
 
 #: What people call two answers, in their order.
@@ -92,6 +92,8 @@ def judged(columns: Columns, asked: Asked) -> Made:
         _check_same(*sides.values())
         return Made({**extra, **sides}, {**stands, **words, "prompt": "prompt, a list of what the user said,"})
     made = prompt_of(columns)
+    if all(isinstance(side, str) for side in sides.values()):
+        check_prompt(made, columns, names)
     return Made({**made.columns, **sides}, {**made.stands_for, **stands})
 
 
@@ -157,7 +159,8 @@ def _better(columns: Columns, names: tuple[str, str], scales: Mapping[str, Scale
         if other := next(
             (other for other, value in others if _opposed(strength, value, other, names, models, scales)), ""
         ):
-            raise UnusableError(f'"{name}" and "{other}" name different answers', "keep the one that is meant")
+            need = f"--columns other={other} leaves the second out"
+            raise UnusableError(f'"{name}" and "{other}" name different answers', need)
         return Better(strength, name)
     if not scales:  # no row of the source has a verdict of the kinds above
         for one, other in _scores(columns, names):
