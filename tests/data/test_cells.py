@@ -75,6 +75,11 @@ def test_turns_as_python_prints_them_are_an_error_that_says_so(text: str) -> Non
     )
 
 
+def test_a_column_with_an_odd_name_is_shown_safely() -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "\x85\x1b": "[{'role': 'user'}]"}
+    assert message_of(read_pairs, write(row)).startswith('d.jsonl line 1: "\\x85\\x1b" holds turns as Python prints')
+
+
 def test_turns_in_broken_json_are_an_error() -> None:
     row = {"prompt": "Hi", "chosen": '[{"role": "assistant", "content": "a"b"}]', "rejected": "b"}
     assert '"chosen" looks like turns in JSON and is not JSON' in message_of(read_pairs, write_csv(row))

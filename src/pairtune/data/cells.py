@@ -26,7 +26,7 @@ def read_cells(columns: Columns) -> Columns:
     for name, value in columns.items():
         if value and NOT_TEXT.match(name):
             raise MalformedError(f"{quoted(name)} is not text, and only text can be trained on; remove such rows")
-        found[name] = _cell(value, f'"{name}"')
+        found[name] = _cell(value, f'"{name}"' if name.isprintable() else quoted(name))
     return _structured(found)
 
 
@@ -50,7 +50,7 @@ def _structured(columns: dict[str, object]) -> dict[str, object]:
     opened = {name: value for name, text in columns.items() if isinstance(text, str) and (value := _json_of(text))}
     for name, value in (*wrapped.items(), *opened.items()):
         if isinstance(value, Mapping) and _wrapped(value):
-            columns[name] = value if name == "input" else turns_of(value["messages"], f'"{name}"')
+            columns[name] = value if name == "input" else turns_of(value["messages"], quoted(name))
         elif name in LISTS and _all(value, dict) and any(map(is_scored, cast(list[Any], value))):
             columns[name] = value
         elif _is_meant(name, value) or (

@@ -38,7 +38,8 @@ def strength_of(value: object, column: str, names: tuple[str, str], models: tupl
         if scale.numbers and not scale.has_two_sides:
             raise MalformedError(
                 f'"{column}" goes from {scale.low:g} to {scale.high:g}: never below zero, where the first answer is '
-                "better; take the middle of its scale from it"
+                "better; take the middle of its scale from it, or if the second one is always better say "
+                f"--columns chosen={names[1]} rejected={names[0]}"
             )
         return number_in(value, column)
     if models[0] != models[1] and value in models:
