@@ -133,6 +133,12 @@ def test_verdicts_are_not_turned_round(rows: list[Any], chosen: str) -> None:
         ([{"prompt": "?", "response": "x", "score": 1}],
          "it has one answer with a score (those to one prompt must follow each other); for answers that stand alone: "
          "--columns label=SCORE --label-threshold N"),
+        ([{"prompt": "['1?']", "response_a": "['x']", "response_b": "['y']", "winner": "a"}],
+         '"prompt" holds a list as Python prints it, which is not JSON; write them as JSON, with json.dumps'),
+        ([{"prompt": "1?", "chosen": "['x']", "rejected": "['y' 'z']", "num_correct": 1}],
+         '"chosen" holds a list as Python prints it'),
+        ([{"instruction": "1?", "history": "[['a', 'b']]", "chosen": "x", "rejected": "y"}],
+         '"history" holds a list as Python prints it'),
         ([{"prompt": "?", "chosen": ["?", "x"], "rejected": ["?", "y"]}],
          '"chosen" and "rejected" are lists that begin with the same text; if those are turns'),
         ([{"prompt": "?", "history": ["a", "b"], "chosen": "x", "rejected": "y"}], '"history" 1 is text; an exchange'),

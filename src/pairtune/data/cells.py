@@ -19,6 +19,13 @@ _PLACEHOLDER = r"<\|?(?:image|audio|video)(?:_?\d+)?(?:_pad|_start|_end)?\|?>"
 _WITH_PLACEHOLDER = re.compile(rf"\s*({_PLACEHOLDER})|.*({_PLACEHOLDER})\s*\Z", re.DOTALL)
 _TURNS = re.compile(r"""\s*(?:array\()?\[?\s*\{\s*(["'])(?:role|from|content|value)\1\s*:""")
 
+# Columns that hold lists, how those begin, and the column beside which they do.
+_PRINTED = (
+    ("history", "[[", "history"),
+    ("prompt", ("['", '["'), "response_a"),
+    ("chosen", ("['", '["'), "num_correct"),
+)
+
 
 def read_cells(columns: Columns) -> Columns:
     """The columns with their cells as they are meant. Raises MalformedError."""
@@ -46,6 +53,7 @@ def _cell(value: object, where: str) -> object:
 
 def _structured(columns: dict[str, object]) -> dict[str, object]:
     """The columns with messages that are wrapped, and with lists of answers and scores that stand as JSON text."""
+    _refuse_printed(columns)
     wrapped = {name: value for name, value in columns.items() if isinstance(value, Mapping)}
     opened = {name: value for name, text in columns.items() if isinstance(text, str) and (value := _json_of(text))}
     for name, value in (*wrapped.items(), *opened.items()):
@@ -66,6 +74,15 @@ def _structured(columns: dict[str, object]) -> dict[str, object]:
         if answers:
             columns |= {answers: opened[answers], beside: opened[beside]}
     return columns
+
+
+def _refuse_printed(columns: Columns) -> None:
+    """Raises MalformedError where a list stands as Python prints it: as a text it would be trained on."""
+    for name, marks, beside in _PRINTED:
+        text = columns.get(name)
+        like_a_list = isinstance(text, str) and text.startswith(marks) and text.endswith("]") and beside in columns
+        if like_a_list and _json_of(str(text)) is None:
+            raise MalformedError(f'"{name}" holds a list as Python prints it, which is not JSON; {AS_JSON}')
 
 
 def _is_meant(name: str, value: object) -> bool:
