@@ -75,6 +75,11 @@ def test_turns_as_python_prints_them_are_an_error_that_says_so(text: str) -> Non
     )
 
 
+def test_a_column_with_an_odd_name_is_shown_safely() -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "\x85\x1b": "[{'role': 'user'}]"}
+    assert message_of(read_pairs, write(row)).startswith('d.jsonl line 1: "\\x85\\x1b" holds turns as Python prints')
+
+
 def test_turns_in_broken_json_are_an_error() -> None:
     row = {"prompt": "Hi", "chosen": '[{"role": "assistant", "content": "a"b"}]', "rejected": "b"}
     assert '"chosen" looks like turns in JSON and is not JSON' in message_of(read_pairs, write_csv(row))
@@ -105,7 +110,10 @@ def test_calls_and_what_they_brought_in_turns_of_from_and_value() -> None:
 @pytest.mark.parametrize(
     ("turn", "said"),
     [
-        ({"from": "narrator", "value": "x"}, '"messages" turn 1 is from "narrator"; known are "human", "user", "gpt"'),
+        (
+            {"from": "narrator", "value": "x"},
+            '"messages" turn 1 is from "narrator"; known are "human", "user", "prompter"',
+        ),
         ({"from": "function_call", "value": "add(1)"}, '"messages" turn 1 is a call that is not JSON'),
         ({"from": "function_call", "value": "3"}, '"messages" turn 1 is no call; one is {"name": ..., "arguments"'),
     ],
@@ -144,7 +152,7 @@ def test_the_place_of_a_picture_is_refused(mark: str) -> None:
 
 def test_what_means_something_and_is_not_read_is_named_however_short_it_is() -> None:
     assert read_prompts(write(TEXT | {"weight": 0.5, "margin": None})).unread == ("weight",)
-    assert read_pairs(write(TEXT | {"history": [["Sky?", "Blue."]], "input": ""})).unread == ("history",)
+    assert read_pairs(write(TEXT | {"history": "Sky? Blue.", "input": ""})).unread == ("history",)
     assert read_pairs(write(TEXT | {"context": "Paris", "source": "web", "models": ["m", "n"]})).unread == ("context",)
 
 

@@ -771,7 +771,8 @@ def test_what_a_shape_does_not_read_is_named() -> None:
 
 def test_a_prompt_by_a_name_that_is_not_known_is_never_passed_over_for_a_shared_beginning() -> None:
     source = write({"aufgabe": "What is two and two?", "chosen": "The answer is 4", "rejected": "The answer is 5"})
-    assert 'no column "prompt"' in message_of(read_pairs, source)
+    said = 'no column is known to be the prompt; if "aufgabe" is: --columns prompt=aufgabe'
+    assert message_of(read_pairs, source) == f"d.jsonl line 1: {said}"
     columns = {"prompt": "aufgabe"}
     assert read_pairs(source, asked=Asked(columns=columns)).rows[0].prompt == "What is two and two?"
 

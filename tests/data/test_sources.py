@@ -128,7 +128,10 @@ def test_formats_of_labelled_responses(row: Any, label: Any) -> None:
     [
         ({"prompt": "p", "response": "r"}, 'no column "label"; the columns are "prompt", "response"'),
         ({"prompt": "p", "text": "r", "label": True}, 'no column "response" or "completion"'),
-        ({"prompt": "p", "response": "r", "label": "good"}, '"label" is "good"; it must be true (desirable) or false'),
+        (
+            {"prompt": "p", "response": "r", "label": "grand"},
+            '"label" is "grand"; it must be true (desirable) or false',
+        ),
         ({"prompt": "p", "response": "r", "label": 2}, '"label" is 2; it must be true'),
         ({"prompt": "p", "response": "r", "label": 0.5}, '"label" is 0.5; it must be true'),
         ({"prompt": "p", "response": "r", "label": None}, '"label" is null; it must be true'),
@@ -248,16 +251,18 @@ def test_what_is_wrong_with_system_and_tools(row: Any, message: Any) -> None:
 
 
 def test_columns_that_look_like_content_and_are_not_read_are_named_once() -> None:
-    row = TEXT | {"input": "A whole text.", "history": [USER], "id": "x1", "score": 3, "source": "web", "notes": ""}
+    row = TEXT | {"input": "A whole text.", "history": "Some.", "id": "x1", "score": 3, "source": "web", "notes": ""}
     reading = read_pairs(write_lines("d.jsonl", row, TEXT | {"context": "More text."}, row))
     assert reading.unread == ("input", "history", "context")
     (finding,) = check_unread(reading.unread)
     assert finding.message == (
         'columns "input", "history", "context" are not read; what belongs to the prompt has to stand in it'
     )
-    assert (
-        check_unread(read_pairs(write_lines("e.jsonl", TEXT | {"label": True, "messages": [USER, GOOD]})).unread) == []
-    )
+    same = [{"role": "user", "content": TEXT["prompt"]}, GOOD]
+    assert read_pairs(write_lines("e.jsonl", TEXT | {"label": True, "messages": same})).unread == ()
+    assert read_pairs(
+        write_lines("e.jsonl", TEXT | {"messages": [{"role": "user", "content": "Else?"}, GOOD]})
+    ).unread == ("messages",)
 
 
 def test_rows_of_dialogues_that_cannot_be_used_are_left_out_and_told() -> None:
@@ -410,8 +415,8 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path: Path) -> None
             '"chosen" turn 1 is text; a turn is {"role": ..., "content": ...}',
         ),
         (
-            {"chosen": [USER, {"from": "gpt", "value": "x"}], "rejected": [USER]},
-            '"chosen" turn 2 has no "role"; its keys are "from", "value"',
+            {"chosen": [USER, {"from": "gpt", "words": "x"}], "rejected": [USER]},
+            '"chosen" turn 2 has no "role"; its keys are "from", "words"',
         ),
         (
             {"chosen": [USER, GOOD | {"content": ["x"]}], "rejected": [USER, POOR]},
@@ -419,7 +424,8 @@ def test_a_long_csv_field_is_read_and_the_limit_put_back(tmp_path: Path) -> None
         ),
         (
             {"prompt": "Bye", "chosen": [USER, GOOD], "rejected": [USER, POOR]},
-            '"chosen" does not contain its "prompt"; a dialogue starts with its prompt - remove the row or fill it in',
+            '"chosen" does not contain its "prompt"; a dialogue starts with its prompt (--columns other=prompt takes '
+            "the dialogues alone) - remove the row or fill it in",
         ),
         ('["a"]', 'not a JSON object; a row looks like {"prompt": "...", "chosen": "..."}'),
         ('{"prompt": "p" "chosen"}', "not JSON (Expecting ',' delimiter at column 16); mend or remove it"),

@@ -3,21 +3,32 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 from pairtune.data.asked import ADJACENT, ALL, BEST_REST, BEST_WORST, Asked
-from pairtune.data.sides import Made, prompt_of
-from pairtune.data.turns import Columns, MalformedError, UnusableError
+from pairtune.data.sides import JUDGED, Made, check_prompt, prompt_of
+from pairtune.data.speakers import turns_of
+from pairtune.data.turns import SYSTEMS, Columns, MalformedError, UnusableError
 from pairtune.data.wording import kind, listed, quoted
 
 #: What people call a list of answers, and within one the answer, its score and its rank.
-LISTS = ("completions", "responses", "answers", "generations", "outputs", "candidates")
+LISTS = (
+    *("completions", "responses", "answers", "generations", "outputs", "candidates"),
+    *("candidates_completions", "all_generated_responses"),
+)
 TEXTS = ("response", "completion", "text", "answer", "output", "content", "generation", "messages")
-SCORES = ("overall_score", "score", "rating", "reward", "helpfulness")
+SCORES = (
+    *("overall_score", "score", "rating", "reward", "helpfulness"),
+    *("fine-grained_score", "fine_grained_score", "pm_score"),
+)
 RANKS = ("rank", "ranking")
+_SINGLE = "for answers that stand alone: --columns label=SCORE --label-threshold N"
 #: Lists beside the answers with a score, or a rank, for each.
-BESIDE_SCORES = ("scores", "ratings", "rewards")
-BESIDE_RANKS = ("ranks", "rankings", "rank", "ranking")
+BESIDE_SCORES = ("scores", "ratings", "rewards", "rating", "all_rm_scores")
+BESIDE_RANKS = ("ranks", "rank")
+#: These may be each answer's rank, or the answers' numbers from the best on.
+_EITHER = ("rankings", "ranking")
 
 
 class Answer(NamedTuple):
@@ -33,10 +44,7 @@ def list_of(columns: Columns) -> str | None:
         answers = columns.get(name)
         if not isinstance(answers, list) or not answers:
             continue
-        first = answers[0]
-        if isinstance(first, Mapping) and is_scored(first):
-            return name
-        if _scores_beside(columns, name):
+        if any(isinstance(answer, Mapping) and is_scored(answer) for answer in answers) or _beside(columns, name):
             return name
     return None
 
@@ -52,15 +60,39 @@ def paired_up(columns: Columns, asked: Asked) -> Iterator[Made]:
     if name is None:
         raise UnusableError("it has no answers with scores", "a pair needs two")
     answers, by = _answers(columns, name)
+    unread = _systems_within(columns[name], name)
     pairs = list(pairs_of(answers, asked))
     if len(answers) < 2:
-        raise UnusableError("it has one answer with a score (those to one prompt must follow each other)", "")
+        raise UnusableError("it has one answer with a score (those to one prompt must follow each other)", _SINGLE)
     if not pairs:
         raise UnusableError("its answers are level", "", mistake=False)
     made = prompt_of(columns)
+    check_prompt(made, columns, (name,))
     for better, worse in pairs:
         sides = {"chosen": _turns(better.value), "rejected": _turns(worse.value)}
-        yield Made({**made.columns, **sides}, {**made.stands_for, "chosen": f"the better of {name} by {by}"})
+        yield Made({**made.columns, **sides}, {**made.stands_for, "chosen": f"{JUDGED} {name} by {by}"}, unread)
+
+
+def several(columns: Columns) -> bool:
+    """Whether a row's chosen or rejected side is a list of answers that are texts."""
+    sides = [columns.get("chosen"), columns.get("rejected")]
+    lists = [isinstance(side, list) and bool(side) and all(isinstance(text, str) for text in side) for side in sides]
+    return any(lists) and all(is_list or isinstance(side, str) for is_list, side in zip(lists, sides, strict=True))
+
+
+def of_sides(columns: Columns, asked: Asked) -> Iterator[Made]:
+    """A row for each pair of one of the chosen answers and one of the rejected. Raises MalformedError."""
+    sides = [columns["chosen"], columns["rejected"]]
+    chosen, rejected = ([side] if isinstance(side, str) else cast(list[object], side) for side in sides)
+    if chosen[0] == rejected[0]:
+        raise MalformedError(
+            '"chosen" and "rejected" are lists that begin with the same text; if those are turns, write them as '
+            '{"role": ..., "content": ...}'
+        )
+    made = prompt_of(columns)
+    answers = [*(Answer(text, 1) for text in chosen), *(Answer(text, 0) for text in rejected)]
+    for better, worse in pairs_of(answers, replace(asked, min_margin=0)):
+        yield Made({**made.columns, "chosen": better.value, "rejected": worse.value}, made.stands_for)
 
 
 def pairs_of(answers: Iterable[Answer], asked: Asked) -> Iterator[tuple[Answer, Answer]]:
@@ -82,7 +114,12 @@ def pairs_of(answers: Iterable[Answer], asked: Asked) -> Iterator[tuple[Answer, 
 def _answers(columns: Columns, name: str) -> tuple[list[Answer], str]:
     """The answers that have a score, and what the score is called."""
     given: Any = columns[name]
-    if beside := _scores_beside(columns, name):
+    if beside := _beside(columns, name):
+        if beside in _EITHER:
+            raise MalformedError(
+                f"\"{beside}\" may be each answer's rank or the answers' numbers from the best on; if it is the rank, "
+                f"say --columns ranks={beside}"
+            )
         scores: Any = columns[beside]
         if len(scores) != len(given):
             raise MalformedError(f'"{name}" and "{beside}" are {len(given)} and {len(scores)} long; give each its own')
@@ -90,7 +127,9 @@ def _answers(columns: Columns, name: str) -> tuple[list[Answer], str]:
         values = [_key_value(answer) for answer in given]
         scored = [(value, _score(score, beside)) for value, score in zip(values, scores, strict=True)]
         return [Answer(value, sign * score) for value, score in scored if score is not None], beside
-    text, score = _key(given[0], TEXTS), _key(given[0], (*SCORES, *RANKS))
+    objects = [answer for answer in given if isinstance(answer, Mapping)]
+    text = next(key for answer in objects if is_scored(answer) and (key := _key(answer, TEXTS)))
+    score = next(key for key in (*SCORES, *RANKS) if any(answer.get(key) is not None for answer in objects))
     found = []
     for number, answer in enumerate(given, 1):
         if not isinstance(answer, Mapping) or text not in answer:
@@ -105,8 +144,9 @@ def _keys(answer: object) -> str:
     return f"its keys are {listed(map(str, answer))}" if isinstance(answer, Mapping) else f"it is {kind(answer)}"
 
 
-def _scores_beside(columns: Columns, name: str) -> str | None:
-    for beside in (*BESIDE_SCORES, *BESIDE_RANKS):
+def _beside(columns: Columns, name: str) -> str | None:
+    """The list beside the answers with a score or a rank for each."""
+    for beside in (*BESIDE_SCORES, *BESIDE_RANKS, *_EITHER):
         if beside != name and isinstance(columns.get(beside), list):
             return beside
     return None
@@ -123,8 +163,16 @@ def _key_value(answer: object) -> object:
     return answer[key] if key else answer
 
 
+def _systems_within(answers: object, name: str) -> tuple[str, ...]:
+    """System prompts that answers have each for itself: those of one prompt are given without."""
+    given = [answer for answer in cast(list[object], answers) if isinstance(answer, Mapping)]
+    keys = (*SYSTEMS, "custom_system_prompt")
+    return tuple(f"{name}.{key}" for key in keys if any(answer.get(key) for answer in given))
+
+
 def _turns(value: object) -> object:
-    return [value] if isinstance(value, Mapping) else value
+    turns = turns_of(value, "an answer")
+    return [turns] if isinstance(turns, Mapping) else turns
 
 
 def _score(value: object, where: str) -> float | None:

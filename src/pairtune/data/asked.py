@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pairtune.data.scales import Scale
+
 #: Which pairs are made of several answers to a prompt.
 BEST_WORST, ALL, ADJACENT, BEST_REST = PAIR_UPS = ("best-worst", "all", "adjacent", "best-rest")
 
@@ -24,7 +26,7 @@ class Asked:
     data_split: str = "train"
     data_revision: str = ""
     strict: bool = False  #: no row may be left out
-    first: float | None = None  #: a verdict's number for the first of two answers with letters: found in rows
+    scales: Mapping[str, Scale] = field(default_factory=dict)  #: of the columns with verdicts: found in rows
 
 
 NOTHING = Asked()

@@ -1,4 +1,4 @@
-"""A row's cells as they are meant: turns that stand as JSON text in a table's cell, turns of ``from`` and ``value``.
+"""A row's cells as they are meant: turns that stand as JSON text in a table's cell, turns by other names.
 
 What no text model can be trained on (pictures, sound) is refused by its name.
 
@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from pairtune.data.answers import BESIDE_RANKS, BESIDE_SCORES, LISTS, is_scored
-from pairtune.data.turns import NOT_TEXT, Columns, MalformedError
-from pairtune.data.wording import listed, quoted
+from pairtune.data.speakers import AS_JSON, is_turn, plain_text, turns_of
+from pairtune.data.turns import NOT_TEXT, SYSTEMS, Columns, MalformedError
+from pairtune.data.wording import quoted
 
-#: What people call the speakers of turns of ``from`` and ``value``, and what a chat template calls them.
-SPEAKERS = {
-    **dict.fromkeys(("human", "user"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bard", "bing", "model", "bot", "function_call"), "assistant"),
-    **dict.fromkeys(("tool", "function", "observation"), "tool"),
-    "system": "system",
-}
 _PLACEHOLDER = r"<\|?(?:image|audio|video)(?:_?\d+)?(?:_pad|_start|_end)?\|?>"
 _WITH_PLACEHOLDER = re.compile(rf"\s*({_PLACEHOLDER})|.*({_PLACEHOLDER})\s*\Z", re.DOTALL)
 _TURNS = re.compile(r"""\s*(?:array\()?\[?\s*\{\s*(["'])(?:role|from|content|value)\1\s*:""")
-_AS_JSON = "write them as JSON, with json.dumps"
+
+# Columns that hold lists, how those begin, and the column beside which they do.
+_PRINTED = (
+    ("history", "[[", "history"),
+    ("prompt", ("['", '["'), "response_a"),
+    ("chosen", ("['", '["'), "num_correct"),
+)
 
 
 def read_cells(columns: Columns) -> Columns:
@@ -33,7 +33,7 @@ def read_cells(columns: Columns) -> Columns:
     for name, value in columns.items():
         if value and NOT_TEXT.match(name):
             raise MalformedError(f"{quoted(name)} is not text, and only text can be trained on; remove such rows")
-        found[name] = _cell(value, f'"{name}"')
+        found[name] = _cell(value, f'"{name}"' if name.isprintable() else quoted(name))
     return _structured(found)
 
 
@@ -47,27 +47,55 @@ def refuse_placeholders(text: str, where: str) -> None:
 
 def _cell(value: object, where: str) -> object:
     if isinstance(value, str):
-        return _turns_of(_from_text(value, where), where) if _TURNS.match(value) else value
-    return _turns_of(value, where)
+        return turns_of(_from_text(value, where), where) if _TURNS.match(value) else value
+    return turns_of(value, where)
 
 
 def _structured(columns: dict[str, object]) -> dict[str, object]:
-    """The columns with lists of answers, their scores, and messages that are wrapped, where they stand as JSON text."""
-    opened = {name: _json_of(value) for name, value in columns.items() if isinstance(value, str)}
-    texts = [name for name in LISTS if _all(opened.get(name), str)]
-    scores = [name for name in (*BESIDE_SCORES, *BESIDE_RANKS) if _all(opened.get(name), int | float)]
-    for name, value in opened.items():
-        turns = value.get("messages") if isinstance(value, dict) else None
-        if isinstance(turns, list) and turns and all(map(_is_turn, turns)):
-            columns[name] = value if name == "input" else _turns_of(turns, f'"{name}"')
-        elif name in LISTS and _all(value, dict) and all(map(is_scored, cast(list[Any], value))):
+    """The columns with messages that are wrapped, and with lists of answers and scores that stand as JSON text."""
+    _refuse_printed(columns)
+    wrapped = {name: value for name, value in columns.items() if isinstance(value, Mapping)}
+    opened = {name: value for name, text in columns.items() if isinstance(text, str) and (value := _json_of(text))}
+    for name, value in (*wrapped.items(), *opened.items()):
+        if isinstance(value, Mapping) and _wrapped(value):
+            columns[name] = value if name == "input" else turns_of(value["messages"], quoted(name))
+        elif name in LISTS and _all(value, dict) and any(map(is_scored, cast(list[Any], value))):
             columns[name] = value
-    for beside in scores:
+        elif _is_meant(name, value) or (
+            name in ("chosen", "rejected") and "num_correct" in columns and _all(value, str)
+        ):
+            columns[name] = plain_text(value)
+    if not opened:
+        return columns
+    texts = [name for name in LISTS if _all(opened.get(name), str)]
+    for beside in (name for name in (*BESIDE_SCORES, *BESIDE_RANKS) if _all(opened.get(name), int | float)):
         count = len(cast(list[Any], opened[beside]))
         answers = next((name for name in texts if len(cast(list[Any], opened[name])) == count), None)
         if answers:
             columns |= {answers: opened[answers], beside: opened[beside]}
     return columns
+
+
+def _refuse_printed(columns: Columns) -> None:
+    """Raises MalformedError where a list stands as Python prints it: as a text it would be trained on."""
+    for name, marks, beside in _PRINTED:
+        text = columns.get(name)
+        like_a_list = isinstance(text, str) and text.startswith(marks) and text.endswith("]") and beside in columns
+        if like_a_list and _json_of(str(text)) is None:
+            raise MalformedError(f'"{name}" holds a list as Python prints it, which is not JSON; {AS_JSON}')
+
+
+def _is_meant(name: str, value: object) -> bool:
+    """Whether what a text holds as JSON is what its column is known to hold, and no answer in JSON."""
+    if isinstance(value, dict):
+        return name in (*SYSTEMS, "info") or (name == "question" and isinstance(value.get("full_text"), str))
+    return (name == "history" and _all(value, list)) or (name == "summaries" and _all(value, dict))
+
+
+def _wrapped(value: Mapping[str, object]) -> bool:
+    """Whether an object holds a dialogue as its messages."""
+    turns = value.get("messages")
+    return isinstance(turns, list) and bool(turns) and all(map(is_turn, turns))
 
 
 def _json_of(text: str) -> object:
@@ -91,47 +119,9 @@ def _from_text(text: str, where: str) -> object:
         found = json.loads(text)
     except (ValueError, RecursionError):
         if re.match(r"\s*(?:array\()?\[?\s*\{\s*'", text):
-            raise MalformedError(f"{where} holds turns as Python prints them, which is not JSON; {_AS_JSON}") from None
+            raise MalformedError(f"{where} holds turns as Python prints them, which is not JSON; {AS_JSON}") from None
         if text.rstrip().endswith(("}", "]")):
-            raise MalformedError(f"{where} looks like turns in JSON and is not JSON; {_AS_JSON}") from None
+            raise MalformedError(f"{where} looks like turns in JSON and is not JSON; {AS_JSON}") from None
         return text
     turns = found if isinstance(found, list) else [found]
-    return found if all(_is_turn(turn) for turn in turns) else text
-
-
-def _is_turn(value: object) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    return ("role" in value and ("content" in value or "tool_calls" in value)) or {"from", "value"} <= value.keys()
-
-
-def _turns_of(value: object, where: str) -> object:
-    """Turns of ``role`` and ``content`` for turns of ``from`` and ``value``; everything else as it is."""
-    if isinstance(value, Mapping):
-        return _turn(value, where) if {"from", "value"} <= value.keys() else value
-    if not isinstance(value, list) or not value:
-        return value
-    if not all(isinstance(turn, Mapping) and {"from", "value"} <= turn.keys() for turn in value):
-        return value
-    return [_turn(turn, f"{where} turn {number}") for number, turn in enumerate(value, 1)]
-
-
-def _turn(turn: Mapping[str, object], where: str) -> dict[str, object]:
-    speaker = str(turn["from"]).strip().lower()
-    if speaker not in SPEAKERS:
-        raise MalformedError(f"{where} is from {quoted(str(turn['from']))}; known are {listed(SPEAKERS, limit=20)}")
-    others = {key: value for key, value in turn.items() if key not in ("from", "value")}
-    if speaker == "function_call":
-        return {"role": "assistant", "content": None, "tool_calls": _calls(turn["value"], where), **others}
-    return {"role": SPEAKERS[speaker], "content": turn["value"], **others}
-
-
-def _calls(value: object, where: str) -> list[dict[str, object]]:
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        raise MalformedError(f"{where} is a call that is not JSON; {_AS_JSON}") from None
-    calls = found if isinstance(found, list) else [found]
-    if not all(isinstance(call, Mapping) and "name" in call for call in calls):
-        raise MalformedError(f'{where} is no call; one is {{"name": ..., "arguments": ...}}')
-    return [{"type": "function", "function": call} for call in calls]
+    return found if all(is_turn(turn) for turn in turns) else text

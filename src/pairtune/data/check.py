@@ -20,7 +20,7 @@ LONG_PROMPT = 12
 _TEMPLATE = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|begin_of_text|end_of_text|start_header_id|end_header_id"
     r"|system|user|assistant|end)\|>"
-    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>|<[be]os>|\n\n(?:Human|Assistant):"
+    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>|<[be]os>|<extra_id_[01]>|\n\n(?:Human|Assistant):"
 )
 
 

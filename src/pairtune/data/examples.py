@@ -20,6 +20,10 @@ def _said(speaker: str, text: str) -> dict[str, str]:
 
 
 _ROWS: dict[str, list[dict[str, Any]]] = {
+    "several-sides": [
+        {"prompt": _HI, "chosen": [_HELLO], "rejected": [_WHAT, _NO]},
+        {"prompt": _BYE, "chosen": [_SEE, "Farewell!"], "rejected": [_NO]},
+    ],
     "pairs": [
         {"prompt": _HI, "chosen": _HELLO, "rejected": _WHAT},
         {"prompt": _turns(_BYE), "chosen": [_answer(_SEE)], "rejected": [_answer(_NO)]},
@@ -67,6 +71,10 @@ _ROWS: dict[str, list[dict[str, Any]]] = {
         {"prompt": _HI, "response_a": _HELLO, "response_b": _WHAT, "winner": "a"},
         {"prompt": _BYE, "response_a": _NO, "response_b": _SEE, "winner": "b"},
     ],
+    "summaries": [
+        {"info": {"post": _HI}, "summaries": [{"text": _HELLO}, {"text": _WHAT}], "choice": 0},
+        {"info": {"post": _BYE}, "summaries": [{"text": _NO}, {"text": _SEE}], "choice": 1},
+    ],
     "answers": [
         {"instruction": _HI, "completions": [{"response": _WHAT, "score": 2}, {"response": _HELLO, "score": 9}]},
         {"instruction": _BYE, "completions": [{"response": _SEE, "score": 8}, {"response": _NO, "score": 1}]},
@@ -97,3 +105,26 @@ _ROWS: dict[str, list[dict[str, Any]]] = {
 }
 
 EXAMPLES = {name: tuple(json.dumps(row, ensure_ascii=False) for row in rows) for name, rows in _ROWS.items()}
+
+#: Data sets and tools whose rows have a shape, for those that look for theirs.
+SEEN = {
+    "several-sides": "RewardBench 2, RM-Bench",
+    "pairs": "TRL, axolotl (chatml.prompt_pairs, chatml.ultra), UltraFeedback binarised, Tulu 3, Snorkel, RewardBench, "
+    "OpenHermesPreferences, rm-static, summarize comparisons, orpo-dpo-mix-40k, truthy-dpo, py-dpo",
+    "dialogues": "TRL, hh-rlhf, Skywork preference, RLHFlow, dpo-mix-7k, Magpie DPO",
+    "sharegpt-ranking": "LLaMA-Factory, axolotl (chat_template.default), OpenRLHF, Capybara and UltraInteract pairs",
+    "llama-factory-ranking": "LLaMA-Factory",
+    "llama-factory-outputs": "LLaMA-Factory of old",
+    "openai": "OpenAI, Together, Fireworks",
+    "implicit": "TRL",
+    "two-sides": "axolotl (chatml.intel, chatml.icr, chatml.argilla), Orca pairs, NeMo Aligner, torchtune, DPO-En-Zh, "
+    "UltraFeedback by Argilla, StackExchange pairs, Code-Preference-Pairs, ms-swift of old",
+    "swift": "ms-swift",
+    "verdict": "PKU-SafeRLHF, SHP, HelpSteer2 and HelpSteer3 preference, AlpacaEval, AlpacaFarm, arena votes, MT-bench "
+    "judgments, WebGPT comparisons, JudgeBench, OffsetBias",
+    "summaries": "summarize from feedback",
+    "answers": "UltraFeedback, Nectar, distilabel, StackExchange preferences, NeMo RL, Gemini preference tuning",
+    "scored-rows": "HelpSteer, HelpSteer2",
+    "labels": "TRL, kto-mix-14k, axolotl",
+    "named-labels": "LLaMA-Factory, ms-swift",
+}

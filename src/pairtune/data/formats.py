@@ -18,7 +18,7 @@ the response; all turns before it are the prompt. Where prompts alone are read, 
 ``prompt`` of messages that ends with the assistant's turn has begun the answer, which goes on with that turn; within a
 whole dialogue two turns of the assistant's are two. A column ``system`` (or ``system_prompt``) is the dialogue's first
 turn; it and what the chat template is given beside the turns (``tools``, ...) are for dialogues, so a text ``prompt``
-beside them is a user turn.
+beside them is a user turn. A list ``history`` of [question, answer] stands before a prompt of one turn.
 """
 
 import re
@@ -29,7 +29,17 @@ from typing import cast
 from pairtune.data.cells import refuse_placeholders
 from pairtune.data.numbers_beside import margin_of, weight_of
 from pairtune.data.schema import Demonstration, Labelled, Message, Pair, Prompt, PromptText, ResponseText, said
-from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, given_beside, to_text, to_turns
+from pairtune.data.turns import (
+    BESIDE,
+    SYSTEMS,
+    Columns,
+    MalformedError,
+    UnusableError,
+    given_beside,
+    like_content,
+    to_text,
+    to_turns,
+)
 from pairtune.data.wording import escaped, kind, listed, quoted
 from pairtune.hints import nearest
 
@@ -38,13 +48,15 @@ _TURN = re.compile(r"\n\r?\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _DEMONSTRATION_SIDES = ("response", "completion", "messages", "chosen")
 _KNOWN_LABELS = {
-    **dict.fromkeys(("true", "1", "1.0", "+1", "up", "thumbs_up", "desirable"), True),
-    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "down", "thumbs_down", "undesirable"), False),
+    **dict.fromkeys(("true", "1", "1.0", "+1", "up", "thumbs_up", "thumbs up", "👍", "yes", "good", "positive"), True),
+    **dict.fromkeys(("desirable", "chosen", "preferred", "accepted", "like", "liked"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "down", "thumbs_down", "thumbs down", "👎", "no"), False),
+    **dict.fromkeys(("bad", "negative", "undesirable", "rejected", "dispreferred", "dislike", "disliked"), False),
 }
+_ALONE = "a dialogue starts with its prompt (--columns other=prompt takes the dialogues alone)"
 # What means something to others, one word or a number as it may be.
-_MEANT = {"weight", "margin", "input", "context", "history", "instruction", "question", "query", "system_message"}
-_SYSTEM = ("system", "system_prompt")
-_READ = {*_DEMONSTRATION_SIDES, *BESIDE, *_SYSTEM, "prompt", "rejected", "label"}
+_MEANT = {"weight", "margin", "input", "context", "history", "instruction", "question", "query"}
+_READ = {*_DEMONSTRATION_SIDES, *BESIDE, *SYSTEMS, "prompt", "rejected", "label"}
 
 
 def to_pair(columns: Columns, row: int) -> Pair:
@@ -114,22 +126,23 @@ def _marked(text: str) -> list[str]:
     return _TURN.split(f"\n\n{text.lstrip()}")
 
 
-def unread(columns: Columns) -> list[str]:
-    """Columns that are not read and look like content (text of several words, or a list of texts or objects), or whose
-    name says that they mean something."""
-    return [
+def unread(columns: Columns, prompt: PromptText) -> list[str]:
+    """Columns of a row with that prompt that are not read and look like content (text of several words, or a list of
+    texts or objects), or whose name says that they mean something; but for those that say the prompt again.
+    """
+    said = {prompt} if isinstance(prompt, str) else {turn.content for turn in prompt}
+    read = {*_READ, "history"} if isinstance(columns.get("prompt"), str) and _before(columns) else _READ
+    names = [
         name
         for name, value in columns.items()
-        if name not in _READ and (like_content(value) or (name in _MEANT and value not in (None, "", [])))
+        if name not in read and (like_content(value) or (name in _MEANT and value not in (None, "", [])))
     ]
-
-
-def like_content(value: object) -> bool:
-    """Whether a value is text of several words, or a list of such, of objects or of lists of texts."""
-    if isinstance(value, list):
-        texts = (isinstance(item, list) and any(isinstance(text, str) for text in item) for item in value)
-        return any(isinstance(item, Mapping) or like_content(item) for item in value) or any(texts)
-    return isinstance(value, str) and len(value.split()) > 1
+    dialogue = columns.get("messages") if "prompt" in columns and "chosen" in columns else None
+    turns = [turn for turn in dialogue if isinstance(turn, Mapping)] if isinstance(dialogue, list) else []
+    texts = [turn.get("content") for turn in turns if turn.get("role") == "user"]
+    if any(isinstance(text, str) and text not in said for text in texts):
+        names.append("messages")
+    return [name for name in names if not (isinstance(columns[name], str) and columns[name] in said)]
 
 
 def _side(columns: Columns, side: str) -> tuple[PromptText, ResponseText]:
@@ -161,10 +174,11 @@ def _opened(columns: Columns, prompt: PromptText) -> PromptText:
     """The prompt with what the column ``system``, and those that are for dialogues only, make of it."""
     for text in [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt if turn.role != "assistant"]:
         refuse_placeholders(text, "the prompt")
-    if not any(name in columns for name in (*_SYSTEM, *BESIDE)):
+    before = _before(columns) if isinstance(prompt, str) or len(prompt) == 1 else ()
+    if not before and not any(name in columns for name in (*SYSTEMS, *BESIDE)):
         return prompt
-    turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    name = next((name for name in _SYSTEM if columns.get(name) is not None), "system")
+    turns = (*before, *([Message("user", prompt)] if isinstance(prompt, str) else prompt))
+    name = next((name for name in SYSTEMS if columns.get(name) is not None), "system")
     if columns.get(name) is None or not (text := to_text(columns[name], f'"{name}"')).strip():
         return turns
     if turns[0].role == "system" and turns[0].content != text:
@@ -172,8 +186,24 @@ def _opened(columns: Columns, prompt: PromptText) -> PromptText:
     return turns if turns[0].role == "system" else (Message("system", text), *turns)
 
 
+def _before(columns: Columns) -> tuple[Message, ...]:
+    """The turns of a column ``history``: a list of [question, answer], or of turns."""
+    history = columns.get("history")
+    if not isinstance(history, list) or not history:
+        return ()
+    if isinstance(history[0], Mapping):
+        return to_turns(history, "history")
+    turns: list[Message] = []
+    for number, exchange in enumerate(history, 1):
+        if not isinstance(exchange, list) or len(exchange) != 2:
+            raise MalformedError(f'"history" {number} is {kind(exchange)}; an exchange is [question, answer]')
+        texts = [to_text(text, f'"history" {number}') for text in exchange]
+        turns += [Message(role, text) for role, text in zip(("user", "assistant"), texts, strict=True)]
+    return tuple(turns)
+
+
 def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    if "prompt" not in columns:
+    if columns.get("prompt") is None:
         return turns
     prompt = _prompt(columns)
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
@@ -184,7 +214,7 @@ def _whole_dialogue(columns: Columns, side: str, turns: tuple[Message, ...]) -> 
     else:
         contained = turns[: len(prompt)] == (*prompt[:-1], replace(prompt[-1], unfinished=False))
     if not contained:
-        raise UnusableError(f'"{side}" does not contain its "prompt"', "a dialogue starts with its prompt")
+        raise UnusableError(f'"{side}" does not contain its "prompt"', _ALONE)
     return turns
 
 

@@ -1,6 +1,7 @@
 """The table of shapes as text and as a page: what `pairtune formats` prints, and docs/data.md."""
 
 from pairtune.data.advice import ADVICE, FACTS
+from pairtune.data.examples import SEEN
 from pairtune.data.shapes import TABLE
 
 _PAGE = """\
@@ -17,6 +18,9 @@ which is told by its content. Of a folder with files for training and files for 
 The shape of the rows is recognised by columns and values of the first one, and said:
 
     data: LLaMA-Factory ranking, 300 rows: instruction+input is the prompt
+
+A verdict is never guessed at: where numbers could name either answer, where two columns name different ones, or a scale
+has no middle, one line says so. `--columns` takes another verdict or score: `better_response_id=safer_response_id`.
 
 `--format NAME` says it outright, `--columns prompt=question chosen=best` gives columns our names. Columns that look
 like content and are not read are named; pictures and sound are refused. Messages may stand as JSON text in a cell.
@@ -68,5 +72,6 @@ def as_page() -> str:
         for shape in TABLE:
             if shape.gives == gives:
                 rows = "\n".join(shape.example)
-                parts.append(f"\n`{shape.name}`: {shape.title}\n\n```json\n{rows}\n```\n")
+                seen = f"; as {SEEN[shape.name]} have it" if shape.name in SEEN else ""
+                parts.append(f"\n`{shape.name}`: {shape.title}{seen}\n\n```json\n{rows}\n```\n")
     return "".join(parts)

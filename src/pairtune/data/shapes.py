@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pairtune.data.answers import list_of, paired_up
+from pairtune.data.answers import list_of, of_sides, paired_up, several
 from pairtune.data.asked import Asked
 from pairtune.data.examples import EXAMPLES
-from pairtune.data.formats import like_content
 from pairtune.data.labels import RESPONSES, label_of, labelled
 from pairtune.data.sides import (
     DIALOGUES,
     PROMPTS,
-    SYSTEMS,
     Made,
     beside,
     dialogue_of,
@@ -26,12 +24,13 @@ from pairtune.data.sides import (
     sides_of,
     swift,
 )
-from pairtune.data.turns import BESIDE, Columns
-from pairtune.data.verdicts import judged, verdict_of
+from pairtune.data.turns import BESIDE, SYSTEMS, Columns, like_content
+from pairtune.data.verdicts import judged, of_summaries, verdict_of
 
 PAIRS, LABELLED, DEMONSTRATIONS, PROMPTS_ONLY = "pairs", "labels", "demonstrations", "prompts"
 #: Numbers of one answer a row, of which those of one prompt that follow each other are several answers to it.
 ROW_SCORES = ("helpfulness", "score", "rating", "reward", "overall_score", "rank")
+ROW_ANSWERS = ("response", "completion", "output", "answer")
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def _no_prompt(columns: Columns) -> bool:
 
 def _answers_itself(columns: Columns) -> bool:
     """Whether a row has a demonstration in columns of ours."""
-    if "prompt" not in columns and sides_of(columns) and not _whole(columns):
+    if several(columns) or ("prompt" not in columns and sides_of(columns) and not _whole(columns)):
         return False  # its messages are the prompt
     dialogue = any(isinstance(columns.get(name), list) for name in ("messages", "response", "completion", "chosen"))
     return dialogue or ("prompt" in columns and any(name in columns for name in ("response", "completion")))
@@ -128,18 +127,25 @@ def _answered(columns: Columns) -> bool:
 
 def _scored(columns: Columns) -> bool:
     """Whether a row is one answer and a score of it, and no label."""
-    asked = _is_text(columns, "response") and any(name in columns for name in PROMPTS)
-    return asked and _row_score(columns) is not None and label_of(columns) is None
+    asked = row_answer(columns) is not None and any(name in columns for name in PROMPTS)
+    return asked and row_score(columns) is not None and label_of(columns) is None
 
 
 def _asks(columns: Columns) -> bool:
     """Whether a row has a prompt in columns of ours: none that stands in lists of texts, or before named sides."""
     if "prompt" in columns:
-        return verdict_of(columns) is None and list_of(columns) is None
+        return verdict_of(columns) is None and list_of(columns) is None and not several(columns)
     return isinstance(columns.get("messages"), list) and sides_of(columns) is None
 
 
 TABLE: tuple[Shape, ...] = (
+    Shape(
+        "several-sides",
+        "chosen and rejected answers, several of a kind (RewardBench 2)",
+        PAIRS,
+        lambda c: several(c) and not _no_prompt(c),
+        of_sides,
+    ),
     Shape("pairs", "prompt, chosen, rejected", PAIRS, lambda c: _both_named(c) and "prompt" in c and _plain(c)),
     Shape("dialogues", "two whole dialogues", PAIRS, _whole),
     Shape(
@@ -192,6 +198,13 @@ TABLE: tuple[Shape, ...] = (
         lambda c: verdict_of(c) is not None,
         lambda columns, asked: [judged(columns, asked)],
     ),
+    Shape(
+        "summaries",
+        "two summaries of a post and the choice (summarize from feedback)",
+        PAIRS,
+        lambda c: isinstance(c.get("info"), Mapping) and isinstance(c.get("summaries"), list) and "choice" in c,
+        lambda columns, asked: [of_summaries(columns, asked)],
+    ),
     Shape("answers", "several answers with scores or ranks", PAIRS, lambda c: list_of(c) is not None, paired_up),
     Shape(
         "scored-rows",
@@ -227,7 +240,11 @@ TABLE: tuple[Shape, ...] = (
         _one(_alpaca),
     ),
     Shape(
-        "sharegpt", "conversations (ShareGPT)", DEMONSTRATIONS, lambda c: dialogue_of(c) is not None, _one(_sharegpt)
+        "sharegpt",
+        "conversations (ShareGPT)",
+        DEMONSTRATIONS,
+        lambda c: dialogue_of(c) is not None and sides_of(c) is None and list_of(c) is None and verdict_of(c) is None,
+        _one(_sharegpt),
     ),
     Shape("prompts", "prompts", PROMPTS_ONLY, lambda c: _asks(c)),
     Shape(
@@ -241,16 +258,22 @@ TABLE: tuple[Shape, ...] = (
 BY_NAME = {shape.name: shape for shape in TABLE}
 
 
-def _row_score(columns: Columns) -> str | None:
+def row_score(columns: Columns) -> str | None:
+    """The column with the score of a row's one answer."""
     return next((name for name in ROW_SCORES if columns.get(name) is not None), None)
+
+
+def row_answer(columns: Columns) -> str | None:
+    """The column with the one answer of a row, a text."""
+    return next((name for name in ROW_ANSWERS if isinstance(columns.get(name), str)), None)
 
 
 def gathered(rows: list[Columns]) -> Columns:
     """Rows of one prompt as one row with several answers."""
-    score = _row_score(rows[0])
-    found = [{"response": row["response"], score: row.get(str(score))} for row in rows]
+    answer, score = row_answer(rows[0]), row_score(rows[0])
+    found = [{"response": row.get(str(answer)), score: row.get(str(score))} for row in rows]
     return {
-        **{name: value for name, value in rows[0].items() if name not in ("response", *ROW_SCORES)},
+        **{name: value for name, value in rows[0].items() if name not in (answer, *ROW_SCORES)},
         "answers": found,
     }
 

@@ -3,11 +3,12 @@
 Every function takes a row's columns and gives the row with columns of ours, and what stood for what, in words.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError, to_text
-from pairtune.data.wording import kind
+from pairtune.data.turns import BESIDE, SYSTEMS, Columns, MalformedError, UnusableError, like_content, to_text
+from pairtune.data.wording import escaped, kind, quoted
 
 #: What people call the two sides, ours first.
 SIDES = (
@@ -21,14 +22,27 @@ SIDES = (
     ("preferred", "dispreferred"),
     ("preferred", "rejected"),
     ("winner_response", "loser_response"),
-    ("answer_chosen", "answer_rejected"),
+    *((f"{noun}_chosen", f"{noun}_rejected") for noun in ("answer", "response", "output", "completion", "text")),
+    *((f"chosen_{noun}", f"rejected_{noun}") for noun in ("answer", "output", "completion", "text", "messages")),
+    ("response", "rejected_response"),
 )
 #: What people call a prompt that is text, ours first.
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "history", "problem", "post", "user")
-DIALOGUES = ("messages", "conversations", "conversation")
-SYSTEMS = ("system", "system_prompt")
+DIALOGUES = ("messages", "conversations", "conversation", "context_messages", "trajectory", "contents")
+# What people call the text within an object that is a question, or an answer.
+_QUESTIONS = ("full_text", "text", "content")
+_ANSWERS = ("response", "completion", "text", "answer", "output", "content")
+#: How words begin that say by what an answer is the better one.
+JUDGED = "the better of"
 # Characters that two plain texts must share to be taken for a prompt and two ways to go on.
 LEAST_SHARED = 8
+# What stands before an answer in a dialogue that is a text.
+_ANSWERED = re.compile(
+    r"(?:\A|\n)[^\w\n]*(?:assistant|answer|a|response|gpt|model|bot|ai)[^\w\n]*:"
+    r"|<\|assistant\|>\n?|\[/INST\]|<\|im_start\|>assistant\n|<\|start_header_id\|>assistant<\|end_header_id\|>\n\n"
+    r"|<start_of_turn>model\n|<extra_id_1>Assistant\n",
+    re.IGNORECASE,
+)
 
 
 class Made(NamedTuple):
@@ -36,6 +50,7 @@ class Made(NamedTuple):
 
     columns: Columns
     stands_for: Mapping[str, str]
+    unread: tuple[str, ...] = ()  #: within a column: "completions.system"
 
 
 def sides_of(columns: Columns) -> tuple[str, str] | None:
@@ -64,11 +79,13 @@ def prompt_of(columns: Columns) -> Made:
         parts = [to_text(prompt, '"instruction"'), to_text(more, '"input"')]
         filled = [part for part in parts if part.strip()]
         prompt, source = "\n".join(filled), "instruction+input"
+    elif isinstance(prompt, Mapping) and (key := _text_in(prompt, _QUESTIONS)):
+        prompt, source = prompt[key], f"{name}.{key}"
     elif name == "input" and isinstance(prompt, Mapping):
         return _openai(prompt, found, stands)
     before = columns.get("history") if name != "history" else None
     if isinstance(before, list) and before:
-        prompt, source = [*_exchanges(before), {"role": "user", "content": prompt}], f"history+{source}"
+        found, source = {**found, "history": before}, f"history+{source}"
     return Made({**found, "prompt": prompt}, {**stands, "prompt": source})
 
 
@@ -95,10 +112,19 @@ def paired(columns: Columns) -> Made:
     if "prompt" not in columns and _is_whole(chosen) and _is_whole(rejected):  # a question beside it is its beginning
         return Made({**extra, **_both(chosen, rejected)}, {**stands, **words})
     asked = prompt_of(columns)
+    check_prompt(asked, columns, names)
     both = _both(chosen, rejected)
     if isinstance(columns.get("input"), Mapping):  # OpenAI's messages
         both["prompt"] = _unanswered(asked.columns["prompt"], chosen, asked.stands_for["prompt"])
     return Made({**asked.columns, **both}, {**asked.stands_for, **stands})
+
+
+def check_prompt(made: Made, columns: Columns, sides: tuple[str, ...]) -> None:
+    """Raises MalformedError for a row without a prompt, if a column beside its sides could be one by another name."""
+    others = (name for name in columns if name not in (*sides, *SYSTEMS, *BESIDE))
+    if "prompt" not in made.columns and (name := next((name for name in others if like_content(columns[name])), None)):
+        hint = f"--columns prompt={escaped(name)}"
+        raise MalformedError(f"no column is known to be the prompt; if {quoted(name)} is: {hint}")
 
 
 def _behind(dialogue: object, chosen: object, rejected: object, name: str) -> dict[str, object]:
@@ -163,13 +189,17 @@ def swift(columns: Columns) -> Made:
 
 
 def implicit(columns: Columns) -> Made:
-    """Two plain texts that begin alike: what they share, up to a word's end, is the prompt. Raises MalformedError."""
+    """Two plain texts that begin alike: what they share, up to a word's end, is the prompt; of a dialogue in marks,
+    what they share up to where an answer begins. Raises MalformedError.
+    """
     chosen, rejected = (to_text(columns[side], f'"{side}"') for side in ("chosen", "rejected"))
     shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
     shared = min(len(chosen), len(rejected)) if shared is None else shared
     cut = shared
     while cut > 0 and not _between_words(chosen, rejected, cut):
         cut -= 1
+    marks = list(_ANSWERED.finditer(chosen, 0, cut))
+    cut = marks[-1].end() if marks else cut
     cut = len(chosen[:cut].rstrip(" ")) if chosen[:cut].strip() else 0  # a space belongs to the response
     if len(chosen[:cut].strip()) < LEAST_SHARED:
         raise MalformedError(
@@ -196,19 +226,17 @@ def _openai(given: Mapping[str, Any], found: Mapping[str, object], stands: Mappi
     return Made({**found, **more, "prompt": given["messages"]}, {**stands, "prompt": "input.messages"})
 
 
-def _exchanges(history: list[object]) -> list[dict[str, object]]:
-    """Turns of a list of [asked, answered]."""
-    turns: list[dict[str, object]] = []
-    for number, exchange in enumerate(history, 1):
-        if not isinstance(exchange, list) or len(exchange) != 2:
-            raise MalformedError(f'"history" {number} is {kind(exchange)}; an exchange is [question, answer]')
-        turns += [{"role": "user", "content": exchange[0]}, {"role": "assistant", "content": exchange[1]}]
-    return turns
-
-
 def _as_list(value: object) -> object:
-    """One turn as the list of it."""
-    return [value] if isinstance(value, Mapping) and {"role", "content"} <= value.keys() else value
+    """One turn as the list of it; of another object its text."""
+    if not isinstance(value, Mapping):
+        return value
+    key = _text_in(value, _ANSWERS)
+    return [value] if {"role", "content"} <= value.keys() else value[key] if key else value
+
+
+def _text_in(value: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    """The first of these fields that is a text in an object."""
+    return next((key for key in names if isinstance(value.get(key), str)), None)
 
 
 def _both(chosen: object, rejected: object) -> dict[str, object]:

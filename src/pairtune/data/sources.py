@@ -8,10 +8,10 @@ and returned as ``skipped``. In a file with a ``prompt`` of its own, which its o
 rows are more than MOST_LEFT_OUT of all; whole dialogues and hub datasets are mostly other people's. A tie is none.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,30 @@ from pairtune.data.cells import read_cells
 from pairtune.data.containers import Record, of_file, of_hub
 from pairtune.data.files import local_files, name_of
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
+from pairtune.data.gathering import gathered_rows, renamed
 from pairtune.data.labels import label_of
 from pairtune.data.numbers_beside import MARGIN, WEIGHT, check_same, numbers_in
+from pairtune.data.refused import refusal
+from pairtune.data.scales import scales_of
 from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rows, Skipped
-from pairtune.data.shapes import BY_NAME, DEMONSTRATIONS, LABELLED, PAIRS, PROMPTS_ONLY, Shape, gathered, recognised
-from pairtune.data.sides import PROMPTS, SYSTEMS, Made
+from pairtune.data.shapes import (
+    BY_NAME,
+    DEMONSTRATIONS,
+    LABELLED,
+    PAIRS,
+    PROMPTS_ONLY,
+    Shape,
+    recognised,
+    row_answer,
+    row_score,
+)
+from pairtune.data.sides import JUDGED, PROMPTS, Made
 from pairtune.data.store import store_texts
-from pairtune.data.turns import BESIDE, Columns, MalformedError, UnusableError
-from pairtune.data.verdicts import first_of, number_beside_letters
+from pairtune.data.turns import Columns, MalformedError, UnusableError
+from pairtune.data.verdicts import verdicts_in
 from pairtune.data.wording import escaped, listed, quoted
 from pairtune.errors import InputError
-from pairtune.hints import nearest, suggestion
+from pairtune.hints import suggestion
 from pairtune.progress import counted
 
 # Share of a file's rows that may be left out as mistakes.
@@ -67,7 +80,7 @@ def asked_of(settings: Any) -> Asked:
         if not (name and equals and source):
             raise InputError(f'columns: "{word}" is not OURS=THEIRS; write prompt=question, say')
         columns[name] = source
-    others = (entry.name for entry in fields(Asked) if entry.name not in ("columns", "first"))
+    others = (entry.name for entry in fields(Asked) if entry.name not in ("columns", "scales"))
     given = {name: getattr(settings, name) for name in others}
     return Asked(columns=columns, **given)
 
@@ -92,7 +105,7 @@ def has_labels(source: str, *, asked: Asked = NOTHING) -> bool:
     if asked.format in BY_NAME:
         return BY_NAME[asked.format].gives == LABELLED
     try:
-        columns = read_cells(_renamed(first.columns, asked))
+        columns = read_cells(renamed(first.columns, asked))
     except MalformedError:
         return False  # told where it is read
     return recognised(columns, PAIRS) is None and recognised(columns, LABELLED) is not None
@@ -124,6 +137,7 @@ class _Reading:
     mistakes: list[tuple[str, UnusableError]] = field(default_factory=list)  #: with their places, in a file's order
     ignored: dict[str, None] = field(default_factory=dict)
     told: str = ""
+    judged: str = ""  # by what the better answer is known
     beside: Mapping[str, object] | None = None  # the numbers that stood beside the first row
     count: int = 0  # of rows in the source
     unit: str = "row"
@@ -151,10 +165,10 @@ class _Reading:
             return
         shape = self._shape(name, first)
         if shape and shape.name == "verdict":
-            self.asked = replace(self.asked, first=self._first_answer())
+            self.asked = replace(self.asked, scales=scales_of(self._verdicts()))
         everything = chain([first], records)
         gathers = shape is not None and shape.gathers
-        for record, rows in _gathered(everything, self.asked) if gathers else ((each, 1) for each in everything):
+        for record, rows in gathered_rows(everything, self.asked) if gathers else ((each, 1) for each in everything):
             self.count += rows
             self.unit = record.unit if record.file == name else "row"
             place = f"{record.file} {record.unit} {record.number}"
@@ -174,7 +188,7 @@ class _Reading:
     def _rows(self, shape: Shape | None, record: Record, number: int) -> Iterator[Any]:
         columns = record.columns
         if not (shape and shape.gathers):
-            columns = read_cells(_renamed(columns, self.asked))
+            columns = read_cells(renamed(columns, self.asked))
         if shape and shape.made and not shape.gathers and not shape.fits(columns):
             raise UnusableError(f"it is not {shape.title}, as the first row is", "a source has one shape")
         made = list(shape.rows(columns, self.asked)) if shape else [Made(columns, {})]
@@ -185,40 +199,51 @@ class _Reading:
         self.beside = beside if self.beside is None else self.beside
         if not self.told and shape:
             self.told = _told(shape, made[0])
-        self._note_unread(columns, made[0])
+        self._check_judged(made)
         parse = _PARSERS[self.kind]
         parts = len(made) if self.asked.weight == BY_PROMPT else 1
         for each in made:
             row = parse({**each.columns, **beside}, number)
+            if each is made[0]:
+                self._note_unread(columns, each, row)
             yield row if parts == 1 else replace(row, weight=row.weight / parts)
 
-    def _note_unread(self, columns: Columns, made: Made) -> None:
+    def _check_judged(self, made: list[Made]) -> None:
+        """Raises UnusableError for a row that is judged by another column than the first one that is."""
+        if made and (by := made[0].stands_for.get("chosen", "")).startswith(JUDGED):
+            by = by.rpartition(" by ")[2]
+            self.judged = self.judged or by
+            if by != self.judged:
+                raise UnusableError(f"it is judged by {by}, and rows before it by {self.judged}", "a source has one")
+
+    def _note_unread(self, columns: Columns, made: Made, row: Any) -> None:
         words = " ".join(made.stands_for.values()).replace("+", " ").split()
         used = {*words, *(word.partition(".")[0] for word in words)}  # input.messages is of the column input
         left = {name: value for name, value in columns.items() if name not in used}
-        names = [each for each in unread(left if made.stands_for else columns) if each not in (self.beside or ())]
-        label = label_of(columns)
-        if self.kind is Demonstration and label and columns[label] is not None:
-            names = [*names, label]
+        found = unread(left if made.stands_for else columns, row.prompt)
+        names = [*(each for each in found if each not in (self.beside or ())), *made.unread]
+        if self.kind is Demonstration:
+            told = (label_of(columns), row_score(columns) if row_answer(columns) else None)
+            names += [name for name in told if name and columns[name] is not None]
         self.ignored.update(dict.fromkeys(names))
 
-    def _first_answer(self) -> float | None:
-        """The number by which verdicts call the first of two answers with letters: no row tells by itself."""
-        found = set()
+    def _verdicts(self) -> Iterator[Columns]:
+        """What every row has for a verdict: whether 1 is the first or the second answer, no row tells by itself."""
         for record in _records(self.source, self.asked)[1]:
             with suppress(MalformedError):  # told where it is read
-                found.add(number_beside_letters(read_cells(_renamed(record.columns, self.asked))))
-        return first_of({each for each in found if each})
+                yield verdicts_in(renamed(record.columns, self.asked))
 
     def _shape(self, name: str, first: Record) -> Shape | None:
         """The shape of the first row; None where none is known, which `formats` then tells of."""
         try:
-            columns = read_cells(_renamed(first.columns, self.asked))
+            columns = read_cells(renamed(first.columns, self.asked))
         except MalformedError as error:
             raise InputError(f"{first.file} {first.unit} {first.number}: {error}") from None
         if self.asked.format != "auto":
             return self._forced(name, columns)
         found = recognised(columns, *_FROM[self.kind])
+        if not found and (line := refusal(columns)):
+            raise InputError(f"{name}: {line}")
         other = found or recognised(columns, PAIRS, LABELLED, DEMONSTRATIONS)
         if other and not found and other.made:
             raise InputError(
@@ -253,46 +278,6 @@ def _told(shape: Shape, made: Made) -> str:
              if source != name]  # fmt: skip
     title = shape.title.replace("{", "{{").replace("}", "}}")
     return f"{title}, {{}}{': ' if words else ''}{', '.join(escaped(word) for word in words)}"
-
-
-def _gathered(records: Iterable[Record], asked: Asked) -> Iterator[tuple[Record, int]]:
-    """One row for those that follow each other with one prompt, and how many they are. One without text stays alone."""
-
-    def opened() -> Iterator[Record]:
-        for record in records:
-            try:
-                yield record._replace(columns=read_cells(_renamed(record.columns, asked)))
-            except MalformedError as error:
-                raise InputError(f"{record.file} {record.unit} {record.number}: {error}") from None
-
-    one = (*PROMPTS, *SYSTEMS, *BESIDE)
-    for _, group in groupby(opened(), lambda record: [repr(record.columns.get(name)) for name in one]):
-        answered = []
-        for row in group:
-            if isinstance(row.columns.get("response"), str):
-                answered.append(row)
-            else:
-                yield row, 1
-        if len({repr(row.columns.get(WEIGHT)) for row in answered}) > 1:
-            first = answered[0]
-            place = f"{first.file} {first.unit} {first.number}"
-            raise InputError(f"{place}: the answers to this prompt have different weights; they make one row, with one")
-        if answered:
-            yield answered[0]._replace(columns=gathered([row.columns for row in answered])), len(answered)
-
-
-def _renamed(columns: Columns, asked: Asked) -> Columns:
-    """The columns by the names that a person gives them. Raises InputError for one that is not there."""
-    if not asked.columns:
-        return columns
-    missing = next((source for source in asked.columns.values() if source not in columns), None)
-    if missing is not None:
-        near = nearest(missing, map(str, columns))
-        hint = f"; did you mean {quoted(near)}?" if near else ""
-        raise MalformedError(f"no column {quoted(missing)}; the columns are {listed(map(str, columns))}{hint}")
-    ours = {source: name for name, source in asked.columns.items()}
-    left = {name: value for name, value in columns.items() if name not in asked.columns or name in ours}
-    return {ours.get(name, name): value for name, value in left.items()}
 
 
 def _records(source: str, asked: Asked) -> tuple[str, Iterator[Record], bool]:

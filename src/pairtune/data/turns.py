@@ -18,6 +18,8 @@ from pairtune.data.wording import escaped, kind, listed, quoted
 
 Columns: TypeAlias = Mapping[str, object]
 
+#: What people call a system prompt that stands in a column of its own.
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
 #: The columns that the chat template is given beside the turns.
 BESIDE = ("tools", "chat_template_kwargs", "enable_thinking")
 #: What transformers' `apply_chat_template` and its templates call by these names is not a row's to give.
@@ -69,6 +71,14 @@ def to_text(value: object, where: str) -> str:
         half = escaped(value[error.start])
         raise MalformedError(f"{where} has half a surrogate pair ({half}), which no tokenizer can read") from None
     return value
+
+
+def like_content(value: object) -> bool:
+    """Whether a value is text of several words, or a list of such, of objects or of lists of texts."""
+    if isinstance(value, list):
+        texts = (isinstance(item, list) and any(isinstance(text, str) for text in item) for item in value)
+        return any(isinstance(item, Mapping) or like_content(item) for item in value) or any(texts)
+    return isinstance(value, str) and len(value.split()) > 1
 
 
 def given_beside(columns: Columns) -> str:
