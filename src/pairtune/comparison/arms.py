@@ -149,6 +149,7 @@ class Arms:
             loss=loss,
             settings=settings.preference,
             seed=settings.seed,
+            every=settings.checkpoint_every,
             measure=snapshots,
         )
 
@@ -173,6 +174,7 @@ class Arms:
             settings=how,
             sampling=settings.sampling,
             seed=settings.seed,
+            every=settings.checkpoint_every,
             measure=snapshots,
         )
 

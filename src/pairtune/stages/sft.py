@@ -23,6 +23,7 @@ def sft(
     rows: Sequence[Tokens],
     settings: Sft,
     seed: int,
+    every: float = 0.0,
     whole: bool = False,
 ) -> Facts:
     """Fine-tune a model that has been checked, and save it; with 0 epochs as it is.
@@ -30,7 +31,7 @@ def sft(
     whole: adapters are added into the weights, and a whole model is saved.
     """
     if settings.epochs > 0:
-        train_sft(model, rows, settings, seed=seed, journal=Journal("sft", folder))
+        train_sft(model, rows, settings, seed=seed, journal=Journal("sft", folder, every=every))
     if whole and adapters.wrapper_of(model) is not None:
         model = adapters.fold(model, round_into)
     save_model(model, tokenizer, folder)

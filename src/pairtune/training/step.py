@@ -91,6 +91,15 @@ class Optimizer:
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             round_into(parameter.data, master)
 
+    def not_finite(self) -> str:
+        """What of it is infinite or no number, in words; nothing if all is as it should be."""
+        kinds = {"weights": [*self.masters, *self.parameters], "moments": [*self.means, *self.squares]}
+        for name, tensors in kinds.items():
+            ends = (end for tensor in tensors if tensor.numel() for end in tensor.detach().aminmax())
+            if not all(math.isfinite(float(end)) for end in ends):
+                return name
+        return ""
+
     def release(self) -> None:
         """Forget gradients, moments and hooks; the model keeps its weights."""
         for hook in self.hooks:
