@@ -497,7 +497,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("command", HELP)
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(command, capsys)
-    word = {"report": " DIR", "check": " [DATA]"}.get(command, "")
+    word = {"report": " DIR", "verify": " DIR", "check": " [DATA]"}.get(command, "")
     said = f"{HELP[command][0].upper()}{HELP[command][1:]}.\n"
     assert text.startswith(f"usage: pairtune {command}{word} [options]\n\n{said}")
     assert max(map(len, text.splitlines())) <= 80

@@ -58,7 +58,7 @@ HELP = {
     "generate": "answer prompts",
     "evaluate": "measure a tuned model on held-out pairs",
     "report": "draw the page and table of a finished comparison again",
-    "verify": "whether a run's folder still is what was written, by its hashes",
+    "verify": "whether a run's folder still is what was written",
     "objectives": "list the objectives: what each needs, its parameters, source",
     "formats": "list the shapes of data that are read, with two rows of each",
     "check": "look at data without training: what is wrong with them",

@@ -49,7 +49,7 @@ def check_out(out: str) -> None:
         raise InputError(f'out: "{folder}" is a file; give a folder')
     if disk.holds_nothing(folder):
         return
-    if not (folder / SETTINGS).is_file():
+    if not (folder / SETTINGS).is_file() and not manifest.read(folder):
         raise InputError(
             f'out: "{folder}" is not empty and holds something else; give another --out, or none: a free name in '
             f"{RUNS} is then found"
@@ -90,7 +90,9 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
         if not settings.out:
             same = ", an unfinished run of the same settings, data and model, which is resumed"
             say(f"out: {folder}{same if stage.begun else ''}")
-        _refuse_another(stage)
+        known = manifest.read(folder)
+        if not known or known.get("key") != stage.key:
+            _refuse_another(stage)
         stage.finished()  # whose files are damaged (check_out has refused any other): told of, and made again
         yield stage
     finally:

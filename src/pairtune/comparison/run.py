@@ -8,7 +8,7 @@ from pairtune import clock, manifest, own
 from pairtune.comparison.arms import Arms
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import SharedPairs, sample_review_pairs
-from pairtune.comparison.plan import STAGES, open_run, run_folder, write_environment
+from pairtune.comparison.plan import open_run, run_folder, write_environment
 from pairtune.comparison.sittings import Sittings
 from pairtune.comparison.sizes import settle
 from pairtune.comparison.summary import summarise, tell_time
