@@ -102,6 +102,8 @@ def run(work: Path, command: str, *, steps: int | None, only: str, every: int) -
         counts[verdict] += 1
         if verdict != "as it was":
             last = found.said.strip().splitlines()[-1:] or [""]
+            if found.code == 0:
+                last = [f"other than it was to be: {sorted(runs.differing(out, expected))}"]
             print(f"  {command} {name} {how}: {verdict}: {last[0][:200]}", flush=True)
         shutil.rmtree(out)
     return counts

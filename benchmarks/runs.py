@@ -34,7 +34,7 @@ COMMANDS = {
     f"--batch-size 2 --sft-batch-size 4 {_SMALL}",
 }
 # What depends on the clock, or is a hash of what does.
-TIMES = {"seconds", "cost", "seal", "files", "peak_memory_bytes", "whole_run", "seconds_total"}
+TIMES = {"seconds", "cost", "seal", "files", "peak_memory_bytes", "whole_run", "seconds_total", "verdict"}
 TIMED = ("report.html", "stages/sittings.json", "environment.json")
 
 

@@ -30,7 +30,7 @@ from pairtune.progress import duration, say
 from pairtune.settings import Merging
 from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import Done, Stage
-from pairtune.training.checkpoint import SETTINGS
+from pairtune.training.checkpoint import SETTINGS, forget_checkpoint
 
 # The folder of the folders that commands make when none is asked for.
 RUNS = Path("runs")
@@ -55,6 +55,7 @@ def check_out(out: str) -> None:
             f"{RUNS} is then found"
         )
     if _is_finished(folder) and not manifest.damage(folder):
+        forget_checkpoint(folder)  # where a kill came before that
         raise InputError(
             f'out: "{folder}" holds a finished result; give another --out, or none (a free name in {RUNS} is then '
             "found), or remove it"

@@ -83,6 +83,7 @@ class Stage:
             return None
         if not found:
             return None
+        forget_checkpoint(self.folder)  # where a kill came between the two
         facts = {name: fact for name, fact in found.items() if name not in ("key", "cost", "files")}
         return Done(self.key, self.folder, facts, Cost(**found["cost"]))
 
