@@ -71,7 +71,7 @@ def watched(call_to_die_at: int, seconds: float, log: Path) -> Callable[[], None
         os.fsync, os.link = counted(os.fsync), counted(os.link)
         for name in ("replace", "unlink", "write_text", "write_bytes"):
             setattr(Path, name, counted(getattr(Path, name), halve=name.startswith("write")))
-        checkpoint.save_file = counted(checkpoint.save_file)
+        setattr(checkpoint, "save_file", counted(getattr(checkpoint, "save_file")))  # noqa: B009, B010
         checkpoint.Journal.record = recorded  # type: ignore[method-assign]
         if seconds:
             timer = threading.Timer(seconds, die)

@@ -95,10 +95,9 @@ class Comparison:
         rewards = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
-        trials = arms.train_all()
+        arms.train_all()
         validated = arms.validate("reference", None) if context.validation else None
-        chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
-        measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
+        measured = arms.measure_all()
         before = {"reference": logprobs, "mismatched": mismatched, "reward": rewards}
         summarise(
             self.out,
@@ -106,7 +105,7 @@ class Comparison:
             tokenizer=self.tokenizer,
             stages={"gold": external, "warm_start": warm, "pairs": pairs}
             | {name: done for name, done in before.items() if done},
-            trials=trials,
+            trials={method: arms.trials[method] for method in context.candidates},
             measured=measured,
             validated=validated,
             pairs=context.pairs,

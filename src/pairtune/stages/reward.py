@@ -36,7 +36,8 @@ def reward(
     name: what its records are called. merged: where the whole model goes as well, its adapters added into its weights.
     """
     model = ScalarModel(body, seed=seed)
-    train_reward(model, rows, settings, seed=seed, journal=Journal(name, folder, every=every))
+    journal = Journal(name, folder, every=every)
+    train_reward(model, rows, settings, seed=seed, journal=journal)
     normalise(model, rows)
     model.save(folder, tokenizer)
     with uncounted():
@@ -44,4 +45,4 @@ def reward(
     if merged is not None:
         model.body = adapters.fold(model.body, round_into)
         model.save(merged, tokenizer)
-    return {"margins": margins}
+    return {"margins": margins} | journal.warned()

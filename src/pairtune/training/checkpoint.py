@@ -56,6 +56,7 @@ class Journal:
         self.stage, self.folder, self.every = stage, folder, every
         self.cost = cost or current() or Cost()
         self.rows: list[dict[str, Any]] = []
+        self.warnings: list[dict[str, str]] = []  # what went wrong, once training has ended
         self.kept, self.saving = 0, 0.0  # the step of the latest checkpoint, and the seconds that it took to save
         self.saved_at = time.monotonic()
         if folder is not None:
@@ -69,8 +70,12 @@ class Journal:
             disk.append(self.folder / RECORDS, row)
 
     def end(self) -> dict[str, Any]:
-        """Where the stage ended: its last step, and the seconds of all its steps."""
-        return {name: self.rows[-1][name] for name in ("step", "seconds")}
+        """Where the stage ended: its last step, and the seconds of all its steps; what is to be warned of."""
+        return {name: self.rows[-1][name] for name in ("step", "seconds")} | self.warned()
+
+    def warned(self) -> dict[str, Any]:
+        """What is to be warned of, for the stage's facts."""
+        return {"warnings": self.warnings} if self.warnings else {}
 
     def left(self) -> str:
         """What the same command begins with, in words."""

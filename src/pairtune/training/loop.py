@@ -14,6 +14,7 @@ from pairtune.settings import Optimisation
 from pairtune.stopping import interruptible
 from pairtune.training.checkpoint import Journal
 from pairtune.training.step import Optimizer, learning_rate
+from pairtune.training.watch import warnings
 
 # gradients(indices): run the step's examples forward and backward, normalised by their number; its figures come back.
 Gradients = Callable[[Sequence[int]], dict[str, float]]
@@ -111,6 +112,10 @@ def run_steps(
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
             journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
         check_finite(step, optimizers, state)
+    grew = {prefix.rstrip("."): optimizer.growth() for prefix, optimizer in optimizers.items()}
+    journal.warnings = warnings(journal.rows, grew)
+    for warning in journal.warnings:
+        say(f"  {journal.stage}: {warning['text']}")
 
 
 def check_finite(step: int, optimizers: Mapping[str, Optimizer], state: Mapping[str, Tensor]) -> None:
