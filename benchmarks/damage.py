@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
-        runs.prepare(work)
+        runs.prepare(work, options.command)
         for command in options.command:
             for steps in (None, STOP_AFTER):
                 counts = run(work, command, steps=steps, only=options.file, every=options.every)

@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     chance, counts = random.Random(options.seed), Counter[str]()
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
-        runs.prepare(work)
+        runs.prepare(work, options.command)
         expected = {command: undisturbed(work, command) for command in options.command}
         for number in range(options.times):
             command = options.command[number % len(options.command)]

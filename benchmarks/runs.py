@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ class Attempt:
         return "Traceback (most recent call last)" in self.said
 
 
-def prepare(work: Path) -> None:
-    """A tiny model, pairs, a reward model and a cache in `work`, which all processes share."""
+def prepare(work: Path, commands: Collection[str] = tuple(COMMANDS)) -> None:
+    """What these commands share, in `work`: a tiny model, pairs, a cache, and a reward model for `ppo`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -73,7 +73,8 @@ def prepare(work: Path) -> None:
     tokens = dict(zip(("bos_token", "eos_token", "pad_token"), marks, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=bare, **tokens).save_pretrained(work / "model")
     _in_child(lambda: _save_model(work / "model", LlamaForCausalLM, LlamaConfig), work)
-    assert attempt(work, [*shlex.split(COMMANDS["reward"]), "--out", "scorer"]).code == 0
+    if "ppo" in commands:
+        assert attempt(work, [*shlex.split(COMMANDS["reward"]), "--out", "scorer"]).code == 0
 
 
 def _save_model(folder: Path, kind: Any, config: Any) -> int:
