@@ -26,8 +26,8 @@ IDENTITY = ("preset", "model", "data")
 MODELS, STAGES = "models", "stages"
 # The models that are no candidate's.
 SHARED_MODELS = ("reference", "reward", "judge")
-# Bytes of a checkpoint for each parameter that learns: its float32 master and two moments.
-CHECKPOINT_BYTES = 12
+# Bytes of checkpoints for each parameter that learns: its float32 master and two moments, in two that stay and a third.
+CHECKPOINT_BYTES = 3 * 12
 
 
 def run_folder(settings: CompareRun) -> Path:
