@@ -313,12 +313,12 @@ def test_an_error_of_ours_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> 
         main(["tune"])
 
 
-def test_an_interrupted_command_says_how_to_go_on(
+def test_an_interrupted_command_says_so_in_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "run", interrupt)
     assert main(["tune"]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_output_that_nobody_reads_any_more_is_no_error() -> None:
@@ -497,7 +497,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("command", HELP)
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(command, capsys)
-    word = {"report": " DIR", "check": " [DATA]"}.get(command, "")
+    word = {"report": " DIR", "verify": " DIR", "check": " [DATA]"}.get(command, "")
     said = f"{HELP[command][0].upper()}{HELP[command][1:]}.\n"
     assert text.startswith(f"usage: pairtune {command}{word} [options]\n\n{said}")
     assert max(map(len, text.splitlines())) <= 80
@@ -743,7 +743,11 @@ def test_every_step_end_to_end(
     assert itself["accuracy"]["mean"] == 0.5
     assert itself["kl_from_reference"]["mean"] == 0
     assert "accuracy: 50.0%; cannot be told from chance (50%) with 24 pairs: 60%" in capsys.readouterr().err
-    assert main([*measure, "--model", model, "--reference", model, "--out", "itself.json"]) == 0
+    again = ["--model", model, "--reference", model, "--out", "itself.json"]
+    assert main([*measure, *again]) == 2
+    assert json.loads(Path("itself.json").read_text()) == itself
+    assert 'out: "itself.json" exists; give another, or --overwrite' in capsys.readouterr().err
+    assert main([*measure, *again, "--overwrite"]) == 0
     assert json.loads(Path("itself.json").read_text())["heldout_accuracy"]["mean"] == 0.5
     assert "held-out accuracy: 50.0%; cannot be told from chance (50%) with 24 pairs: 60%" in capsys.readouterr().err
 

@@ -28,8 +28,10 @@ from pairtune.settings import (
     RewardRun,
     SftRun,
     TuneRun,
+    VerifyRun,
 )
 from pairtune.settings_list import settings_of
+from pairtune.stopping import number_of, say_stopped, stoppable
 
 SETTINGS: dict[str, type] = {
     "compare": CompareRun,
@@ -40,6 +42,7 @@ SETTINGS: dict[str, type] = {
     "generate": GenerateRun,
     "evaluate": EvaluateRun,
     "report": ReportRun,
+    "verify": VerifyRun,
     "objectives": ObjectivesRun,
     "formats": FormatsRun,
     "check": CheckRun,
@@ -55,6 +58,7 @@ HELP = {
     "generate": "answer prompts",
     "evaluate": "measure a tuned model on held-out pairs",
     "report": "draw the page and table of a finished comparison again",
+    "verify": "whether a run's folder still is what was written",
     "objectives": "list the objectives: what each needs, its parameters, source",
     "formats": "list the shapes of data that are read, with two rows of each",
     "check": "look at data without training: what is wrong with them",
@@ -74,15 +78,19 @@ to begin:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Exit code 0; 2 for what its user can mend, told in one line; 130 when interrupted."""
+    """Run the command line. Exit code 0; 2 for what its user can mend, told in one line.
+
+    130, 143 or 129 when it is stopped by Ctrl-C, SIGTERM or SIGHUP.
+    """
     if argv is None:
         clock.this_process_is_one_command()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(arguments)
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on from here")
-        return 130
+        with stoppable():
+            return _run(arguments)
+    except KeyboardInterrupt as error:
+        say_stopped(error)
+        return 128 + number_of(error)
     except BrokenPipeError:  # the reader of the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -4,7 +4,7 @@ Whoever uses what lies in such a folder can tell whether it still is what was wr
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,27 @@ from pairtune import disk
 from pairtune.hashes import file_hash, value_hash
 
 RESULT = "result.json"
+# How long each sitting of a comparison took: it is written after the stages, and belongs to none.
+SITTINGS = "stages/sittings.json"
 
 
 def write(folder: Path, content: Mapping[str, Any], *, without: Collection[str] = ()) -> None:
     """Write what is to be known of a finished work, and what its folder holds but for the files named in `without`."""
     files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": file_hash(path)}
+        path.relative_to(folder).as_posix(): _known(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in {*without, RESULT}
     }
-    whole = {**content, "files": files}
-    whole = json.loads(json.dumps(whole))  # as it will be read: keys are text
+    _seal(folder, {**content, "files": files})
+
+
+def _known(path: Path) -> dict[str, Any]:
+    disk.sync(path)  # what a manifest says is there is there after a power cut
+    return {"size": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def _seal(folder: Path, content: Mapping[str, Any]) -> None:
+    whole = json.loads(json.dumps(content))  # as it will be read: keys are text
     disk.write(folder / RESULT, json.dumps(whole | {"seal": value_hash(whole)}, indent=2) + "\n")
 
 
@@ -35,6 +45,12 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def seal_run(out: Path) -> None:
+    """Write what is to be known of a comparison's own files; those of its stages have manifests of their own."""
+    own = [path for path in [*out.iterdir(), out / SITTINGS] if path.is_file() and path.name != RESULT]
+    _seal(out, {"files": {path.relative_to(out).as_posix(): _known(path) for path in sorted(own)}})
+
+
 def damage(folder: Path) -> str:
     """What in a finished work's folder is not as it was written, in words; nothing if all is.
 
@@ -45,10 +61,14 @@ def damage(folder: Path) -> str:
         text = (folder / RESULT).read_text(errors="replace") if (folder / RESULT).is_file() else "{}"
         others = text.rstrip().endswith("}") and '"seal"' not in text
         return "" if others else f"{RESULT} is damaged"
-    for name, wanted in content["files"].items():
+    return next(damages(folder, content["files"]), "")
+
+
+def damages(folder: Path, files: Mapping[str, Any]) -> Iterator[str]:
+    """Each of a manifest's files that is not as it was written, in words."""
+    for name, wanted in files.items():
         path = folder / name
         if not path.is_file():
-            return f"{name} is gone"
-        if path.stat().st_size != wanted["size"] or file_hash(path) != wanted["sha256"]:
-            return f"{name} is not what was written"
-    return ""
+            yield f"{name} is gone"
+        elif path.stat().st_size != wanted["size"] or file_hash(path) != wanted["sha256"]:
+            yield f"{name} is not what was written"

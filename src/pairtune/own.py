@@ -54,6 +54,12 @@ def is_own(name: str) -> bool:
     return NAME.match(name) is not None
 
 
+def file_of(name: str) -> str:
+    """The file that is named, if one is."""
+    match = NAME.match(name)
+    return (match["file"] or "") if match else ""
+
+
 def short(name: str) -> str:
     """The name without the folders of its file, as results are called: `my_losses.py:my_dpo`."""
     return name.rpartition("/")[2]

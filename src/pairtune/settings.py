@@ -61,6 +61,11 @@ def _out(command: str) -> Any:
     return _setting("", meaning, FOLDER, common=True)
 
 
+def _overwrite() -> Any:
+    """The field of a command whose result is a file."""
+    return _setting(False, "write over a file that exists; never over one that is read")
+
+
 def _max_tokens(what: str) -> Any:
     return _setting(1024, f"longest {what} in tokens; longer prompts lose their beginning", least=8)
 
@@ -227,6 +232,15 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """What is kept of a training under way."""
+
+    checkpoint_every: float = _setting(
+        0.0, "seconds of work between checkpoints; 0: 30, or as many as keep saving below 2% of the time", least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Adapting:
     """Adapters (LoRA)."""
 
@@ -295,12 +309,13 @@ class CheckRun(RowsRead):
     fix: str = _setting("", "JSONL file for the rows that are worth training on; beside it, what went and why", FILE)
     html: str = _setting("", "HTML file for what is found, as one page", FILE)
     json: bool = _setting(False, "print what is found as JSON", common=True)
+    overwrite: bool = _overwrite()
     max_tokens: int = _max_tokens("row")
     trust_remote_code: bool = _setting(False, "run code that a hub model brings along")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRun(Merging, DataRun):
+class SftRun(Merging, Keeping, DataRun):
     """`pairtune sft`."""
 
     model: str = _model("model to train")
@@ -311,7 +326,7 @@ class SftRun(Merging, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardRun(Merging, DataRun):
+class RewardRun(Merging, Keeping, DataRun):
     """`pairtune reward`."""
 
     model: str = _model("model to start from")
@@ -323,7 +338,7 @@ class RewardRun(Merging, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRun(Merging, DataRun):
+class TuneRun(Merging, Keeping, DataRun):
     """`pairtune tune`."""
 
     model: str = _model("model to tune")
@@ -335,7 +350,7 @@ class TuneRun(Merging, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoRun(Merging, DataRun):
+class PpoRun(Merging, Keeping, DataRun):
     """`pairtune ppo`."""
 
     model: str = _model("policy to train")
@@ -363,6 +378,7 @@ class GenerateRun(DataRun):
     )
     data: str = _data("prompts to answer instead of --prompt", required=False)
     out: str = _setting("", "JSONL file for the answers; without it they are printed", FILE, common=True)
+    overwrite: bool = _overwrite()
     system: str = _setting("", "what the system turn before --prompt says", TEXT)
     max_tokens: int = _max_tokens("prompt")
     sampling: Sampling = field(default_factory=Sampling)
@@ -383,6 +399,7 @@ class EvaluateRun(DataRun):
     out: str = _setting(
         "", "JSON file for the figures in full; a table of them is printed in any case", FILE, common=True
     )
+    overwrite: bool = _overwrite()
     reward_model: str = _setting("", "a reward model that scores the answers, or FILE.py:FUNCTION as for ppo", MODEL)
     max_tokens: int = _max_tokens("row")
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -390,7 +407,7 @@ class EvaluateRun(DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareRun(Adapting, DataRun):
+class CompareRun(Adapting, Keeping, DataRun):
     """`pairtune compare`."""
 
     model: str = _model("the model that every arm starts from")
@@ -449,6 +466,13 @@ class ReportRun:
 
     folder: str = _setting("", "folder that `pairtune compare` left", WORD, common=True)
     figure: str = _setting("", "PNG file for a picture of the run", FILE, common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRun:
+    """`pairtune verify DIR`."""
+
+    folder: str = _setting("", "folder that a training or a comparison left", WORD, common=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,8 +76,8 @@ def test_environment(tiny_run: Tiny, cpu: Any) -> None:
     assert found["hashes"] == {"model": "abc"}
 
 
-@pytest.mark.parametrize(("free", "enough"), [(1000 * (3 * 2 + 2 * 12), True), (1000 * (3 * 2 + 2 * 12) - 1, False)])
-def test_room_for_models_and_a_checkpoint(
+@pytest.mark.parametrize(("free", "enough"), [(1000 * (3 * 2 + 2 * 36), True), (1000 * (3 * 2 + 2 * 36) - 1, False)])
+def test_room_for_models_and_checkpoints(
     free: int, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)

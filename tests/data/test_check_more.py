@@ -16,7 +16,6 @@ from pairtune.data.check_words import bag_of_words
 from pairtune.data.fix import write_fixed
 from pairtune.data.schema import Labelled, Message, Pair, Prompt
 from pairtune.data.sources import read_labelled, read_pairs
-from pairtune.errors import InputError
 from tests.written import write
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -239,8 +238,6 @@ def test_what_is_left_is_read_again_as_it_was() -> None:
     assert [json.loads(p.beside or "{}") for p in again] == [json.loads(p.beside or "{}") for p in expected]
     lines = [json.loads(line) for line in left_out.read_text().splitlines()]
     assert [line["row"] for line in lines] == [2, 3, 4, 5, 6]
-    with pytest.raises(InputError, match=r'fix: "fixed.jsonl" exists'):
-        write_fixed(rows, Path("fixed.jsonl"), "d.jsonl line")
 
 
 def test_labelled_rows_are_left_as_they_were() -> None:
@@ -279,7 +276,7 @@ def test_the_command_tells_where_what_it_does_and_what_to_do(capsys: pytest.Capt
     assert main(["check", "good.jsonl", "--data", source]) == 2
     assert '"good.jsonl" is one word too many for `pairtune check`' in capsys.readouterr().err
     assert main(["check", "--data", source, "--fix", "good.jsonl"]) == 2
-    assert 'fix: "good.jsonl" exists; give a name that is free' in capsys.readouterr().err
+    assert 'fix: "good.jsonl" exists; give another, or --overwrite' in capsys.readouterr().err
     assert main(["check", "--data", source, "--against", "none.jsonl"]) == 2
     assert "\u202e" not in output.err
     assert not ADVICE.keys() & FACTS.keys()
@@ -306,4 +303,4 @@ def test_rows_are_shown_token_by_token_and_a_page_holds_hostile_text_as_text(
     assert "\x1b" not in page
     assert "&lt;" in page
     assert main(["check", source, "--html", "page.html"]) == 2
-    assert 'html: "page.html" exists; give a name that is free' in capsys.readouterr().err
+    assert 'html: "page.html" exists; give another, or --overwrite' in capsys.readouterr().err

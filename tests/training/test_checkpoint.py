@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -20,7 +22,8 @@ from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy
 from pairtune.objectives.loss import loss_of
 from pairtune.settings import Ppo, Reward, Sampling, Sft, Tuning
-from pairtune.training.checkpoint import Journal, interruptible
+from pairtune.training import checkpoint
+from pairtune.training.checkpoint import Journal, read_records
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
 from pairtune.training.reward import train_reward
@@ -134,33 +137,148 @@ def test_records_of_steps_after_the_checkpoint_are_taken_back(tmp_path: Path) ->
     assert (tmp_path / "records.jsonl").read_text().count("\n") == 2
 
 
-def damaged_files() -> dict[str, Callable[[Path], None]]:
-    return {
-        "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-        "empty": lambda path: path.write_bytes(b""),
-        "garbage": lambda path: path.write_bytes(os.urandom(200)),
-        "no facts": lambda path: save_file({"x": torch.ones(1)}, path),
-        "half the facts": lambda path: save_file({"x": torch.ones(1)}, path, metadata={"facts": '{"seconds": 1}'}),
-    }
+def flip(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[min(int(len(content) * place), len(content) - 1)] ^= 4
+    path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", list(damaged_files()))
-def test_a_damaged_checkpoint_means_starting_again_and_says_so(
-    damage: str, job: Job, tmp_path: Path, stopped_journal: Any, weights: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    expected = weights(job.sft(Journal("sft")))
+def of_another_stage(path: Path) -> None:
+    """Whole, and right for itself: the checkpoint of other settings."""
+    other = path.parent / "other"
+    other.mkdir()
+    (other / "settings.json").write_text("{}")
+    journal = Journal("sft", other)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     with pytest.raises(KeyboardInterrupt):
-        job.sft(stopped_journal("sft", tmp_path, 3))
-    damaged_files()[damage](tmp_path / "checkpoint.safetensors")
-    journal = Journal("sft", tmp_path)
-    found = weights(job.sft(journal))
-    assert "the checkpoint cannot be used" in capsys.readouterr().err
-    assert [row["step"] for row in journal.rows] == [1, 2, 3, 4, 5, 6]
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+        journal.checkpoint(2, 1.0, {name: value + 1 for name, value in tensors.items()}, stopping=True)
+    (other / "checkpoint.safetensors").replace(path)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "cut": ("cannot be used", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
+    "empty": ("it is empty", lambda path: path.write_bytes(b"")),
+    "garbage": ("cannot be used", lambda path: path.write_bytes(os.urandom(200))),
+    "no facts": ("does not say what it is", lambda path: save_file({"x": torch.ones(1)}, path)),
+    "a byte of its header": ("cannot be used", lambda path: flip(path, 0.0005)),
+    "a byte of its weights": ("it is not what was written", lambda path: flip(path, 0.5)),
+    "its last byte": ("it is not what was written", lambda path: flip(path, 1.0)),
+    "another stage's": ("it is another stage's", of_another_stage),
+    "records' byte": ("records.jsonl is not what it was", lambda path: flip(path.with_name("records.jsonl"), 0.01)),
+    "records cut": ("records.jsonl is not what it was", lambda path: path.with_name("records.jsonl").write_bytes(b"")),
+    "records gone": ("records.jsonl is not what it was", lambda path: path.with_name("records.jsonl").unlink()),
+}
+
+
+class Undisturbed(NamedTuple):
+    """A training of six steps: what it gives, what it records, its folder as it was after the fourth."""
+
+    job: Job
+    weights: dict[str, Tensor]
+    rows: list[dict[str, Any]]
+    stopped: Path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Any,
+    token_pairs: Pairs,
+    reference_of: Any,
+    stopped_journal: Any,
+    weights: Any,
+) -> Undisturbed:
+    job, folder = Job(tiny_model, token_pairs, reference_of, torch.float32), tmp_path_factory.mktemp("stopped")
+    whole = Journal("sft")
+    expected = weights(job.sft(whole))
+    (folder / "settings.json").write_text('{"rests on": "this"}')
+    with pytest.raises(KeyboardInterrupt):
+        job.sft(stopped_journal("sft", folder, 4, every=1e-9))
+    assert {path.name for path in folder.iterdir()} == {
+        *("settings.json", "records.jsonl", "checkpoint.safetensors", "checkpoint.earlier.safetensors"),
+    }
+    return Undisturbed(job, expected, untimed(whole.rows), folder)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["the latest", "both"])
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    damage: str, both: bool, undisturbed: Undisturbed, tmp_path: Path, weights: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With nothing to go on from the stage begins again; the result is always the undisturbed one's, to the bit."""
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed.stopped, folder)
+    said, do = DAMAGES[damage]
+    do(folder / "checkpoint.safetensors")
+    if both and "records" not in damage:
+        shutil.copy(folder / "checkpoint.safetensors", folder / "checkpoint.earlier.safetensors")
+    journal = Journal("sft", folder)
+    found = weights(undisturbed.job.sft(journal))
+    told = capsys.readouterr().err
+    assert said in told
+    again = both or "records" in damage
+    assert ("this stage begins again" in told) == again
+    assert ("the one before it is used\n  going on at step 4" in told) == (not again)
+    assert all(torch.equal(found[name], undisturbed.weights[name]) for name in undisturbed.weights)
+    assert untimed(journal.rows) == undisturbed.rows
+    assert untimed(read_records(folder)) == undisturbed.rows
+
+
+def test_records_damaged_after_the_earlier_checkpoint_cost_no_more_than_that(
+    undisturbed: Undisturbed, tmp_path: Path, weights: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed.stopped, folder)
+    flip(folder / "records.jsonl", 0.99)
+    journal = Journal("sft", folder)
+    found = weights(undisturbed.job.sft(journal))
+    assert "going on at step 4" in capsys.readouterr().err
+    assert all(torch.equal(found[name], undisturbed.weights[name]) for name in undisturbed.weights)
+    assert untimed(journal.rows) == undisturbed.rows
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_kill_between_any_two_writes_of_a_checkpoint_leaves_a_folder_that_goes_on(
+    at: int, undisturbed: Undisturbed, tmp_path: Path, weights: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Going on (the records' rewriting) and keeping a checkpoint: stopped before the first, the second, ... call."""
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed.stopped, folder)
+    with (folder / "records.jsonl").open("a") as file:
+        file.write('{"kind": "step", "step": 5, "lo')
+    calls = [0]
+
+    class Kill(BaseException):
+        """No code of ours catches it; what cleans up after an error does not run."""
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def before(*given: Any, **named: Any) -> Any:
+            calls[0] += 1
+            if calls[0] > at:
+                raise Kill
+            return call(*given, **named)
+
+        return before
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", dying(os.fsync))
+        patched.setattr(os, "link", dying(os.link))
+        for name in ("replace", "unlink", "write_bytes"):
+            patched.setattr(Path, name, dying(getattr(Path, name)))
+        patched.setattr(checkpoint, "save_file", dying(checkpoint.save_file))
+        with pytest.raises(Kill):
+            undisturbed.job.sft(Journal("sft", folder, every=1e-9))
+    journal = Journal("sft", folder)
+    found = weights(undisturbed.job.sft(journal))
+    assert "going on at step" in capsys.readouterr().err
+    assert all(torch.equal(found[name], undisturbed.weights[name]) for name in undisturbed.weights)
+    assert untimed(read_records(folder)) == undisturbed.rows
+    assert not list(folder.glob("*.partial"))
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal("stage", tmp_path, every=0.0)
+    journal = Journal("stage", tmp_path, every=1e-9)
     journal.checkpoint(1, 0.0, {"x": torch.ones(3)}, stopping=False)
 
     def full(tensors: dict[str, Tensor], path: Path, **_: Any) -> None:
@@ -183,24 +301,12 @@ def test_checkpoints_are_kept_no_more_often_than_asked(tmp_path: Path) -> None:
 
 def test_a_journal_without_a_folder_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    journal = Journal("stage", every=0.0)
+    journal = Journal("stage", every=1e-9)
     assert journal.resume() == (0, 0.0, {})
     journal.record(step=1)
     journal.checkpoint(1, 0.0, {}, stopping=False)
     assert journal.rows == [{"step": 1}]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_one_interrupt_lets_the_step_finish_and_two_stop_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with interruptible() as interruption:
-        assert not interruption.asked
-        signal.raise_signal(signal.SIGINT)
-        assert interruption.asked
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert "stopping after this step" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupted_sft_stops_after_the_step_it_is_in(

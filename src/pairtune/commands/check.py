@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pairtune.commands.inputs import given
+from pairtune.commands.results import result_file
 from pairtune.data.advice import ADVICE, FACTS
 from pairtune.data.check import Finding, check_pairs, check_reading
 from pairtune.data.check_labels import check_labelled
@@ -18,7 +19,7 @@ from pairtune.data.check_near import near_prompts, shared_with
 from pairtune.data.check_texts import check_texts
 from pairtune.data.check_words import bag_of_words
 from pairtune.data.ends import end_ids
-from pairtune.data.fix import write_fixed
+from pairtune.data.fix import beside, write_fixed
 from pairtune.data.pack import Tokens, row_lengths
 from pairtune.data.preflight import SHOWN_ROWS, check_rows, told_numbers
 from pairtune.data.prompt_format import in_format
@@ -47,6 +48,7 @@ class Shown(NamedTuple):
 def run(settings: CheckRun) -> bool:
     """Read the data and tell what is to be known of them, with a model as it reads them. Whether nothing is wrong."""
     with quiet():
+        _check_files(settings)
         source, asked = given(settings.data, "data"), asked_of(settings)
         labels = has_labels(source, asked=asked)
         data: Any = read_labelled(source, asked=asked) if labels else read_pairs(source, asked=asked)
@@ -68,6 +70,14 @@ def run(settings: CheckRun) -> bool:
         if settings.fix:
             _fix(settings, data.rows)
     return not wrong
+
+
+def _check_files(settings: CheckRun) -> None:
+    """Before anything is read: raises InputError for a file that may not be written."""
+    inputs = [settings.data, settings.model, settings.against]
+    left_out = str(beside(Path(settings.fix))) if settings.fix else ""
+    for name, path in (("fix", settings.fix), ("fix", left_out), ("html", settings.html)):
+        result_file(path, inputs=inputs, overwrite=settings.overwrite, name=name)
 
 
 def _findings(settings: CheckRun, data: Any, *, labels: bool) -> Iterable[Finding]:

@@ -34,7 +34,8 @@ HELD_OUT = "heldout_accuracy"
 
 def run(settings: EvaluateRun) -> dict[str, Any]:
     """Held-out accuracy, sampled KL, length and repetition of a policy against its reference. Returns the figures."""
-    out = result_file(settings.out)
+    inputs = [settings.data, settings.model, settings.reference, settings.reward_model]
+    out = result_file(settings.out, inputs=inputs, overwrite=settings.overwrite)
     data, tokenizer = read(settings)
     pairs = data.rows
     seen = _trained_on(settings.model, pairs)

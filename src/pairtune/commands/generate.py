@@ -23,7 +23,7 @@ from pairtune.settings import GenerateRun
 def run(settings: GenerateRun) -> list[str]:
     """Answer one prompt or a file of prompts; print the answers or write them as JSON lines. Returns the answers."""
     _check(settings)
-    out = result_file(settings.out)
+    out = result_file(settings.out, inputs=[settings.data, settings.model], overwrite=settings.overwrite)
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     rows = _prompts(settings, tokenizer)
     try:

@@ -40,6 +40,7 @@ def run(settings: PpoRun) -> Path:
                 settings=settings.ppo,
                 sampling=settings.sampling,
                 seed=settings.seed,
+                every=settings.checkpoint_every,
             )
             told = kept.write(folder, model=settings.model) | of_adapters(settings, policy, tokenizer, folder)
             return {"prompts": len(prompts), "steps": settings.ppo.steps, **told}

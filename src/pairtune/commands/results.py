@@ -1,6 +1,7 @@
 """Where commands leave what they make: the folder of their one stage, or a file."""
 
 import fcntl
+import glob
 import os
 import re
 import shlex
@@ -28,7 +29,8 @@ from pairtune.models.load import Tokenizer, resolve, save_model
 from pairtune.progress import duration, say
 from pairtune.settings import Merging
 from pairtune.settings_list import to_mapping
-from pairtune.stages.stage import SETTINGS, Done, Stage
+from pairtune.stages.stage import Done, Stage
+from pairtune.training.checkpoint import SETTINGS, forget_checkpoint
 
 # The folder of the folders that commands make when none is asked for.
 RUNS = Path("runs")
@@ -45,14 +47,15 @@ def check_out(out: str) -> None:
         return
     if not folder.is_dir():
         raise InputError(f'out: "{folder}" is a file; give a folder')
-    if not any(folder.iterdir()):
+    if disk.holds_nothing(folder):
         return
-    if not (folder / SETTINGS).is_file():
+    if not (folder / SETTINGS).is_file() and not manifest.read(folder):
         raise InputError(
             f'out: "{folder}" is not empty and holds something else; give another --out, or none: a free name in '
             f"{RUNS} is then found"
         )
     if _is_finished(folder) and not manifest.damage(folder):
+        forget_checkpoint(folder)  # where a kill came before that
         raise InputError(
             f'out: "{folder}" holds a finished result; give another --out, or none (a free name in {RUNS} is then '
             "found), or remove it"
@@ -83,11 +86,14 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
     else:
         raise InputError(f'out: another run is writing to "{settings.out}"; wait for its end, or give another --out')
     try:
+        disk.sweep(folder)
         stage = Stage(folder, rests_on)
         if not settings.out:
             same = ", an unfinished run of the same settings, data and model, which is resumed"
             say(f"out: {folder}{same if stage.begun else ''}")
-        _refuse_another(stage)
+        known = manifest.read(folder)
+        if not known or known.get("key") != stage.key:
+            _refuse_another(stage)
         stage.finished()  # whose files are damaged (check_out has refused any other): told of, and made again
         yield stage
     finally:
@@ -106,7 +112,7 @@ def _without_asking(rests_on: Mapping[str, Any], command: str) -> Iterator[Path]
     yield from (stage.folder for stage in unfinished if not stage.changed())
     for number in count(1):
         folder = RUNS / (command if number == 1 else f"{command}-{number}")
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if not folder.exists() or (folder.is_dir() and disk.holds_nothing(folder)):
             yield folder
 
 
@@ -136,7 +142,7 @@ def _refuse_another(stage: Stage) -> None:
 def _rests_on(settings: Any, command: str) -> dict[str, Any]:
     """What the result rests on; where it lies is no part of it."""
     sources = {name: getattr(settings, name) for name in ("model", "reward_model") if hasattr(settings, name)}
-    asked = {name: value for name, value in to_mapping(settings).items() if name != "out"}
+    asked = {name: value for name, value in to_mapping(settings).items() if name not in ("out", "checkpoint_every")}
     hashes = {
         name: model_hash(resolve(source)) for name, source in sources.items() if source and not own.is_own(source)
     }
@@ -162,11 +168,35 @@ def base_facts(settings: Any) -> dict[str, str]:
     return {"base_sha256": model_hash(resolve(settings.model))} if settings.lora else {}
 
 
-def result_file(out: str) -> Path | None:
-    """The file for the result, if one was asked for. Raises InputError if it cannot be one."""
-    if out and Path(out).is_dir():
-        raise InputError(f'out: "{out}" is a folder; give a file')
-    return Path(out) if out else None
+def result_file(out: str, *, inputs: Sequence[str], overwrite: bool, name: str = "out") -> Path | None:
+    """The file for a result, if one was asked for.
+
+    Raises InputError if it cannot be one: a folder, one of the `inputs` by whatever name, a file that exists unless it
+    is to be overwritten.
+    """
+    if not out:
+        return None
+    path = Path(out)
+    if path.is_dir():
+        raise InputError(f'{name}: "{out}" is a folder; give a file')
+    if path.exists() and any(_is_read(path, given) for given in inputs):
+        raise InputError(f'{name}: "{out}" is a file that is read here; give another')
+    if path.exists() and not overwrite:
+        raise InputError(f'{name}: "{out}" exists; give another, or --overwrite')
+    return path
+
+
+def _is_read(path: Path, given: str) -> bool:
+    """Whether a file is one that is given to be read, or lies in a folder that is."""
+    given = own.file_of(given) or given
+    with suppress(OSError, ValueError):  # a hub's name
+        for found in map(Path, [given, *glob.glob(given, recursive=True)] if given else []):
+            found = found.expanduser()
+            if found.is_dir() and path.resolve().is_relative_to(found.resolve()):
+                return True
+            if found.exists() and path.samefile(found):
+                return True
+    return False
 
 
 def write(path: Path, text: str) -> None:

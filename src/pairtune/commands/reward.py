@@ -29,6 +29,7 @@ def run(settings: RewardRun) -> Path:
                 heldout=heldout,
                 settings=settings.reward,
                 seed=settings.seed,
+                every=settings.checkpoint_every,
                 merged=folder / MERGED if settings.merge else None,
             )
             told = kept.write(folder, model=settings.model) | base_facts(settings)

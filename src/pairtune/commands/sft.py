@@ -33,7 +33,15 @@ def run(settings: SftRun) -> Path:
 
         def work(folder: Path) -> Facts:
             rows, how = encoded.rows, settings.sft
-            facts = sft(folder, model=model, tokenizer=tokenizer, rows=rows, settings=how, seed=settings.seed)
+            facts = sft(
+                folder,
+                model=model,
+                tokenizer=tokenizer,
+                rows=rows,
+                settings=how,
+                seed=settings.seed,
+                every=settings.checkpoint_every,
+            )
             told = kept.write(folder, model=settings.model) if how.epochs else {}
             return facts | told | of_adapters(settings, model, tokenizer, folder)
 

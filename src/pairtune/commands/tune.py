@@ -68,6 +68,7 @@ def run(settings: TuneRun) -> Path:
                 loss=loss,
                 settings=settings.preference,
                 seed=settings.seed,
+                every=settings.checkpoint_every,
             )
             told = kept.write(folder, model=settings.model)
             with uncounted():

@@ -14,7 +14,7 @@ from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import uncounted
 from pairtune.engine.examples import prepare
-from pairtune.errors import InputError
+from pairtune.errors import DivergedError, InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import measure_examples
 from pairtune.grid import Candidate
@@ -69,11 +69,10 @@ class Arms:
         weights = sum(path.stat().st_size for path in context.model_folder("reference").glob("*.safetensors"))
         context.check_disk(weights / context.machine.dtype.itemsize, untrained)
 
-    def train_all(self) -> dict[str, Trials]:
+    def train_all(self) -> None:
         """Every method's candidates. PPO comes last: where it is to end may be known only then."""
         for method in sorted(self.context.candidates, key=lambda method: method == "ppo"):
             self.trials[method] = self._train_method(method)
-        return {method: self.trials[method] for method in self.context.candidates}
 
     def _train_method(self, method: str) -> Trials:
         """Every candidate of a method; a candidate that fails is a result, and the others go on."""
@@ -93,14 +92,8 @@ class Arms:
             trained = self._train(candidate)
             validated = self.validate(candidate.name, trained) if validate else None
             return Trial(candidate, trained, validated)
-        except (InputError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # a failed run is a result
-            if disk.is_full(error):
-                raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            say(f"  {candidate.name} failed: {reason}")
-            return Trial(candidate, trained, failed=reason)
+        except Exception as error:
+            return Trial(candidate, trained, failed=_reason(candidate, error))
 
     def _stage(self, candidate: Candidate) -> Stage:
         """A candidate's training, with all that it rests on."""
@@ -149,6 +142,7 @@ class Arms:
             loss=loss,
             settings=settings.preference,
             seed=settings.seed,
+            every=settings.checkpoint_every,
             measure=snapshots,
         )
 
@@ -173,6 +167,7 @@ class Arms:
             settings=how,
             sampling=settings.sampling,
             seed=settings.seed,
+            every=settings.checkpoint_every,
             measure=snapshots,
         )
 
@@ -215,6 +210,19 @@ class Arms:
 
         stage = self.context.stage(f"validate_{name}", self._measuring(trained))
         return self.context.done(stage, work, title=f"validating {name}")
+
+    def measure_all(self) -> dict[str, Done]:
+        """The reference, and what stands for each method; a method that cannot be measured has failed."""
+        measured = {"reference": self.measure("reference", None)}
+        for method in self.context.candidates:
+            found = self.trials[method]
+            if chosen := found.chosen:
+                try:
+                    measured[method] = self.measure(method, chosen)
+                except Exception as error:
+                    failed = replace(chosen, failed=_reason(chosen.candidate, error))
+                    self.trials[method] = Trials([failed if each is chosen else each for each in found.every])
+        return measured
 
     def measure(self, arm: str, trial: Trial | None) -> Done:
         """Every arm by the same definitions, on the same held-out prompts and pairs; the reference has no trial."""
@@ -275,6 +283,16 @@ class Arms:
         reference = self.context.load("reference") if "reference" in candidate.how.needs else policy
         examples, _ = prepare(reference, held, candidate.how.needs, seed=self.settings.seed)
         return measure_examples(policy, candidate.how, examples).own_wins
+
+
+def _reason(candidate: Candidate, error: Exception) -> str:
+    """Why a candidate failed, which is said: a failed run is a result. Raises what is a person's to mend."""
+    if disk.is_full(error) or (isinstance(error, InputError) and not isinstance(error, DivergedError)):
+        raise error
+    reason = str(error) if isinstance(error, DivergedError) else f"{type(error).__name__}: {error}"
+    reason = (reason.splitlines() or [""])[0]
+    say(f"  {candidate.name} failed: {reason}")
+    return reason
 
 
 def _key(done: Done | None) -> str | None:

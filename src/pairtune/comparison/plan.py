@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pairtune import disk
+from pairtune import disk, manifest
 from pairtune.configure import read_yaml
 from pairtune.errors import InputError
 from pairtune.grid import candidates
@@ -26,8 +26,8 @@ IDENTITY = ("preset", "model", "data")
 MODELS, STAGES = "models", "stages"
 # The models that are no candidate's.
 SHARED_MODELS = ("reference", "reward", "judge")
-# Bytes of a checkpoint for each parameter that learns: its float32 master and two moments.
-CHECKPOINT_BYTES = 12
+# Bytes of checkpoints for each parameter that learns: its float32 master and two moments, in two that stay and a third.
+CHECKPOINT_BYTES = 3 * 12
 
 
 def run_folder(settings: CompareRun) -> Path:
@@ -60,6 +60,8 @@ def open_run(settings: CompareRun) -> Path:
         _say_changes(read_yaml(out / "plan.yaml"), plan)
         _say_what_is_left(out, settings)
     out.mkdir(parents=True, exist_ok=True)
+    disk.sweep(out)
+    (out / manifest.RESULT).unlink(missing_ok=True)  # its own files are written anew
     disk.write(out / "plan.yaml", yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
     return out
 
@@ -79,7 +81,7 @@ def _why_not(out: Path, settings: CompareRun) -> str:
         before, now = read_yaml(out / "plan.yaml"), to_mapping(settings)
         other = [f"{name} {before.get(name)}" for name in IDENTITY if before.get(name) != now[name]]
         return f'"{out}" holds another plan ({", ".join(other)}); give another --out, or remove it' if other else ""
-    if out.is_dir() and any(out.iterdir()) and not (out / "plan.yaml").is_file():
+    if out.is_dir() and not disk.holds_nothing(out) and not (out / "plan.yaml").is_file():
         return f'"{out}" is not empty and holds no plan of pairtune; give an empty or a new folder'
     return ""
 
@@ -126,7 +128,7 @@ def write_environment(out: Path, settings: CompareRun, machine: Machine, hashes:
             candidate.name: candidate.parameters for several in candidates(settings).values() for candidate in several
         },
     }
-    (out / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    disk.write(out / "environment.json", json.dumps(facts, indent=2) + "\n")
 
 
 def _version(package: str) -> str:

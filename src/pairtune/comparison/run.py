@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pairtune import clock, own
+from pairtune import clock, manifest, own
 from pairtune.comparison.arms import Arms
 from pairtune.comparison.context import Context
 from pairtune.comparison.pairs import SharedPairs, sample_review_pairs
-from pairtune.comparison.plan import STAGES, open_run, run_folder, write_environment
+from pairtune.comparison.plan import open_run, run_folder, write_environment
 from pairtune.comparison.sittings import Sittings
 from pairtune.comparison.sizes import settle
 from pairtune.comparison.summary import summarise, tell_time
@@ -36,6 +36,7 @@ from pairtune.settings_list import to_mapping
 from pairtune.stages.reward import reward
 from pairtune.stages.sft import sft
 from pairtune.stages.stage import Done
+from pairtune.stopping import told
 
 # report(folder, count): makes what is to be made of the summary; `count()` puts the run's time so far into it.
 Report = Callable[[Path, Callable[[], None]], object]
@@ -56,15 +57,19 @@ def compare(settings: CompareRun, *, report: Report | None = None) -> Path:
         settings = settle(settings, given.rows, tokenizer)
     out = open_run(settings)
     write_left_out(out, given.skipped if given else ())
-    with Sittings(out / STAGES / "sittings.json", began=began).under_way() as sittings:
+    with Sittings(out / manifest.SITTINGS, began=began).under_way() as sittings:
 
         def count() -> None:
             tell_time(out, sittings.finish())
 
-        Comparison(Context(settings, out, tokenizer, given, sittings)).run()
+        try:
+            Comparison(Context(settings, out, tokenizer, given, sittings)).run()
+        except KeyboardInterrupt as error:
+            raise told(error, "the same command goes on from the stages that are finished") from error
         count()
         if report:
             report(out, count)
+    manifest.seal_run(out)
     return out
 
 
@@ -90,10 +95,9 @@ class Comparison:
         rewards = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
-        trials = arms.train_all()
+        arms.train_all()
         validated = arms.validate("reference", None) if context.validation else None
-        chosen = {method: found.chosen for method, found in trials.items() if found.chosen}
-        measured = {arm: arms.measure(arm, trial) for arm, trial in {"reference": None, **chosen}.items()}
+        measured = arms.measure_all()
         before = {"reference": logprobs, "mismatched": mismatched, "reward": rewards}
         summarise(
             self.out,
@@ -101,7 +105,7 @@ class Comparison:
             tokenizer=self.tokenizer,
             stages={"gold": external, "warm_start": warm, "pairs": pairs}
             | {name: done for name, done in before.items() if done},
-            trials=trials,
+            trials={method: arms.trials[method] for method in context.candidates},
             measured=measured,
             validated=validated,
             pairs=context.pairs,
@@ -143,6 +147,7 @@ class Comparison:
                 rows=rows,
                 settings=settings.sft,
                 seed=settings.seed,
+                every=settings.checkpoint_every,
                 whole=True,
             )
 
@@ -295,6 +300,7 @@ class Comparison:
                 heldout=self.context.pairs.heldout,
                 settings=settings.reward,
                 seed=settings.seed,
+                every=settings.checkpoint_every,
             )
             return {"kind": "judge", **facts, **self.context.base_facts("reference")}
 

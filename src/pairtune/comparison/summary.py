@@ -74,7 +74,7 @@ def summarise(
         "failed": _failed(trials),
         "matched_kl": _matched_kl(chosen.get("ppo")),
     }
-    summary["notices"] = notices(summary, values)
+    summary["notices"] = [*notices(summary, values), *_warned(spent)]
     summary["verdict"] = verdict(summary)
     ends = {method: trial.trained for method, trial in chosen.items() if trial.trained}
     curves = _curves(measured, ends) if settings.evaluation.curve_points else {}
@@ -83,6 +83,15 @@ def summarise(
     disk.write(out / "records.jsonl", _lines(records))
     disk.write(out / "samples.jsonl", _lines(_sample_rows(measured, scale, tokenizer)))
     disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def _warned(spent: Mapping[str, Done]) -> list[dict[str, str]]:
+    """What the trainings warned of, by the name of what was trained."""
+    return [
+        {"arm": name, "figure": warning["figure"], "text": f"In training {warning['text']}."}
+        for name, done in spent.items()
+        for warning in done.facts.get("warnings", [])
+    ]
 
 
 def tell_time(out: Path, took: Mapping[str, Any]) -> None:
@@ -188,7 +197,7 @@ def _grid_point(trial: Trial, found: Trials, scale: tuple[float, float], rows: S
 def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
     """Why, of each method that no candidate is left of."""
     return {
-        method: "; ".join(dict.fromkeys(trial.failed or "" for trial in found.every))
+        method: "; ".join(dict.fromkeys(trial.failed for trial in found.every if trial.failed))
         for method, found in trials.items()
         if not found.chosen
     }

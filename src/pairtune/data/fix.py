@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from pairtune import disk
 from pairtune.data.check import hashed
 from pairtune.data.check_texts import unseen_in
 from pairtune.data.schema import Labelled, Message, Pair
-from pairtune.errors import InputError
 
 Row = Pair | Labelled
 SIDES: dict[type, tuple[str, ...]] = {Pair: ("chosen", "rejected"), Labelled: ("response",)}
@@ -17,16 +17,14 @@ SIDES: dict[type, tuple[str, ...]] = {Pair: ("chosen", "rejected"), Labelled: ("
 def write_fixed(rows: Sequence[Pair] | Sequence[Labelled], path: Path, origin: str) -> tuple[int, Path, Counter[str]]:
     """Write the rows that are worth training on, in columns of ours, and what was left out to another file beside it.
 
-    Returns how many were kept, that other file, and how many went for which reason. Raises InputError for a file that
-    exists: nothing is written over.
+    Returns how many were kept, that other file, and how many went for which reason. Both are written whole or not at
+    all.
     """
-    left_out = path.with_name(f"{path.name.removesuffix('.jsonl')}.left-out.jsonl")
-    for each in (path, left_out):
-        if each.exists():
-            raise InputError(f'fix: "{each}" exists; give a name that is free')
+    left_out = beside(path)
     both_ways, seen, reasons = _both_ways(rows), set[int](), Counter[str]()
     weighed = any(row.weight != 1 for row in rows)  # a weight beside some rows only cannot be read
-    with path.open("w", encoding="utf-8") as kept, left_out.open("w", encoding="utf-8") as other:
+    partial = disk.beside(path), disk.beside(left_out)
+    with partial[0].open("w", encoding="utf-8") as kept, partial[1].open("w", encoding="utf-8") as other:
         for row in rows:
             key = _key(row)
             reason = (
@@ -47,7 +45,14 @@ def write_fixed(rows: Sequence[Pair] | Sequence[Labelled], path: Path, origin: s
             else:
                 columns = as_columns(row) | ({"weight": row.weight} if weighed else {})
                 kept.write(json.dumps(columns, ensure_ascii=False) + "\n")
+    disk.put(partial[1], left_out)
+    disk.put(partial[0], path)
     return len(rows) - reasons.total(), left_out, reasons
+
+
+def beside(path: Path) -> Path:
+    """The file of what was left out of another one."""
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.left-out.jsonl")
 
 
 def as_columns(row: Row) -> dict[str, object]:

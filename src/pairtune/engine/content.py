@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,7 +82,12 @@ def weights_hash(model: nn.Module) -> str:
 
     A model whose adapters are off is its base.
     """
-    values = sorted(adapters.state(model).items())
+    return tensors_hash(adapters.state(model))
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors' names, dtypes, shapes and bytes, hashed side by side."""
+    values = sorted(tensors.items())
     with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter
         hashes = list(threads.map(lambda item: _tensor_hash(item[1]), values))
     return value_hash(

@@ -16,7 +16,7 @@ from pairtune.engine.own import own_hidden_states
 from pairtune.engine.packed import packed_hidden_states
 from pairtune.engine.path import Engine, paths_of, rope_switch, settle_rope
 from pairtune.engine.self_check import check_engine, rows_of
-from pairtune.errors import InputError
+from pairtune.errors import DivergedError
 
 # Tokens in one forward and backward pass. Larger packs run a little faster and hold more activations.
 TOKENS_PER_PASS = {"cpu": 3072, "cuda": 16384}
@@ -55,15 +55,15 @@ def path_for(model: PreTrainedModel, pack: Pack) -> Engine:
 
 
 def check_finite(*values: Tensor) -> None:
-    """Raise InputError if a hidden state or a log-probability is NaN or infinite: what came after would be made up."""
+    """Raise DivergedError if a hidden state or a log-probability is not finite: what came after would be made up."""
     total = torch.stack([each.detach().sum(dtype=torch.float32) for each in values]).sum()  # to ask a GPU is to wait
     refuse_infinite(bool(torch.isfinite(total)))
 
 
 def refuse_infinite(finite: bool) -> None:
-    """Raise InputError unless the model's numbers are finite."""
+    """Raise DivergedError unless the model's numbers are finite."""
     if not finite:
-        raise InputError(
+        raise DivergedError(
             "the model gave numbers that are not finite (NaN or infinite); its weights have come apart or their dtype "
             "is too small - start again from finite weights, with a lower learning rate or --dtype float32"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pairtune import disk
 from pairtune.errors import InputError
 from pairtune.progress import counted, printable
 
@@ -13,7 +14,7 @@ from pairtune.progress import counted, printable
 def write(path: Path, source: str, findings: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]) -> None:
     """Write the page. `findings` as `--json` prints them, `shown` the rows whose tokens are shown.
 
-    Raises InputError for a file that exists or cannot be written.
+    Raises InputError if it cannot be written.
     """
     wrong = [finding for finding in findings if finding["finding"]]
     environment = Environment(
@@ -28,9 +29,6 @@ def write(path: Path, source: str, findings: Sequence[Mapping[str, Any]], shown:
         shown=shown,
     )
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(page)
-    except FileExistsError:
-        raise InputError(f'html: "{path}" exists; give a name that is free') from None
+        disk.write(path, page)
     except OSError as error:
         raise InputError(f'html: "{path}" cannot be written: {error.strerror}') from error

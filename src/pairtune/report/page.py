@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pairtune import disk
 from pairtune.errors import InputError
 from pairtune.report import figures, plots, style, words
 from pairtune.report.figures import Figure
@@ -55,7 +56,7 @@ def write(run_dir: Path, count: Callable[[], object] | None = None) -> Path:
         run = read(run_dir)
     page = _fill(run, drawn)
     try:
-        path.write_text(page, encoding="utf-8")
+        disk.write(path, page)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
     return path

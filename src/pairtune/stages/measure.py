@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pairtune import disk
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.engine.own_score import OwnScore
@@ -23,6 +24,7 @@ from pairtune.models.load import Tokenizer
 from pairtune.sampling.sampler import stream_seed
 from pairtune.settings import CompareRun, Sampling
 from pairtune.stages.stage import Facts
+from pairtune.training.checkpoint import SNAPSHOTS
 
 Score = Callable[[Sequence[Answer]], list[float]]
 
@@ -45,13 +47,12 @@ class Snapshots:
     ) -> None:
         count, self.points = settings.evaluation.curve_prompts, settings.evaluation.curve_points
         self.prompts = distinct_prompts(heldout[:count])[: settings.evaluation.prompts]
-        self.path = folder / "snapshots.jsonl"
+        self.path = folder / SNAPSHOTS
         self.model, self.heldout, self.reference = model, heldout[:count], reference[:count]
         self.settings, self.end_ids = settings, end_ids(tokenizer)
 
     def take(self, step: int, seconds: float) -> None:
-        """Measure the policy as it is after `step`; a snapshot of a later step is left from an interrupted run."""
-        earlier = self.load(self.path.parent, before=step)
+        """Measure the policy as it is after `step`."""
         answers = write_answers(
             self.model,
             self.prompts,
@@ -65,12 +66,12 @@ class Snapshots:
             "log_ratios": log_ratios(self.model, self.heldout, self.reference),
             "answers": [answer.to_json() for answer in answers],
         }
-        self.path.write_text("".join(json.dumps(each) + "\n" for each in [*earlier, row]), encoding="utf-8")
+        disk.append(self.path, row)
 
     @staticmethod
     def load(folder: Path, *, before: int) -> list[dict[str, Any]]:
         """The snapshots kept in a stage's folder of the steps before one, in their order."""
-        path = folder / "snapshots.jsonl"
+        path = folder / SNAPSHOTS
         if not path.is_file():
             return []
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

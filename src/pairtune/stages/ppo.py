@@ -33,6 +33,7 @@ def ppo(
     settings: Ppo,
     sampling: Drawing,
     seed: int,
+    every: float = 0.0,
     measure: Measure | None = None,
 ) -> Facts:
     """Train a policy that still is the reference, and save it. Its last step, and the seconds of all its steps.
@@ -41,7 +42,7 @@ def ppo(
     """
     if isinstance(reward_model, ScalarModel):
         reward_model.requires_grad_(False)
-    journal = Journal("ppo", folder)
+    journal = Journal("ppo", folder, every=every)
     reference = frozen_copy(policy)
     train_ppo(
         policy,

@@ -25,6 +25,7 @@ def tune(
     loss: Loss,
     settings: Tuning,
     seed: int,
+    every: float = 0.0,
     measure: Measure | None = None,
 ) -> Facts:
     """Tune a model that still is the reference, and save it. Its last step, and the seconds of all its steps.
@@ -33,7 +34,7 @@ def tune(
     """
     if examples.reference is not None:
         check_first_loss(model, examples.rows, examples.reference, loss)
-    journal = Journal(name, folder)
+    journal = Journal(name, folder, every=every)
     train_preference(model, examples, loss, settings, seed=seed, journal=journal, measure=measure)
     save_model(model, tokenizer, folder)
     return journal.end()

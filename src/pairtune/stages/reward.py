@@ -28,6 +28,7 @@ def reward(
     heldout: Sequence[Tokens],
     settings: Reward,
     seed: int,
+    every: float = 0.0,
     merged: Path | None = None,
 ) -> Facts:
     """Train a scalar head and its body on (chosen, rejected) rows, save both; the margins of the held-out pairs.
@@ -35,7 +36,8 @@ def reward(
     name: what its records are called. merged: where the whole model goes as well, its adapters added into its weights.
     """
     model = ScalarModel(body, seed=seed)
-    train_reward(model, rows, settings, seed=seed, journal=Journal(name, folder))
+    journal = Journal(name, folder, every=every)
+    train_reward(model, rows, settings, seed=seed, journal=journal)
     normalise(model, rows)
     model.save(folder, tokenizer)
     with uncounted():
@@ -43,4 +45,4 @@ def reward(
     if merged is not None:
         model.body = adapters.fold(model.body, round_into)
         model.save(merged, tokenizer)
-    return {"margins": margins}
+    return {"margins": margins} | journal.warned()

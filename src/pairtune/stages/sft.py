@@ -23,15 +23,17 @@ def sft(
     rows: Sequence[Tokens],
     settings: Sft,
     seed: int,
+    every: float = 0.0,
     whole: bool = False,
 ) -> Facts:
     """Fine-tune a model that has been checked, and save it; with 0 epochs as it is.
 
     whole: adapters are added into the weights, and a whole model is saved.
     """
+    journal = Journal("sft", folder, every=every)
     if settings.epochs > 0:
-        train_sft(model, rows, settings, seed=seed, journal=Journal("sft", folder))
+        train_sft(model, rows, settings, seed=seed, journal=journal)
     if whole and adapters.wrapper_of(model) is not None:
         model = adapters.fold(model, round_into)
     save_model(model, tokenizer, folder)
-    return {"demonstrations": len(rows)}
+    return {"demonstrations": len(rows)} | journal.warned()

@@ -16,11 +16,10 @@ from pairtune.engine.cost import Cost, measured
 from pairtune.engine.version import engine_version
 from pairtune.hashes import value_hash
 from pairtune.progress import say
-from pairtune.training.checkpoint import CHECKPOINT, RECORDS, forget_checkpoint
+from pairtune.training.checkpoint import CHECKPOINTS, LOGS, SETTINGS, forget_checkpoint
 
 # Raise it whenever a stage's work changes in a way that what it rests on does not show.
 STAGES_VERSION = 4
-SETTINGS = "settings.json"
 
 Facts = dict[str, Any]
 # work(folder): does it there, and returns its facts, plain values; under "cost", what it cost if it knows better.
@@ -79,23 +78,25 @@ class Stage:
             return None
         if trouble := manifest.damage(self.folder):
             say(f"{self.folder}: {trouble}; making it again")
-            for name in (*(found["files"] if found else (SETTINGS, RECORDS)), manifest.RESULT):
+            for name in (*(found["files"] if found else (SETTINGS, *LOGS)), manifest.RESULT):
                 (self.folder / name).unlink(missing_ok=True)
             return None
         if not found:
             return None
+        forget_checkpoint(self.folder)  # where a kill came between the two
         facts = {name: fact for name, fact in found.items() if name not in ("key", "cost", "files")}
         return Done(self.key, self.folder, facts, Cost(**found["cost"]))
 
     def run(self, work: Work, *, spent: Cost | None = None) -> Done:
         """Do the work, or go on with it where it was left. `spent`: what preparing it cost, which counts too."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        disk.sweep(self.folder)
         disk.write(self.folder / SETTINGS, json.dumps(self.settings, indent=2, sort_keys=True))
         with measured() as cost:
             facts = work(self.folder)
         cost = Cost(**facts.pop("cost")) if "cost" in facts else (spent or Cost()) + cost
         result = {**facts, "key": self.key, "cost": cost.to_json()}
-        manifest.write(self.folder, result, without=[CHECKPOINT])
+        manifest.write(self.folder, result, without=CHECKPOINTS)
         forget_checkpoint(self.folder)
         return Done(self.key, self.folder, facts, cost)
 

@@ -1,5 +1,6 @@
 """The loop that every training shares: resumption, step, record, measurement, checkpoint."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,8 +11,10 @@ from pairtune.engine.cost import mixtures, uncounted
 from pairtune.engine.self_check import failing_in_a_line
 from pairtune.progress import say, significant, task
 from pairtune.settings import Optimisation
-from pairtune.training.checkpoint import Journal, interruptible
+from pairtune.stopping import interruptible
+from pairtune.training.checkpoint import Journal
 from pairtune.training.step import Optimizer, learning_rate
+from pairtune.training.watch import warnings
 
 # gradients(indices): run the step's examples forward and backward, normalised by their number; its figures come back.
 Gradients = Callable[[Sequence[int]], dict[str, float]]
@@ -83,11 +86,14 @@ def run_steps(
             optimizer.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for name, value in state.items():
             value.copy_(tensors[name])
-    with task(journal.stage, steps, done) as progress, interruptible() as interruption:
+    with task(journal.stage, steps, done) as progress, interruptible(journal.left) as interruption:
+        step = done
         for step in range(done + 1, steps + 1):
             began = time.perf_counter()
             with failing_in_a_line("trained"):
                 figures = work(step)
+            if not math.isfinite(figures.get("loss", 0.0)):
+                raise FloatingPointError(f"the loss is {figures['loss']} at step {step}")
             seconds += time.perf_counter() - began
             journal.record(kind="step", stage=journal.stage, step=step, seconds=round(seconds, 3), **figures)
             progress.note(note(figures))
@@ -97,11 +103,29 @@ def run_steps(
                 raise KeyboardInterrupt
             if over:
                 break
-            if measure and step in points:
+            measured = measure and step in points
+            if measured or interruption.asked or journal.due:
+                check_finite(step, optimizers, state)
+            if measure and measured:
                 with uncounted():
                     measure.take(step, seconds)
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
             journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
+        check_finite(step, optimizers, state)
+    grew = {prefix.rstrip("."): optimizer.growth() for prefix, optimizer in optimizers.items()}
+    journal.warnings = warnings(journal.rows, grew)
+    for warning in journal.warnings:
+        say(f"  {journal.stage}: {warning['text']}")
+
+
+def check_finite(step: int, optimizers: Mapping[str, Optimizer], state: Mapping[str, Tensor]) -> None:
+    """Raises FloatingPointError if what was learned, or what steps remember, is no number: it is not to be kept."""
+    for optimizer in optimizers.values():
+        if what := optimizer.not_finite():
+            raise FloatingPointError(f"after step {step} {what} are not finite")
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            raise FloatingPointError(f"after step {step} {name} is not finite")
 
 
 def say_router(model: nn.Module) -> None:

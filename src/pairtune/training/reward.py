@@ -50,4 +50,6 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
 def normalise(model: ScalarModel, rows: Sequence[Tokens]) -> None:
     """Shift and scale the head so that these responses (the reference's) score 0 ± 1. Rankings do not change."""
     rewards = torch.tensor([reward for row in score_rewards(model, rows) for reward in row], dtype=torch.float64)
+    if not bool(rewards.isfinite().all()):
+        raise FloatingPointError("the reward model's scores are not finite")
     model.normalise(mean=float(rewards.mean()), std=max(float(rewards.std()), 1e-6))

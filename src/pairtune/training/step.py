@@ -44,6 +44,7 @@ class Optimizer:
         self.squares = [torch.zeros_like(master) for master in self.masters]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
         self.steps, self.eps = 0, eps
+        self.began = torch.tensor(total_norm(self.masters), dtype=torch.float64)  # the weights' norm
         self.hooks = [p.register_post_accumulate_grad_hook(self._gather(i)) for i, p in enumerate(self.parameters)]
 
     def step(self, *, learning_rate: float, max_gradient_norm: float) -> float:
@@ -77,19 +78,33 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by number, and the count of steps, for a checkpoint."""
-        tensors = {"steps": torch.tensor(self.steps)}
+        tensors = {"steps": torch.tensor(self.steps), "began": self.began}
         for i, values in enumerate(zip(self.masters, self.means, self.squares, strict=True)):
             tensors |= {f"{i}.{name}": value for name, value in zip(MOMENTS, values, strict=True)}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take over a checkpoint, and round the masters into the model."""
-        self.steps = int(tensors["steps"])
+        self.steps, self.began = int(tensors["steps"]), tensors["began"]
         for i, values in enumerate(zip(self.masters, self.means, self.squares, strict=True)):
             for name, value in zip(MOMENTS, values, strict=True):
                 value.copy_(tensors[f"{i}.{name}"])
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             round_into(parameter.data, master)
+
+    def growth(self) -> float:
+        """The norm of the weights divided by that before the first step; 1 where they were all 0."""
+        began = float(self.began)
+        return total_norm(self.masters) / began if began else 1.0
+
+    def not_finite(self) -> str:
+        """What of it is infinite or no number, in words; nothing if all is as it should be."""
+        kinds = {"weights": [*self.masters, *self.parameters], "moments": [*self.means, *self.squares]}
+        for name, tensors in kinds.items():
+            ends = (end for tensor in tensors if tensor.numel() for end in tensor.detach().aminmax())
+            if not all(math.isfinite(float(end)) for end in ends):
+                return name
+        return ""
 
     def release(self) -> None:
         """Forget gradients, moments and hooks; the model keeps its weights."""
