@@ -3,11 +3,18 @@
 import errno
 from pathlib import Path
 
+from pairtune.errors import InputError
+
 _SIGNS = ("No space left on device", "os error 28", "StorageFull")
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file atomically: a reader finds the old content or all of the new."""
+    """Write a text file atomically: a reader finds the old content or all of the new.
+
+    Raises InputError where a device or the like stands in its place: a file would take that away.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f'"{path}" is no ordinary file; give another path')
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
