@@ -161,7 +161,9 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", required=True)
+    commands = parser.add_subparsers(
+        prog="pairtune", title="commands", dest="command", metavar="COMMAND [options]", required=True
+    )
     for name, text in HELP.items():
         command = commands.add_parser(
             name,
