@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.errors import InputError
+from pairtune.models import adapters
 from pairtune.models.load import load_model, load_tokenizer, resolve
 from pairtune.sampling.sampler import sample
+from pairtune.settings import Adapting
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -129,6 +131,37 @@ def test_weights_that_cannot_be_read(folder: Path, cpu: Any, content: bytes | No
 def test_a_gguf_file_that_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.gguf").write_bytes(content)
     refusal(lambda: resolve(str(tmp_path / "a.gguf")), "a.gguf", "is no GGUF model that can be read")
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"base_model_name_or_path": "nobody/none"}, "cannot be loaded"),
+        ({"base_model_name_or_path": "https://nobody.example/x"}, "does not exist"),
+        ({"base_model_name_or_path": "SELF"}, "stand on other adapters"),
+        ({"lora_alpha": "x"}, "cannot be put on their base"),
+        ({"target_modules": 3}, "cannot be put on their base"),
+        ({"r": -1}, "cannot be put on their base"),
+        ({}, "holds numbers that are not finite"),
+    ],
+)
+def test_adapters_that_are_broken(
+    folder: Path, tiny_model: Any, tiny_tokenizer: Any, cpu: Any, fields: Any, word: str
+) -> None:
+    model, place = tiny_model(), folder.parent / "adapters"
+    adapters.adapt(model, Adapting(lora=True, lora_rank=2), base=str(folder), seed=0)
+    adapters.save(model, place)
+    tiny_tokenizer().save_pretrained(place)
+    assert load_tokenizer(str(place)).eos_token == "</s>"
+    change(
+        place / "adapter_config.json",
+        **{name: str(place) if value == "SELF" else value for name, value in fields.items()},
+    )
+    if not fields:
+        tensors = load_file(place / "adapter_model.safetensors")
+        next(iter(tensors.values()))[0, 0] = float("nan")
+        save_file(tensors, place / "adapter_model.safetensors", metadata={"format": "pt"})
+    refusal(lambda: (load_tokenizer(str(place)), load_model(str(place), cpu)), word)
 
 
 def test_a_tokenizer_that_makes_texts_grow_without_end(folder: Path) -> None:

@@ -167,7 +167,7 @@ def _declared_ends(source: str, trust_remote_code: bool) -> tuple[int, ...]:
     try:
         found: Any = GenerationConfig.from_pretrained(source).eos_token_id
     except OSError:  # no generation_config.json: transformers makes one from the model's config
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = read_config(source, trust_remote_code=trust_remote_code)
         found = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
     return () if found is None else (found,) if isinstance(found, int) else tuple(found)
 
