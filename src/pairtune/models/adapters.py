@@ -91,8 +91,8 @@ def attach(model: PreTrainedModel, folder: Path) -> None:
     config.modules_to_save = [name for name in config.modules_to_save or () if name != "score"] or None
     try:
         given = load_file(folder / WEIGHTS)
-        if some := [name for name, value in given.items() if not value.isfinite().all()]:
-            raise InputError(f'adapters "{folder}": {some[0]} in {WEIGHTS} holds numbers that are not finite')
+        if damaged := [name for name, value in given.items() if not value.isfinite().all()]:
+            raise InputError(f'adapters "{folder}": {damaged[0]} in {WEIGHTS} holds numbers that are not finite')
         _wrap(model, config)
         wrapper = wrapper_of(model)
         known = set(get_peft_model_state_dict(wrapper, save_embedding_layers=False))
