@@ -5,15 +5,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pairtune import commands
 from pairtune.cache import cache_folder, entries
 from pairtune.cli import main
 from pairtune.data.pack import Tokens
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.version import engine_version
+from pairtune.settings import GenerateRun
 
 ROWS = [Tokens((5, 6, 7), ((8, 9, 1), (10, 1))), Tokens((5, 6), ((7, 1),))]
 MODEL = "SmolLM2-Q4_1-0123456789abcdef"
@@ -136,3 +139,28 @@ def test_listing_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"import sys; from pairtune.cli import main; main(['cache']); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below", "x" * 300, "a\0b"])
+def test_a_run_goes_on_without_a_cache_that_cannot_be_written(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a file").write_text("mine")
+    folder, used = tmp_path / place, []
+
+    def run(settings: object) -> None:
+        (cache_folder() / "kept").write_text("for this run")
+        used.append(cache_folder())
+
+    monkeypatch.setattr(commands, "import_module", lambda name: SimpleNamespace(run=run))
+    monkeypatch.setattr(commands, "cache_folder", lambda: folder)  # no environment can hold a NUL
+    before = os.environ["PAIRTUNE_CACHE"]
+    commands.run("generate", GenerateRun(prompt="x"))
+    said = capsys.readouterr().err
+    assert "cannot be written" in said
+    assert "set PAIRTUNE_CACHE" in said
+    assert said.count("\n") == 1
+    assert used[0] != folder
+    assert not used[0].exists(), "what was kept for the run has gone with it"
+    assert os.environ["PAIRTUNE_CACHE"] == before
+    assert (tmp_path / "a file").read_text() == "mine"

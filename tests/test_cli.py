@@ -421,6 +421,26 @@ def test_a_folder_that_is_taken_says_what_to_do(run_settings: Callable[..., Tune
     assert taken(run_settings(), finished=False) == "runs/tune"
 
 
+def test_a_finished_run_given_again_says_so_by_whatever_path(
+    run_settings: Callable[..., TuneRun],
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taken(run_settings(out="mine"))
+    held = run_settings(out="mine").heldout
+    words = ["tune", "--model", run_settings().model, "--data", "pairs.jsonl", "--heldout", str(held), "--out"]
+    capsys.readouterr()
+    Path("mine").rename("other")
+    for out in ("other", "other/", "./other", str(Path("other").absolute())):
+        assert main([*words, out]) == 0
+        assert "holds the finished result of this very run; nothing is left to do" in capsys.readouterr().err
+    assert main([*words, "other", "--seed", "1"]) == 2
+    write(pairs()[:-1])
+    assert main([*words, "other"]) == 2, "of other data"
+    assert sorted(path.name for path in Path("other").iterdir()) == ["result.json", "settings.json"]
+
+
 def test_a_finished_result_that_is_damaged_is_named_and_made_again(
     run_settings: Callable[..., TuneRun], capsys: pytest.CaptureFixture[str]
 ) -> None:

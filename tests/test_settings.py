@@ -136,7 +136,7 @@ def test_a_settings_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "does not exist" in complaint(TuneRun, str(tmp_path / "none.yaml"))
     (tmp_path / "tune.yaml").write_text("seed: 1\n")
     assert f'does not exist; did you mean "{tmp_path}/tune.yaml"?' in complaint(TuneRun, str(tmp_path / "tun.yaml"))
-    assert "cannot be read" in complaint(TuneRun, str(tmp_path))
+    assert "is no ordinary file" in complaint(TuneRun, str(tmp_path))
     (tmp_path / "latin.yaml").write_bytes(b"out: caf\xe9\n")
     assert "cannot be read" in complaint(TuneRun, str(tmp_path / "latin.yaml"))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pairtune import clock, commands, disk
 from pairtune.configure import settings_from
-from pairtune.errors import InputError
+from pairtune.errors import InputError, is_memory, is_panic
 from pairtune.flags import Layout, Parser, add_flags, by_flag, flag, load_named, word
 from pairtune.hints import suggestion
 from pairtune.progress import say
@@ -67,6 +67,8 @@ HELP = {
 }
 # The setting of a command that may stand without its flag: `pairtune check pairs.jsonl`.
 BARE = {"check": "data"}
+# Characters of a line that says what is wrong.
+LONGEST = 2000
 DESCRIPTION = """\
 Preference pairs in, an aligned language model out, and an honest answer to
 which method won.
@@ -94,17 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except BaseException as error:
         line = explanation(error)
         if line is None:
             raise
         if "--debug" in arguments:
             traceback.print_exc()
-        say(f"pairtune: {' '.join(line.split())}")
+        say(f"pairtune: {_short(' '.join(line.split()))}")
         return 2
 
 
-def explanation(error: Exception) -> str | None:
+def _short(line: str) -> str:
+    """The line, without the middle of what a path or a name of thousands of characters makes of it."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def explanation(error: BaseException) -> str | None:
     """What went wrong and what to do, for errors that a person can mend; None for what would be a fault of ours."""
     if isinstance(error, InputError):
         return str(error)
@@ -112,8 +119,14 @@ def explanation(error: Exception) -> str | None:
         return "no space is left on the disk; make room and give the same command to go on"
     if isinstance(error, FloatingPointError):
         return f"the training diverged ({error}); try a lower --learning-rate in a new --out"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "the memory ran out; try a smaller model, --max-tokens or --batch-size"
+    if is_memory(error):
+        from pairtune import memory
+
+        return f"the memory ran out ({memory.told()}); try a smaller model, --max-tokens or --batch-size"
+    if is_panic(error):
+        return (
+            f"a library broke off ({error}); if it is the tokenizer's, a row or tokenizer.json is what it cannot take"
+        )
     if isinstance(error, OSError) and error.filename is not None:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             return f'"{error.filename}" may not be written or read; change its rights or give another path'
@@ -156,7 +169,9 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", required=True)
+    commands = parser.add_subparsers(
+        prog="pairtune", title="commands", dest="command", metavar="COMMAND [options]", required=True
+    )
     for name, text in HELP.items():
         command = commands.add_parser(
             name,

@@ -22,12 +22,14 @@ from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.hints import near_path, nearest, suggestion
 from pairtune.objectives.loss import Loss, load_own, loss_of, own_names
-from pairtune.settings import CompareRun, TuneRun, Values
+from pairtune.settings import TEXT, CompareRun, TuneRun, Values
 from pairtune.settings_list import PARAMETERS, Setting, is_parameters, parameters, settings_of
 
 T = TypeVar("T")
 # Of a value in a message, so many characters are shown.
 SHOWN = 40
+# Bytes of a settings file: a hundred settings take four thousand, and YAML is slow to read.
+LARGEST_FILE = 100_000
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -111,10 +113,25 @@ def read_preset(name: str) -> dict[str, Any]:
     return typing.cast(dict[str, Any], yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only; without aliases, of which a few lines can stand for billions of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "it refers to another of its values (*name); write that out", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises InputError naming the file and, where known, the line."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise InputError(f'settings file "{path}" is no ordinary file; give a YAML file')
+        if path.exists() and path.stat().st_size > LARGEST_FILE:
+            raise InputError(f'settings file "{path}" is larger than {LARGEST_FILE:,} bytes; is it one of settings?')
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise InputError(f'settings file "{path}" does not exist{near_path(path)}') from error
     except (OSError, UnicodeDecodeError) as error:
@@ -210,6 +227,8 @@ def _number(setting: Setting, given: Given, value: Any, kind: type) -> Any:
     converted = _converted(value, kind)
     if converted is None:
         raise InputError(f"{given.called} is {_shown(value)}; it must be {WORDS[kind]}")
+    if setting.value == TEXT and any("\ud800" <= letter <= "\udfff" for letter in converted):
+        raise InputError(f"{given.called} is {_shown(value)}; it must be text in UTF-8")
     if setting.choices and converted not in setting.choices:
         raise InputError(f"{given.called} is {_shown(value)}; it must be one of {', '.join(setting.choices)}")
     for bound, holds, words in (
@@ -254,7 +273,8 @@ def _parts(setting: Setting, given: Given) -> list[Any]:
 def _converted(value: Any, kind: Any) -> Any:
     """`value` as `kind`, or None if it is not one; text is read as a number (YAML takes 1e-4 for text)."""
     if kind is str:
-        return os.fspath(value) if isinstance(value, str | os.PathLike) else None
+        text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+        return text if isinstance(text, str) and "\0" not in text else None
     if kind is bool:
         return value if isinstance(value, bool) else None
     if isinstance(value, bool):

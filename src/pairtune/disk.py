@@ -7,13 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pairtune.errors import InputError
+
 _SIGNS = ("No space left on device", "os error 28", "StorageFull")
 # The end of a file's name while it is written.
 PARTIAL = ".partial"
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file atomically: a reader finds the old content or all of the new, after a power cut too."""
+    """Write a text file atomically: a reader finds the old content or all of the new, after a power cut too.
+
+    Raises InputError where a device or the like stands in its place: a file would take that away.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f'"{path}" is no ordinary file; give another path')
     partial = beside(path)
     try:
         partial.write_text(text, encoding="utf-8")

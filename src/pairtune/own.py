@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pairtune.errors import InputError
+from pairtune.errors import InputError, is_memory
 from pairtune.hints import near_path, nearest
 
 NAME = re.compile(
@@ -41,10 +41,10 @@ class Own:
         """Around a call: what the function raises is told in one line, with the line of its file that raised it."""
         try:
             yield
-        except (InputError, MemoryError):
+        except InputError:
             raise
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":  # torch's own
+            if is_memory(error):
                 raise
             raise InputError(f"{self.name} failed{_where(error, self.path)}: {_said(error)}") from error
 

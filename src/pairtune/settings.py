@@ -13,6 +13,7 @@ Values = Mapping[str, tuple[float, ...]]
 # The largest seed: whatever a stage multiplies it by still fits a generator's 64 bits.
 LARGEST_SEED = 2**31 - 1
 # More than these is a typing error, refused before a machine is busy with it for ever.
+LARGEST = 1e12
 MOST, MOST_EPOCHS, MOST_NEW_TOKENS, MOST_WORLDS = 10**9, 1000, 10**5, 10**5
 
 
@@ -36,8 +37,9 @@ def _setting(
 
     `common` ones stand first in the help, in the order of the class.
     """
-    if type(default) is int and most is None:
-        most = MOST
+    if most is None:
+        kind = type(default[0]) if isinstance(default, tuple) and default else type(default)
+        most = {int: MOST, float: LARGEST}.get(kind)
     bounds = {"above": above, "least": least, "most": most, "choices": choices}
     return field(default=default, metadata={"help": meaning, "value": value, "common": common, **bounds})
 

@@ -181,7 +181,7 @@ class TestRefusals:
         (folder / "config.json").unlink()
         refused(lambda: load_model(str(folder), cpu), "has no config.json", "save_pretrained")
 
-    @pytest.mark.parametrize("text", ["{", '{"model_type": "nonesuch"}', "{}"])
+    @pytest.mark.parametrize("text", ['{"model_type": "nonesuch"}', "{}"])
     def test_a_configuration_that_says_nothing(self, folder: Any, cpu: Any, text: Any) -> None:
         (folder / "config.json").write_text(text)
         refused(lambda: load_model(str(folder), cpu), "cannot be loaded: ")

@@ -1,9 +1,15 @@
 """The commands: each a module with `run(settings)`, imported when it is asked for, for most import much."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from pairtune import hub, own
+from pairtune.cache import cache_folder
+from pairtune.progress import say
 from pairtune.settings import PpoRun, Run
 
 
@@ -19,8 +25,32 @@ def run(command: str, settings: Any) -> Any:
         _check_paths(settings)
     from pairtune.quiet import quiet
 
-    with quiet():
+    with quiet(), _cache():
         return import_module(f"pairtune.commands.{command}").run(settings)
+
+
+@contextmanager
+def _cache() -> Iterator[None]:
+    """Where nothing can be kept, what a run makes for itself lies in a folder that goes with it; that is said."""
+    folder, before = cache_folder(), os.environ.get("PAIRTUNE_CACHE")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        say(f'cache: "{folder}" cannot be written ({why}), so nothing is kept; set PAIRTUNE_CACHE to one that can')
+    else:
+        yield
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        os.environ["PAIRTUNE_CACHE"] = own
+        try:
+            yield
+        finally:
+            os.environ.pop("PAIRTUNE_CACHE")
+            if before is not None:
+                os.environ["PAIRTUNE_CACHE"] = before
 
 
 def _check_paths(settings: Any) -> None:

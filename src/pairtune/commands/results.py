@@ -62,6 +62,18 @@ def check_out(out: str) -> None:
         )
 
 
+def is_done(settings: Any, command: str) -> bool:
+    """Whether the folder that is asked for holds the finished result of just this run, which is said then."""
+    folder = Path(settings.out)
+    if not (settings.out and settings.data and _is_finished(folder)) or manifest.damage(folder):
+        return False
+    found = manifest.read(folder)
+    if found is None or found.get("key") != Stage(folder, _rests_on(settings, command)).key:
+        return False
+    say(f'out: "{folder}" holds the finished result of this very run; nothing is left to do')
+    return True
+
+
 def _is_finished(folder: Path) -> bool:
     return (folder / manifest.RESULT).is_file()
 

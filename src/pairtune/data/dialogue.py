@@ -13,6 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from pairtune.data.schema import Message, ResponseText
+from pairtune.data.template_limits import check_powers, written
+from pairtune.errors import InputError
 
 # What a template may call the thoughts before an answer.
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -56,21 +58,35 @@ def render(
             template = template_of(tokenizer, given)
             roles = parted_roles(tokenizer, template)
             shown = [_in_parts(message, roles) for message in messages]
-            text = tokenizer.apply_chat_template(
+            text = _written(
+                tokenizer,
                 [_with_arguments(message, convert) for message in shown] if convert else shown,
-                chat_template=_on(today, template),
-                tokenize=False,
+                _on(today, template),
                 add_generation_prompt=to_be_answered and not goes_on,
                 continue_final_message=goes_on,
                 **given,
             )
+        except InputError:  # it takes too much
+            raise
         except Exception as error:  # a template is a program, and can go wrong in every way that one can
             refusal = refusal or (RefusedError(GOES_ON) if "continue_final_message" in str(error) else error)
         else:
-            if roles and _as_list(str(text)) and not any(_as_list(turn.content + turn.more) for turn in turns):
+            if roles and _as_list(text) and not any(_as_list(turn.content + turn.more) for turn in turns):
                 raise RefusedError("it wants the content of some turns in parts and of others as text")
-            return str(text)
+            return text
     raise RefusedError(" ".join(str(refusal).split()) or type(refusal).__name__) from refusal
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], template: str, **given: Any) -> str:
+    """The chat template's text, within limits of time and size. Its own errors are raised as they are."""
+    check_powers(template)
+    size = sum(len(str(message.get("content", ""))) for message in messages) + 100 * len(messages) + len(str(given))
+    text = written(
+        lambda: tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **given), size
+    )
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("it writes half of a character (a lone surrogate), which no tokenizer reads")
+    return text
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, given: Mapping[str, Any]) -> str:
@@ -94,7 +110,9 @@ def parted_roles(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str
     def writes(turns: Sequence[Message], roles: tuple[str, ...]) -> bool:
         messages = [_in_parts(turn.fields(), roles) for turn in turns]
         try:
-            text = str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
+            text = _written(tokenizer, messages, template)
+        except InputError:
+            raise
         except Exception:  # as in `render`
             return False
         return all(turn.content in text for turn in turns) and not _as_list(text)
@@ -219,7 +237,7 @@ def lost(
         yield "tools"
     if given and any(name not in template_of(tokenizer, {"tools": tools}) for name in given):
         yield "something of chat_template_kwargs"
-    answer = -1 if to_be_answered else len(turns) - 1
+    answer, at, unwritten_roles = -1 if to_be_answered else len(turns) - 1, 0, set[str]()
     for place, turn in enumerate(turns):
         names = turn.others() if turn.more else {}
         if names.get("tool_calls") and same(_with(turns, place, _without(turn, "tool_calls"))):
@@ -227,9 +245,14 @@ def lost(
         if place == answer and any(map(names.get, REASONING)) and same(_with(turns, place, _without(turn, *REASONING))):
             yield "the answer's reasoning"
         content = turn.content.strip()
-        if not content or (content in text and (turn.role in _NAMES or len(content) > LONG)):
+        after = text.find(content, at)  # turns mostly stand in their order: the text is gone through once
+        at = after + len(content) if after >= 0 else at
+        if not content or ((after >= 0 or content in text) and (turn.role in _NAMES or len(content) > LONG)):
+            continue
+        if turn.role in unwritten_roles:
             continue
         if same(_with(turns, place, replace(turn, content=f"{content}?"))):
+            unwritten_roles.add(turn.role)
             yield f"{turn.role} turns"
         elif place == answer:
             yield "a part of the answer (its reasoning, or white space)"

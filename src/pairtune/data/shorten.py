@@ -1,7 +1,7 @@
 """Prompts that are too long, made shorter where it hurts least: whole turns, then words, and only then tokens."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pairtune.data.schema import Message, PromptText
@@ -20,10 +20,14 @@ def shortened(prompt: PromptText, fits: Callable[[PromptText], bool]) -> PromptT
     """
     if isinstance(prompt, str):
         return _words(prompt, fits)
-    last: tuple[Message, ...] = prompt
-    for last in _from_later_turns(prompt):
-        if fits(last):
-            return last
+    opening, starts = _later_turns(prompt)
+
+    def from_turn(start: int) -> tuple[Message, ...]:
+        return (*prompt[:opening], *prompt[start:])
+
+    if (first := _first(len(starts), lambda i: fits(from_turn(starts[i])))) is not None:
+        return from_turn(starts[first])
+    last = from_turn(starts[-1]) if starts else prompt
     place = max(range(len(last)), key=lambda i: (last[i].role not in OPENING, len(last[i].content)))
 
     def with_text(text: str) -> tuple[Message, ...]:
@@ -41,20 +45,26 @@ def last_tokens(ids: Sequence[int], room: int, bos: int | None) -> list[int]:
     return kept[1:] if kept[1] == bos else [ids[0], *kept[1:]]
 
 
-def _from_later_turns(turns: tuple[Message, ...]) -> Iterator[tuple[Message, ...]]:
-    """The dialogue from each later turn of the user's on, behind its system turns."""
+def _later_turns(turns: tuple[Message, ...]) -> tuple[int, list[int]]:
+    """How many system turns there are, and where the user's later turns are, from which a dialogue may begin."""
     opening = next((i for i, turn in enumerate(turns) if turn.role not in OPENING), len(turns))
-    starts = [i for i in range(opening + 1, len(turns)) if turns[i].role == "user"]
-    yield from ((*turns[:opening], *turns[start:]) for start in starts)
-    if not starts:
-        yield turns
+    return opening, [i for i in range(opening + 1, len(turns)) if turns[i].role == "user"]
 
 
 def _words(text: str, fits: Callable[[PromptText], bool]) -> str | None:
     """The longest end of the text that begins with a word and fits."""
     starts = [match.start() for match in _WORD.finditer(text)]
-    low, high = 0, len(starts)  # ends of the text get shorter; the first that fits lies in low..high
+    first = _first(len(starts), lambda i: fits(text[starts[i] :]))
+    return None if first is None else text[starts[first] :]
+
+
+def _first(count: int, fits: Callable[[int], bool]) -> int | None:
+    """The first of `count` places from which on an end fits; None if none does. Later places have shorter ends.
+
+    Looked for from the end, twice as far each time: what is a thousand times too long is hardly ever tried.
+    """
+    low, high, step = 0, count, 1
     while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(text[starts[middle] :]) else (middle + 1, high)
-    return text[starts[low] :] if low < len(starts) else None
+        at = max(0, count - step) if low == 0 else (low + high) // 2
+        low, high, step = (low, at, 2 * step) if fits(at) else (at + 1, high, step)
+    return high if high < count else None

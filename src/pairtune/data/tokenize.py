@@ -22,7 +22,7 @@ from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, PromptTe
 from pairtune.data.store import origin
 from pairtune.data.token_rows import TokenRows, store_tokens
 from pairtune.data.writing import CUT, DROPPED, SHORTENED, Remark, Writer, Written
-from pairtune.errors import InputError
+from pairtune.errors import InputError, is_panic
 from pairtune.progress import task
 
 # What is to be said of rows, with the rows' numbers in the source.
@@ -186,6 +186,13 @@ def _in_row(place: str) -> Iterator[None]:
     except RefusedError as error:
         raise InputError(
             f'{place}: the chat template refuses this dialogue: "{error}"; change the row or remove it'
+        ) from error
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise InputError(
+            f'{place}: the tokenizer breaks off on this row: "{" ".join(str(error).split())}"; remove the row, or mend '
+            "tokenizer.json"
         ) from error
 
 

@@ -36,6 +36,8 @@ class Remark(NamedTuple):
         return Remark(self.one.format(what), self.many.format(what))
 
 
+# A prompt of so many characters for each token there is room for is shortened before a row is made of it.
+MANY = 32
 SHORTENED = Remark(
     "prompt lost its beginning to --max-tokens; raise it to keep it whole",
     "prompts lost their beginning to --max-tokens; raise it to keep them whole",
@@ -140,7 +142,14 @@ class Writer:
 
         The prompt gives way first, down to half of the room; then responses lose their end.
         """
-        row, remarks = self.row(prompt, responses, beside), set()
+        remarks = set()
+        if (
+            _size(prompt) > MANY * most and len(self.prompt(prompt, beside)) > most
+        ):  # no row is made of what is much longer
+            remarks.add(SHORTENED)
+            shorter = self._shorter(prompt, beside, most)
+            prompt = prompt if shorter is None else shorter
+        row = self.row(prompt, responses, beside)
         room = max(most // 2, most - max(map(len, row.responses)))
         if max(len(row.asked), len(row.prompt)) > room:
             remarks.add(SHORTENED)
@@ -274,3 +283,7 @@ class Writer:
 
         part = shortened(prompt, fits)
         return f"{brought}{part}" if isinstance(part, str) else part
+
+
+def _size(prompt: PromptText) -> int:
+    return len(prompt) if isinstance(prompt, str) else sum(len(turn.content) for turn in prompt)

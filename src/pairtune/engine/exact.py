@@ -2,10 +2,10 @@
 
 import copy
 
-import psutil
 import torch
 from transformers import PreTrainedModel
 
+from pairtune import memory
 from pairtune.engine.compile import leave_plain
 
 # Share of the free memory that a copy may take.
@@ -29,4 +29,4 @@ def _free(device: torch.device) -> int:
     """Bytes of free memory on the device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return memory.free()

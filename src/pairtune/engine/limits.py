@@ -1,6 +1,7 @@
 """What a model can be given: token ids that it has a vector for, rows no longer than its table of positions."""
 
 import math
+from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
@@ -21,6 +22,16 @@ def check_ids(model: PreTrainedModel, highest: int) -> None:
         raise InputError(
             f"the tokenizer gives token id {highest} and the model has embeddings for {rows} tokens; give the "
             "tokenizer that belongs to the model, or resize its embeddings"
+        )
+
+
+def check_ends(model: PreTrainedModel, ends: Sequence[int]) -> None:
+    """Raises InputError if the model can write none of these tokens: no answer of it would ever end."""
+    rows = _embedded(model)
+    if rows is not None and ends and min(ends) >= rows:
+        raise InputError(
+            f"an answer ends with token {min(ends)} and the model has embeddings for {rows} tokens; set the eos_token "
+            "of its tokenizer and the eos_token_id of its generation_config.json"
         )
 
 

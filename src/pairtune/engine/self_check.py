@@ -33,9 +33,10 @@ from pairtune.engine.own import logits_logprobs, own_response_logits, response_r
 from pairtune.engine.packed import packed_hidden_states
 from pairtune.engine.path import Engine, paths_of, rope_switch, use_paths
 from pairtune.engine.reached import check_reached
-from pairtune.errors import InputError
+from pairtune.errors import InputError, is_memory
 from pairtune.models import adapters
 from pairtune.models.body import keep_caps
+from pairtune.models.files import file_of
 from pairtune.models.load import reason
 from pairtune.progress import say
 
@@ -174,7 +175,7 @@ def _find(model: PreTrainedModel, rows: Sequence[Tokens]) -> Verdict:
             together = _hold(exact, path, rows, own, noise)
             return _verdict(model, exact, path, rows, own, together, "; ".join(troubles[:1]))
         except Exception as error:  # whatever an architecture's code says: this path is not for it
-            if _is_memory(error):
+            if is_memory(error):
                 raise
             troubles.append(str(error) if isinstance(error, (WrongPathError, NotPackableError)) else described(error))
     raise InputError(f"this model cannot be computed with here: {troubles[-1]}")
@@ -185,7 +186,7 @@ def _one_by_one(model: PreTrainedModel, rows: Sequence[Tokens]) -> Tensor:
     try:
         own, again = (_oracle(model, rows[:count]) for count in (len(rows), 1))
     except Exception as error:
-        if _is_memory(error):
+        if is_memory(error):
             raise
         raise InputError(f"this model's own forward pass fails on plain rows: {described(error)}") from error
     if not torch.equal(own[: len(again)], again) and torch.isfinite(own).all():
@@ -264,7 +265,11 @@ def check_weights(model: PreTrainedModel) -> None:
     """Raises InputError if a weight is NaN or infinite: no kernel's result would mean anything."""
     for name, value in model.named_parameters():
         if value.is_floating_point() and not torch.isfinite(value.sum(dtype=torch.float32)):
-            raise InputError(f"the model's weight {name} holds numbers that are not finite; its file is damaged")
+            folder = str(getattr(model.config, "name_or_path", ""))
+            where = f", in {path}," if (path := file_of(folder, name)) else ""
+            raise InputError(
+                f"the model's weight {name}{where} holds numbers that are not finite; that file is damaged"
+            )
 
 
 @contextmanager
@@ -274,7 +279,7 @@ def failing_in_a_line(doing: str) -> Iterator[None]:
         yield
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        if _is_memory(error) or {"transformers", "models"} - set(Path(last.filename).parts):
+        if is_memory(error) or {"transformers", "models"} - set(Path(last.filename).parts):
             raise
         raise InputError(f"this model cannot be {doing} here: {described(error)}") from error
 
@@ -283,10 +288,6 @@ def described(error: Exception) -> str:
     """An error of an architecture's own code in one line."""
     said = reason(error)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------

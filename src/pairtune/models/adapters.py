@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from pairtune.errors import InputError
+from pairtune.errors import InputError, is_memory
 from pairtune.hashes import ADAPTERS
 from pairtune.hints import nearest
 from pairtune.settings import Adapting
@@ -92,6 +91,8 @@ def attach(model: PreTrainedModel, folder: Path) -> None:
     config.modules_to_save = [name for name in config.modules_to_save or () if name != "score"] or None
     try:
         given = load_file(folder / WEIGHTS)
+        if damaged := [name for name, value in given.items() if not value.isfinite().all()]:
+            raise InputError(f'adapters "{folder}": {damaged[0]} in {WEIGHTS} holds numbers that are not finite')
         _wrap(model, config)
         wrapper = wrapper_of(model)
         known = set(get_peft_model_state_dict(wrapper, save_embedding_layers=False))
@@ -100,8 +101,13 @@ def attach(model: PreTrainedModel, folder: Path) -> None:
             some = sorted(given.keys() ^ known)[0]
             raise InputError(f'adapters "{folder}" do not fit their base: {some} is in one of them only')
         set_peft_model_state_dict(wrapper, given)
-    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
-        raise InputError(f'adapters "{folder}" cannot be put on their base: {str(error).splitlines()[0]}') from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever the configuration and the file lead peft to
+        if is_memory(error):
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f'adapters "{folder}" cannot be put on their base: {why}') from error
     model.requires_grad_(False)
     model.eval()
 

@@ -27,10 +27,10 @@ from transformers import (
 
 from pairtune import hub, manifest
 from pairtune.cache import cache_folder
-from pairtune.errors import InputError
+from pairtune.errors import InputError, is_memory, is_panic
 from pairtune.hashes import file_hash, model_hash
 from pairtune.hints import near_path
-from pairtune.models import adapters
+from pairtune.models import adapters, files
 from pairtune.models.body import keep_caps
 from pairtune.models.machine import Machine
 from pairtune.progress import counted, say
@@ -73,7 +73,10 @@ def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code
             output_loading_info=True,
         )
     except Exception as error:  # whatever a configuration, a file or an architecture's own code says
-        raise InputError(f'model "{name}" cannot be loaded: {reason(error)}') from error
+        if is_memory(error):
+            raise
+        why = _other_shape(kind, name, trust_remote_code) if "ignore_mismatched_sizes" in str(error) else ""
+        raise InputError(f'model "{name}" cannot be loaded: {why or reason(error)}') from error
     model, info = loaded
     if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None):
         raise InputError(
@@ -84,12 +87,23 @@ def load_pretrained(kind: Any, name: str, machine: Machine, *, trust_remote_code
         raise InputError(f'model "{name}" lacks {len(some)} of its weights, among them {some[0]}; save it again whole')
     if some := sorted(info["unexpected_keys"]):
         left_out = f"{counted(len(some), 'tensor')} of its files (among them {some[0]})"
-        say(f'model "{name}": {left_out} has no place in a {type(model).__name__}; what it says is left out')
+        have = "have" if len(some) > 1 else "has"
+        say(f'model "{name}": {left_out} {have} no place in a {type(model).__name__} by its config.json: left out')
     model.eval()
     keep_caps(model)
     model.config.use_cache = False
     moved: PreTrainedModel = model.to(machine.device)
     return moved
+
+
+def _other_shape(kind: Any, name: str, trust_remote_code: bool) -> str:
+    """What transformers tells its log only: a tensor that has another shape than the configuration gives it."""
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(read_config(name, trust_remote_code=trust_remote_code))
+        return files.other_shape(resolve(name), model)
+    except Exception:  # then its own words have to do
+        return ""
 
 
 def base_name(name: str) -> str:
@@ -109,6 +123,7 @@ def base_name(name: str) -> str:
 def read_config(name: str, *, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The model's configuration, of adapters their base's. Raises InputError if it cannot be read."""
     name = base_name(name) or name
+    files.check_files(name, resolve(name))
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
     except Exception as error:  # a file's fields meet a class's code
@@ -128,12 +143,19 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Tokenizer:
     if base and not (Path(name).expanduser() / "tokenizer_config.json").is_file():
         return load_tokenizer(base, trust_remote_code=trust_remote_code)
     source = resolve(name)
+    files.check_files(name, source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers raises a dozen kinds for one fact: no usable tokenizer here
+    except BaseException as error:  # a dozen kinds for one fact: no usable tokenizer here
+        if is_memory(error) or not (isinstance(error, Exception) or is_panic(error)):
+            raise
         here = "put tokenizer.json and tokenizer_config.json beside its weights"
         hint = f"; {here}" if Path(source).is_dir() else near_path(name) or "; check the name and the network"
+        if Path(source).is_dir():
+            read_config(name, trust_remote_code=trust_remote_code)  # if it is that, it is said
         raise InputError(f'model "{name}" has no tokenizer that can be loaded ({reason(error)}){hint}') from error
+    if bare := getattr(tokenizer, "backend_tokenizer", None):
+        files.check_growth(name, (bare.normalizer, bare.decoder))
     if tokenizer.eos_token_id is None or len(tokenizer) < 2:
         raise InputError(f'the tokenizer of model "{name}" has no end-of-text token (eos_token); set one and try again')
     tokenizer.declared_ends = _declared_ends(resolve(base) if base else source, trust_remote_code)
@@ -145,7 +167,7 @@ def _declared_ends(source: str, trust_remote_code: bool) -> tuple[int, ...]:
     try:
         found: Any = GenerationConfig.from_pretrained(source).eos_token_id
     except OSError:  # no generation_config.json: transformers makes one from the model's config
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = read_config(source, trust_remote_code=trust_remote_code)
         found = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
     return () if found is None else (found,) if isinstance(found, int) else tuple(found)
 
@@ -220,10 +242,12 @@ def _from_hub(name: str) -> str:
     return cached
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The first line of a library's error, short enough for one line of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"{text} is not known"
     return text if len(text) <= 160 else text[:157] + "..."
 
 
@@ -248,9 +272,14 @@ def _converted(gguf: Path) -> Path:
     if (target / "config.json").is_file():
         return target
     say(f"model: converting {gguf.name} to safetensors, once: it is kept in the cache")
-    with _no_bar(), _read_once():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    try:
+        with _no_bar(), _read_once():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    except BaseException as error:  # whatever its bytes lead a reader to
+        if is_memory(error) or not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        raise InputError(f'"{gguf}" is no GGUF model that can be read: {reason(error)}') from error
     model = _without_quantization(loaded)
     if tokenizer.pad_token_id == tokenizer.eos_token_id and tokenizer.unk_token is not None:
         tokenizer.pad_token = tokenizer.unk_token  # PAD is not EOS, or trainers elsewhere mask the end of text

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pairtune import memory
 from pairtune.errors import InputError
 from pairtune.progress import counted
 
@@ -63,8 +64,6 @@ def native_bf16_cpu() -> bool:
 
 def describe_machine() -> dict[str, str | int]:
     """Facts about the machine for environment.json: processor, cores, memory, system, GPU."""
-    import psutil
-
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
@@ -75,7 +74,7 @@ def describe_machine() -> dict[str, str | int]:
         "processor": processor,
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": memory.total(),
         "system": f"{platform.system()} {platform.release()}",
         "gpu": cuda_name(torch.device("cuda")) if torch.cuda.is_available() else "none",
     }

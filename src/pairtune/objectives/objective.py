@@ -46,6 +46,10 @@ NEEDS = {
 }
 
 
+# A parameter beyond this is a typing error: float32 makes infinity of what a loss does with it.
+LARGEST = 1e12
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """A number that an objective takes: its default, in one sentence what it does, and its bounds."""
@@ -67,7 +71,7 @@ class Parameter:
         ):
             if bound is not None and not holds(bound):
                 return f"{words} {bound:g}"
-        return None
+        return None if abs(value) <= LARGEST else f"at most {LARGEST:g}"
 
 
 @dataclass(frozen=True, kw_only=True)

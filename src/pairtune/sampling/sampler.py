@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from pairtune.engine.limits import check_ids, check_length
+from pairtune.engine.limits import check_ends, check_ids, check_length
 from pairtune.engine.path import paths_of, rope_switch, settle_rope
 from pairtune.sampling.answer import Sample
 from pairtune.sampling.self_check import WAYS, check_sampler
@@ -37,6 +37,7 @@ def sample(
     longest = max(map(len, prompts)) + max_new_tokens
     check_ids(model, max(map(max, prompts)))
     check_length(model, longest)
+    check_ends(model, end_ids)
     way = paths_of(model).sampler or check_sampler(model, prompts)
     draw = WAYS["recomputed" if longest > rope_switch(model) else way]
     settle_rope(model)

@@ -17,7 +17,7 @@ from pairtune.progress import say, significant
 from pairtune.settings import Tuning
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure, fit, say_router
-from pairtune.training.step import epoch_order, micro_batches, optimizer_of, step_batches
+from pairtune.training.step import Batches, epoch_order, micro_batches, optimizer_of, step_batches
 
 # Share of its old value that a moving average over steps keeps at each step.
 KEPT = 0.9
@@ -177,17 +177,19 @@ def _update(averages: Mapping[str, Tensor], passed: Passed) -> None:
                 averages[name].lerp_(now, 1 - KEPT)
 
 
-def _batches(examples: Examples, settings: Tuning, *, seed: int) -> list[list[int]]:
+def _batches(examples: Examples, settings: Tuning, *, seed: int) -> Batches:
     """Every step's examples, in an order of seed and epoch alone; of single responses, its share of either label."""
     size, labels = settings.batch_size, examples.labels
     if labels is None:
         return step_batches(len(examples.rows), batch_size=size, epochs=settings.epochs, seed=seed)
-    total, steps = Counter(labels), []
-    for epoch in range(settings.epochs):
+    total = Counter(labels)
+
+    def ordered(epoch: int) -> list[int]:
         order, seen, place = epoch_order(len(labels), seed=seed, epoch=epoch), Counter[bool](), {}
         for i in order:
             place[i] = (seen[labels[i]] + 0.5) / total[labels[i]]
             seen[labels[i]] += 1
         order.sort(key=place.__getitem__)
-        steps += [order[at : at + size] for at in range(0, len(order), size)]
-    return steps
+        return order
+
+    return Batches(ordered, len(labels), batch_size=size, epochs=settings.epochs)

@@ -1,7 +1,9 @@
 """One optimiser step: gradients gathered, clipped by their norm, AdamW on float32 master copies."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -155,13 +157,38 @@ def epoch_order(examples: int, *, seed: int, epoch: int) -> list[int]:
     return torch.randperm(examples, generator=generator).tolist()
 
 
-def step_batches(examples: int, *, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Every step's examples. An epoch's last step takes what is left over; nothing is dropped."""
-    steps = []
-    for epoch in range(epochs):
-        order = epoch_order(examples, seed=seed, epoch=epoch)
-        steps += [order[at : at + batch_size] for at in range(0, examples, batch_size)]
-    return steps
+class Batches(Sequence[list[int]]):
+    """Every step's examples, listed an epoch at a time. An epoch's last step takes what is left over."""
+
+    def __init__(self, order: Callable[[int], list[int]], examples: int, *, batch_size: int, epochs: int) -> None:
+        """order(epoch): the examples in that epoch's order."""
+        self._order = functools.lru_cache(maxsize=1)(order)
+        self._batch_size, self._epochs, self._in_epoch = batch_size, epochs, -(-examples // batch_size)
+
+    def __len__(self) -> int:
+        return self._epochs * self._in_epoch
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[step] for step in range(*index.indices(len(self)))]
+        epoch, step = divmod(range(len(self))[index], self._in_epoch)
+        return self._order(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
+
+
+def step_batches(examples: int, *, batch_size: int, epochs: int, seed: int) -> Batches:
+    """Every step's examples in an order that depends on seed and epoch alone; nothing is dropped."""
+    order = functools.partial(_order, examples, seed)
+    return Batches(order, examples, batch_size=batch_size, epochs=epochs)
+
+
+def _order(examples: int, seed: int, epoch: int) -> list[int]:
+    return epoch_order(examples, seed=seed, epoch=epoch)
 
 
 def micro_batches(rows: Sequence[Tokens], indices: Sequence[int], device: torch.device) -> list[list[int]]:
