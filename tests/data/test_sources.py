@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pairtune import progress
 from pairtune.data.asked import Asked
 from pairtune.data.check import check_unread
 from pairtune.data.files import KNOWN, data_hash
@@ -666,3 +667,19 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_quoted_text_is_short_and_printable(text: Any, shown: Any) -> None:
     assert quoted(text) == shown
     assert shown.isprintable()
+
+
+def test_how_far_reading_is_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0)
+    path = tmp_path / "pairs.jsonl"
+    row = json.dumps({"prompt": "Q" * 3900, "chosen": "this", "rejected": "that"})
+    path.write_text(f"{row}\n" * 1000, encoding="utf-8")
+    size = path.stat().st_size
+    assert len(read_pairs(str(path)).rows) == 1000
+    told = [line.split()[2].split("/") for line in capsys.readouterr().err.splitlines() if "reading, kB" in line]
+    done = [int(part.rstrip(",")) for part, _ in told]
+    assert {int(total.rstrip(",")) for _, total in told} == {size // 1000}
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(size * 769 / 1000 / 1000, rel=0.02)  # told at rows 1, 257, 513 and 769

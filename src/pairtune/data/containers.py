@@ -47,12 +47,14 @@ _PACKED: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
     b"\xfd7zXZ\0": lambda file: _xz(file),
     b"\x28\xb5\x2f\xfd": lambda file: _zstd(file),
 }
+# Rows after which it is told how much of a file has been read.
+ROWS = 256
 # What people call the list of rows in a JSON object.
 _LISTS = ("data", "rows", "examples", "instances", "train")
 
 
-def of_file(path: Path) -> Iterator[Record]:
-    """The rows of a file, by its suffix."""
+def of_file(path: Path, read: Callable[[int], None] = lambda size: None) -> Iterator[Record]:
+    """The rows of a file, by its suffix; `read` is told now and then how many bytes more of it have been read."""
     match, name = SUFFIX.search(path.name), escaped(name_of(path))
     assert match is not None
     try:
@@ -60,7 +62,12 @@ def of_file(path: Path) -> Iterator[Record]:
             start = file.peek(6)[:6] if isinstance(file, io.BufferedReader) else b""
             unpack = next((unpack for mark, unpack in _PACKED.items() if start.startswith(mark)), None)
             content = unpack(file) if unpack else file
-            yield from (Record(*row, name) for row in _READERS[match[1].lower()](content, name))
+            before = 0
+            for count, row in enumerate(_READERS[match[1].lower()](content, name)):
+                if row[0] == "line" and count % ROWS == 0:  # the other kinds of file are not read from top to bottom
+                    read(file.tell() - before)
+                    before = file.tell()
+                yield Record(*row, name)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         said = getattr(error, "strerror", None) or error
         raise InputError(f"{name}: cannot be read ({escaped(str(said))}); check or replace the file") from None

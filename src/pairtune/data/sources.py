@@ -45,7 +45,7 @@ from pairtune.data.verdicts import verdicts_in
 from pairtune.data.wording import escaped, listed, quoted
 from pairtune.errors import InputError
 from pairtune.hints import suggestion
-from pairtune.progress import counted
+from pairtune.progress import counted, task
 
 # Share of a file's rows that may be left out as mistakes.
 MOST_LEFT_OUT = 0.05
@@ -99,7 +99,7 @@ def has_labels(source: str, *, asked: Asked = NOTHING) -> bool:
 
     Raises InputError if the source cannot be read.
     """
-    first = next(_records(source, asked)[1], None)
+    first = next(_records(source, asked, local_files(source))[1], None)
     if first is None:
         return False
     if asked.format in BY_NAME:
@@ -144,8 +144,12 @@ class _Reading:
 
     def read(self) -> Rows[Any]:
         """Everything that the source holds."""
-        name, records, is_a_hubs = _records(self.source, self.asked)
-        rows = store_texts(self.kind, self._made(name, records, is_a_hubs))
+        files = local_files(self.source)
+        size = sum(file.stat().st_size for file in files or ())
+        with task("reading, kB", size // 1000) as progress:
+            given = _records(self.source, self.asked, files, lambda size: progress.advance(size // 1000))
+            rows = store_texts(self.kind, self._made(*given))
+        name = given[0]
         rows.origin = f"{name} {self.unit}"
         if len(self.mistakes) > MOST_LEFT_OUT * self.count:
             self._refuse_mistakes()
@@ -229,7 +233,7 @@ class _Reading:
 
     def _verdicts(self) -> Iterator[Columns]:
         """What every row has for a verdict: whether 1 is the first or the second answer, no row tells by itself."""
-        for record in _records(self.source, self.asked)[1]:
+        for record in _records(self.source, self.asked, local_files(self.source))[1]:
             with suppress(MalformedError):  # told where it is read
                 yield verdicts_in(renamed(record.columns, self.asked))
 
@@ -280,9 +284,10 @@ def _told(shape: Shape, made: Made) -> str:
     return f"{title}, {{}}{': ' if words else ''}{', '.join(escaped(word) for word in words)}"
 
 
-def _records(source: str, asked: Asked) -> tuple[str, Iterator[Record], bool]:
-    """What a source is called, its rows as they came, and whether they are a hub's."""
-    files = local_files(source)
+def _records(
+    source: str, asked: Asked, files: list[Path] | None, read: Callable[[int], None] = lambda size: None
+) -> tuple[str, Iterator[Record], bool]:
+    """What a source is called, its rows as they came, and whether they are a hub's; `read` is told of bytes read."""
     if files is None and not own.is_own(source):
         name = f"dataset {quoted(source, 80)}"
         return name, of_hub(source, name, asked), True
@@ -291,11 +296,8 @@ def _records(source: str, asked: Asked) -> tuple[str, Iterator[Record], bool]:
         value = getattr(asked, f"data_{what}")
         if value != getattr(NOTHING, f"data_{what}"):
             raise InputError(f"{name}: only a hub dataset has a {what} ({quoted(value)}); leave out --data-{what}")
-    return name, _own(source) if files is None else _of_files(files), False
-
-
-def _of_files(files: list[Path]) -> Iterator[Record]:
-    return chain.from_iterable(map(of_file, files))
+    records = _own(source) if files is None else chain.from_iterable(of_file(file, read) for file in files)
+    return name, records, False
 
 
 def _own(source: str) -> Iterator[Record]:
