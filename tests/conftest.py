@@ -10,6 +10,7 @@ own, and none can reach a hub. A test marked `gpu` is skipped, and says so, wher
 
 import functools
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPTJPreTrainedModel, 
 from pairtune.data import pack
 from pairtune.models.body import keep_caps
 from pairtune.models.machine import Machine
+
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:  # as `nohup` and jobs in the background have it, for good reason
+        signal.signal(_number, _usual)
 
 VOCABULARY = 300
 """Rows of the embedding of every tiny model; the tiny tokenizer has no more tokens."""

@@ -1021,8 +1021,8 @@ def test_kto_on_single_responses_with_labels(
     assert "every row has the same label" in fails(
         "tune", "--objective", "kto", "--data", one_sided, "--out", "other", only=False
     )
-    wrong = write([{"prompt": "x", "response": "y", "label": "good"}], "wrong.jsonl")
-    assert '"label" is "good"; it must be true (desirable) or false' in fails(
+    wrong = write([{"prompt": "x", "response": "y", "label": "perhaps"}], "wrong.jsonl")
+    assert '"label" is "perhaps"; it must be true (desirable) or false' in fails(
         "tune", "--objective", "kto", "--data", wrong, "--out", "other"
     )
 

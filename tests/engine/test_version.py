@@ -19,6 +19,8 @@ INDIFFERENT = {
     "errors.py": "what is told",
     "hints.py": "what is told",
     "hashes.py": "what it makes is a key itself: made otherwise, nothing is found",
+    "memory.py": "whether there is room",
+    "models/files.py": "what is told of files that are wrong",
     "models/load.py": "its result, the weights, is hashed itself",
     "models/machine.py": "its result, dtype and device, is hashed itself",
     "progress.py": "what is told",

@@ -5,6 +5,7 @@ Without a chat template a dialogue is a plain transcript, which the answer conti
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -22,6 +23,7 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 PROBE = (Message("user", "Marmalade or quince?"), Message("assistant", "Quince, definitely."))
 # Content of so many characters does not stand in a text by chance.
 LONG = 20
+HALF = re.compile("[\ud800-\udfff]")  # half of a character
 # Today, to every template that asks: ids, and all that is kept or compared by them, must not change from day to day. It
 # is the day that Llama 3's templates fall back on where nothing tells it.
 TODAY, ANOTHER_DAY = date(2024, 7, 26), date(2023, 2, 4)
@@ -84,7 +86,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]],
     text = written(
         lambda: tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **given), size
     )
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and HALF.search(text):
         raise ValueError("it writes half of a character (a lone surrogate), which no tokenizer reads")
     return text
 

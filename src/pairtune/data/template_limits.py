@@ -1,9 +1,11 @@
 """A chat template is a program that came with a model: it has so long, so much memory and so many letters, no more."""
 
 import functools
+import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,17 +76,25 @@ def _seconds(limit: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@functools.lru_cache(maxsize=1)
+def _held(process: int, second: int) -> int:
+    """Bytes of address space that this process has, looked up once a second: it takes longer than many a row does.
+
+    0 where that cannot be known.
+    """
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:  # not Linux
+        return 0
+
+
 @contextmanager
 def _room(limit: int) -> Iterator[None]:
     """Inside, the process may hold so many bytes more: beyond them Python raises MemoryError."""
-    try:
-        held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    except OSError:  # not Linux
-        yield
-        return
+    held = _held(os.getpid(), int(time.monotonic()))
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = held + limit
-    if soft != resource.RLIM_INFINITY and soft <= wanted:
+    if not held or (soft != resource.RLIM_INFINITY and soft <= wanted):
         yield
         return
     resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
