@@ -174,3 +174,16 @@ def test_fixed_rows_go_over_a_file_when_that_is_said(inputs: Path) -> None:
     main(["check", "pairs.jsonl", "--fix", "good.jsonl", "--overwrite"])
     assert json.loads(Path("good.jsonl").read_text())["chosen"] == " c"
     assert not list(Path().glob("*.partial"))
+
+
+def test_what_lies_beside_runs_is_nobodys_business(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that holds runs and other things is looked at for its runs."""
+    run = tmp_path / "runs" / "tune"
+    run.mkdir(parents=True)
+    (run / "weights").write_text("1 2 3")
+    manifest.write(run, {})
+    (tmp_path / "notes.txt").write_text("somebody's")
+    assert main(["verify", str(tmp_path)]) == 0
+    (run / "notes.txt").write_text("somebody's")
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "runs/tune/notes.txt is in no manifest" in capsys.readouterr().out

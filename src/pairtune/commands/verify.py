@@ -32,7 +32,7 @@ def run(settings: VerifyRun) -> bool:
         if not found:  # nothing is known of what lies beside it: that is one trouble
             known |= {path for path in each.iterdir() if path.is_file()}
     unfinished = begun - set(finished)
-    troubles += [f"{path.as_posix()} is in no manifest" for path in _unknown(folder, known, unfinished)]
+    troubles += [f"{path.as_posix()} is in no manifest" for path in _unknown(set(finished), known, unfinished)]
     for line in troubles:
         print(printable(line))
     for each in sorted(unfinished):
@@ -47,8 +47,9 @@ def _is_ours(folder: Path) -> bool:
     return manifest.read(folder) is not None or bool(manifest.damage(folder))
 
 
-def _unknown(folder: Path, known: set[Path], unfinished: set[Path]) -> Iterator[Path]:
-    """Files that no manifest names, but for those of what is not finished."""
-    for path in sorted(folder.rglob("*")):
+def _unknown(finished: set[Path], known: set[Path], unfinished: set[Path]) -> Iterator[Path]:
+    """Files below finished work that no manifest names, but for those of what is not finished."""
+    outermost = [each for each in sorted(finished) if not finished & {*each.parents}]
+    for path in (path for each in outermost for path in sorted(each.rglob("*"))):
         if path.is_file() and path not in known and path.parent not in unfinished:
             yield path

@@ -7,8 +7,9 @@ whether it is what was written.
 
 import hashlib
 import json
+import mmap
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -135,8 +136,8 @@ def _write(path: Path, made: Kept) -> None:
         with partial.open("wb") as file:
             file.write(len(raw).to_bytes(8, "little") + raw)
             for values in arrays.values():
-                for begin in range(0, values.nbytes, PART):
-                    file.write(values.view(np.uint8)[begin : begin + PART].data)
+                for part in _parts(values):
+                    file.write(part)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -147,6 +148,18 @@ def _digest(about: str, arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(about.encode())
     for name, values in arrays.items():
         digest.update(f"{name} {values.size}\n".encode())
-        for begin in range(0, values.nbytes, PART):
-            digest.update(values.view(np.uint8)[begin : begin + PART].data)
+        for part in _parts(values):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _parts(values: np.ndarray) -> Iterator[memoryview]:
+    """The array's bytes, a part at a time; what is memory-mapped is let go of behind each, or all of it would count."""
+    pages: object = values
+    while isinstance(pages, np.ndarray):
+        pages = pages.base
+    pages = pages.obj if isinstance(pages, memoryview) else pages
+    for begin in range(0, values.nbytes, PART):
+        yield values.view(np.uint8)[begin : begin + PART].data
+        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
