@@ -128,6 +128,13 @@ def test_all_that_runs_is_reached(tiny_model: Any, tiny_tokenizer: Any, tmp_path
     assert called <= {f"{each.__module__}.{each.__qualname__}" for each in sources("kto")}
 
 
+def test_the_readme_counts_what_there_is() -> None:
+    """Its figures are a run's, which code that is added since makes too small."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    cells = (f"{len(each.settings_to_tune)}, {each.lines_of_code:,}" for each in map(effort, ("dpo", "ppo")))
+    assert f"| settings to tune, lines of code of the arm alone | | {' | '.join(cells)} |" in readme
+
+
 def name_of(code: CodeType) -> str:
     """The function or class at the top of a module that code belongs to."""
     return code.co_qualname.partition(".")[0]

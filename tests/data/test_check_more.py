@@ -1,5 +1,6 @@
 """What the texts show: refusals, scripts, hidden characters, near prompts, how far words get; the file without them."""
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -120,6 +121,26 @@ def test_a_prompt_that_ends_with_its_answer_is_told() -> None:
     found = named(check_pairs([pair(1, "The sky is blue.", "No.", "What? The sky is blue."), pair(2)]), "answered")
     assert found is not None
     assert (found.count, found.rows) == (1, (1,))
+
+
+def test_lists_that_a_table_holds_as_text_are_told(tmp_path: Path) -> None:
+    """In a CSV nothing says whether such a cell is one answer, in JSON, or several: it is trained as it stands, and
+    told."""
+    path = tmp_path / "pairs.csv"
+    lines = [
+        ["prompt", "chosen", "rejected"],
+        ["1?", '["x", "y"]', '["z"]'],
+        ["2?", "['x']", "['y', 'z']"],
+        ["3?", "[1]", "x"],
+    ]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    rows = read_pairs(str(path)).rows
+    assert rows[0].chosen == '["x", "y"]'
+    found = named(check_pairs(rows), "list")
+    assert found is not None
+    assert (found.count, len(found.rows)) == (2, 2)
+    assert "lists written as text" in found.message
 
 
 # ---- near prompts ------------------------------------------------------------------------------------------------

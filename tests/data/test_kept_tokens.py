@@ -69,8 +69,9 @@ def test_it_is_a_safetensors_file_of_the_rows_ids(tiny_tokenizer: Tokenizers) ->
 def test_everything_that_decides_them_has_a_file_of_its_own(tiny_tokenizer: Tokenizers) -> None:
     plain, chat, other = tiny_tokenizer(), tiny_tokenizer(chat=True), tiny_tokenizer(chat=True)
     other.chat_template = f"{other.chat_template} "
-    more_ends = tiny_tokenizer()
+    more_ends, otherwise = tiny_tokenizer(), tiny_tokenizer()
     more_ends.declared_ends = (2,)
+    otherwise.split_special_tokens = True
     other_word = [replace(PAIRS[0], chosen=" was Warm."), *PAIRS[1:]]
     made = [
         (stored(), plain, 99),
@@ -78,6 +79,7 @@ def test_everything_that_decides_them_has_a_file_of_its_own(tiny_tokenizer: Toke
         (stored(), chat, 99),
         (stored(), other, 99),
         (stored(), more_ends, 99),
+        (stored(), otherwise, 99),
         (stored().changed(in_turns), chat, 99),
         (stored(other_word), plain, 99),
         (stored([replace(PAIRS[0], weight=3.0), *PAIRS[1:]]), plain, 99),

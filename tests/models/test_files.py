@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.errors import InputError
 from pairtune.models import adapters
+from pairtune.models.files import check_files
 from pairtune.models.load import load_model, load_tokenizer, resolve
 from pairtune.sampling.sampler import sample
 from pairtune.settings import Adapting
@@ -85,6 +87,13 @@ def test_a_broken_file_is_named(folder: Path, cpu: Any, file: str, text: str) ->
 def test_a_configuration_of_another_model_is_told(folder: Path, cpu: Any, fields: Any, words: list[str]) -> None:
     change(folder / "config.json", **fields)
     refusal(lambda: (load_tokenizer(str(folder)), load_model(str(folder), cpu)), *words)
+
+
+@pytest.mark.parametrize("kind", ["gemma3n", "gemma4", "doge", "deepseek_v3", "bart", "gpt2", "mamba", "zamba2"])
+def test_a_configuration_as_its_authors_have_it_is_let_be(kind: str, tmp_path: Path) -> None:
+    """Gemma's vocab_size_per_layer_input is 262,144, and Doge has 16,384 experts."""
+    (tmp_path / "config.json").write_text(AutoConfig.for_model(kind).to_json_string(use_diff=False))
+    check_files(kind, str(tmp_path))
 
 
 def test_weights_that_the_configuration_has_no_place_for_are_told(

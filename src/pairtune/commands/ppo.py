@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pairtune.commands.figures import say_ppo
 from pairtune.commands.inputs import given, load_reward_model, load_to_train, load_value_model, read_prompt_ids
-from pairtune.commands.results import check_out, is_done, of_adapters, say_done, say_next, stage_of
+from pairtune.commands.results import is_done, of_adapters, say_done, say_next, stage_of
 from pairtune.engine.self_check import check_engine, rows_of_prompts
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_tokenizer
@@ -18,7 +18,6 @@ def run(settings: PpoRun) -> Path:
     """Train against a reward model with PPO. Returns the folder of the result."""
     if is_done(settings, "ppo"):
         return Path(settings.out)
-    check_out(settings.out)
     source = given(settings.reward_model, "reward_model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     prompts, kept = read_prompt_ids(settings, tokenizer)

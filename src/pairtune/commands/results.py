@@ -63,15 +63,18 @@ def check_out(out: str) -> None:
 
 
 def is_done(settings: Any, command: str) -> bool:
-    """Whether the folder that is asked for holds the finished result of just this run, which is said then."""
+    """Whether the folder that is asked for holds the finished result of just this run, which is said then.
+
+    Raises InputError if it cannot be a result's.
+    """
     folder = Path(settings.out)
-    if not (settings.out and settings.data and _is_finished(folder)) or manifest.damage(folder):
-        return False
-    found = manifest.read(folder)
-    if found is None or found.get("key") != Stage(folder, _rests_on(settings, command)).key:
-        return False
-    say(f'out: "{folder}" holds the finished result of this very run; nothing is left to do')
-    return True
+    if settings.out and settings.data and _is_finished(folder) and not manifest.damage(folder):
+        found = manifest.read(folder)
+        if found and found.get("key") == Stage(folder, _rests_on(settings, command)).key:
+            say(f'out: "{folder}" holds the finished result of this very run; nothing is left to do')
+            return True
+    check_out(settings.out)
+    return False
 
 
 def _is_finished(folder: Path) -> bool:

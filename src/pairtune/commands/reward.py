@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pairtune.commands.figures import say_share
 from pairtune.commands.inputs import OF_REWARDS, load_to_train, split_pairs
-from pairtune.commands.results import MERGED, base_facts, check_out, is_done, say_done, say_next, stage_of
+from pairtune.commands.results import MERGED, base_facts, is_done, say_done, say_next, stage_of
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy
 from pairtune.settings import RewardRun
@@ -16,7 +16,6 @@ def run(settings: RewardRun) -> Path:
     """Train a reward model and measure it on held-out pairs. Returns the folder of the result."""
     if is_done(settings, "reward"):
         return Path(settings.out)
-    check_out(settings.out)
     train, heldout, tokenizer, kept = split_pairs(settings, margins=OF_REWARDS)
     with stage_of(settings, "reward") as stage:
         body = load_to_train(settings)

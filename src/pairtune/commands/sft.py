@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pairtune.commands.inputs import Kept, given, load_to_train, say_numbers, say_reading
-from pairtune.commands.results import check_out, is_done, of_adapters, say_done, say_next, stage_of
+from pairtune.commands.results import is_done, of_adapters, say_done, say_next, stage_of
 from pairtune.data.preflight import say_truncation
 from pairtune.data.prompt_format import in_format
 from pairtune.data.sources import asked_of, read_demonstrations
@@ -20,7 +20,6 @@ def run(settings: SftRun) -> Path:
     """Fine-tune on demonstrations. Returns the folder of the result."""
     if is_done(settings, "sft"):
         return Path(settings.out)
-    check_out(settings.out)
     data = read_demonstrations(given(settings.data, "data"), asked=asked_of(settings))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     say_reading(data)

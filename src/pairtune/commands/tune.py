@@ -16,7 +16,7 @@ from pairtune.commands.inputs import (
     say_reading,
     split_pairs,
 )
-from pairtune.commands.results import check_out, is_done, of_adapters, of_pairs, say_done, say_next, stage_of
+from pairtune.commands.results import is_done, of_adapters, of_pairs, say_done, say_next, stage_of
 from pairtune.configure import loss_to_train
 from pairtune.data.check_labels import check_labelled
 from pairtune.data.ends import end_ids
@@ -50,7 +50,6 @@ def run(settings: TuneRun) -> Path:
     loss = loss_to_train(settings)
     if is_done(settings, "tune"):
         return Path(settings.out)
-    check_out(settings.out)
     train_rows, held_rows, tokenizer, kept = _split_examples(settings, loss)
     with stage_of(settings, "tune") as stage:
         model = load_to_train(settings)

@@ -21,6 +21,7 @@ ADVICE = {
     "template_token": Advice("marks of a dialogue are trained as an answer", "give the turns as messages"),
     "turns": Advice("some chat templates refuse or drop such turns", "join turns of one speaker"),
     "answered": Advice("the prompt shows the answer before it is given", "cut the answer from the prompt"),
+    "list": Advice("the list is trained as one answer, brackets and all", "write lists, in JSON lines or Parquet"),
     "duplicate_labelled": Advice("they count twice", "--fix leaves the later ones out"),
     "contradictory_labels": Advice("they pull both ways", "find out which is right; --fix leaves all of them out"),
     "control": Advice("tokens that nobody sees are trained", "clean the text; --fix leaves such rows out"),

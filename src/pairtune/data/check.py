@@ -22,6 +22,7 @@ _TEMPLATE = re.compile(
     r"|system|user|assistant|end)\|>"
     r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>|<[be]os>|<extra_id_[01]>|\n\n(?:Human|Assistant):"
 )
+_LIST = re.compile(r"""\s*\[\s*(["']).*\1\s*\]\s*\Z""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
             marked["answered"],
             "has a prompt that ends with one of its answers",
             "have a prompt that ends with one of its answers",
+        ),
+        row_finding(
+            "list",
+            marked["list"],
+            "has responses that are lists written as text; if those are several answers, give them as lists",
+            "have responses that are lists written as text; if those are several answers, give them as lists",
         ),
         row_finding("turns", marked["turns"], f"is a dialogue {turns}", f"are dialogues {turns}"),
         _longer_wins(seen),
@@ -206,6 +213,11 @@ def _answered(pair: Pair) -> bool:
     return any(len(end) >= LONG_PROMPT and prompt.endswith(end) for end in ends)
 
 
+def _is_a_list(pair: Pair) -> bool:
+    """Whether both responses are a list of texts, written as JSON or as Python prints it."""
+    return all(_LIST.match(said(response)) for response in (pair.chosen, pair.rejected))
+
+
 def _template_tokens(pair: Pair) -> set[str]:
     return {*_TEMPLATE.findall(said(pair.chosen)), *_TEMPLATE.findall(said(pair.rejected))}
 
@@ -226,6 +238,7 @@ _OF_ONE_PAIR: dict[str, Callable[[Pair], bool]] = {
     "template_token": lambda pair: bool(_template_tokens(pair)),
     "turns": _turns,
     "answered": _answered,
+    "list": _is_a_list,
 }
 
 

@@ -71,10 +71,16 @@ def _key(rows: Texts[Any], tokenizer: PreTrainedTokenizerBase, max_tokens: int) 
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "ends": [tokenizer.bos_token_id, tokenizer.eos_token_id, *getattr(tokenizer, "declared_ends", ())],
         "options": {name: str(value) for name, value in tokenizer.init_kwargs.items()},
+        "set": {name: str(value) for name, value in sorted(vars(tokenizer).items()) if _decides(name, value)},
         "libraries": [version(name) for name in ("transformers", "tokenizers", "jinja2")],
         "sources": _sources(),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _decides(name: str, value: object) -> bool:
+    """Whether an attribute of a tokenizer may say how it writes: it may have been set after loading."""
+    return name != "name_or_path" and isinstance(value, bool | int | float | str | None)
 
 
 @cache

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-# Rows in a piece; from so many pieces on it is worth to begin processes, which takes a tenth of a second.
+# Rows in a piece; from so many pieces on it is worth to begin processes.
 PIECE, WORTH = 256, 16
 # Pieces under way for each process: results wait in memory until those before them are there.
 AHEAD = 4

@@ -16,7 +16,8 @@ import jinja2
 
 from pairtune.errors import InputError
 
-# Seconds that writing a dialogue may take, and of every character of it.
+# Seconds of the processor that writing a dialogue may take, and of every character of it: on a machine that is busy
+# with other things, or asleep, a template is not to blame.
 SECONDS, SECONDS_A_CHARACTER = 10.0, 1e-5
 # Bytes that it may take beyond what the process has, and for every character of the dialogue.
 ROOM, ROOM_A_CHARACTER = 512 << 20, 64
@@ -59,21 +60,21 @@ def check_powers(template: str) -> None:
 
 @contextmanager
 def _seconds(limit: float) -> Iterator[None]:
-    """Raises _TooSlow inside once the seconds are over."""
-    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+    """Raises _TooSlow inside once so many seconds of the processor have gone into it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
         yield
         return
 
     def stop(_: int, __: FrameType | None) -> None:
         raise _TooSlow
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @functools.lru_cache(maxsize=1)

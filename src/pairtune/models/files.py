@@ -5,6 +5,7 @@ Nothing is read that lies outside of the folder, and nothing that would have to 
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -18,8 +19,10 @@ from pairtune.errors import InputError
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 # Files that hold one object each, some of which may be absent.
 OBJECTS = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", INDEX)
-# A model has no more layers, or experts in one; a configuration that says so would be built for hours.
-MOST_PARTS = 4096
+# A model has no more layers, or experts in one; a configuration that says so would be built for hours. By the names
+# that count them, for others speak of layers too: Gemma's vocab_size_per_layer_input.
+MOST_LAYERS, MOST_EXPERTS = 1 << 12, 1 << 16
+_COUNTS = re.compile(r"(?:(?:num|n)_(?:\w+_)?|(?:encoder|decoder)_)(?:(layers?)|(experts))")
 # A tokenizer makes no text more than so many times as long.
 MOST_GROWTH = 1000
 # Of a name in a message, so many characters are shown.
@@ -72,10 +75,10 @@ def _check_config(name: str, config: dict[str, Any]) -> None:
     if weights is not None and not _is_safe(weights):
         raise InputError(_outside(name, CONFIG, weights))
     for key, value in _numbers(config):
-        if value > MOST_PARTS and ("layer" in key or key.endswith("experts")):
-            raise InputError(
-                f'model "{name}": {key} in its {CONFIG} is {value:.0f}; no model has more than {MOST_PARTS}'
-            )
+        if counts := _COUNTS.fullmatch(key):
+            most = MOST_LAYERS if counts[1] else MOST_EXPERTS
+            if value > most:
+                raise InputError(f'model "{name}": {key} in its {CONFIG} is {value:.0f}; no model has more than {most}')
 
 
 def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, float]]:
