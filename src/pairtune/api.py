@@ -11,7 +11,18 @@ from typing import Any
 
 from pairtune import commands
 from pairtune.configure import settings_from_keywords
-from pairtune.settings import CompareRun, EvaluateRun, GenerateRun, PpoRun, RewardRun, SftRun, TuneRun
+from pairtune.settings import (
+    CompareRun,
+    EvaluateRun,
+    GenerateRun,
+    GrpoRun,
+    OnlineDpoRun,
+    PpoRun,
+    RewardRun,
+    RlooRun,
+    SftRun,
+    TuneRun,
+)
 
 
 def compare(*, config: str | None = None, **settings: Any) -> Path:
@@ -41,6 +52,24 @@ def tune(*, config: str | None = None, **settings: Any) -> Path:
 def ppo(*, config: str | None = None, **settings: Any) -> Path:
     """Train a model against a reward model with PPO. Returns the folder of the result."""
     folder: Path = _run("ppo", PpoRun, settings, config)
+    return folder
+
+
+def rloo(*, config: str | None = None, **settings: Any) -> Path:
+    """Train a model against a reward model with RLOO. Returns the folder of the result."""
+    folder: Path = _run("rloo", RlooRun, settings, config)
+    return folder
+
+
+def grpo(*, config: str | None = None, **settings: Any) -> Path:
+    """Train a model against a reward model with GRPO. Returns the folder of the result."""
+    folder: Path = _run("grpo", GrpoRun, settings, config)
+    return folder
+
+
+def online_dpo(*, config: str | None = None, **settings: Any) -> Path:
+    """Tune a model on pairs of its own answers, by a reward model. Returns the folder of the result."""
+    folder: Path = _run("online-dpo", OnlineDpoRun, settings, config)
     return folder
 
 

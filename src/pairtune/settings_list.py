@@ -18,9 +18,12 @@ from pairtune.settings import (
     CompareRun,
     EvaluateRun,
     GenerateRun,
+    GrpoRun,
     Merging,
+    OnlineDpoRun,
     PpoRun,
     RewardRun,
+    RlooRun,
     Run,
     SftRun,
     TuneRun,
@@ -33,6 +36,9 @@ MAIN_SECTION: dict[type, str] = {
     RewardRun: "reward",
     TuneRun: "preference",
     PpoRun: "ppo",
+    RlooRun: "rloo",
+    GrpoRun: "grpo",
+    OnlineDpoRun: "online",
     GenerateRun: "sampling",
     EvaluateRun: "evaluation",
     CompareRun: "preference",
@@ -111,7 +117,7 @@ def _group(command: type, section: type, entry: "dataclasses.Field[Any]") -> tup
 def _title(section: type) -> str:
     """The first line of its docstring, as a title."""
     words = (section.__doc__ or "").partition("\n")[0].rstrip(".")
-    return words if words.startswith("PPO") else words[:1].lower() + words[1:]
+    return words if words[:2].isupper() else words[:1].lower() + words[1:]
 
 
 def is_parameters(kind: Any) -> bool:
