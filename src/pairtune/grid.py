@@ -146,11 +146,9 @@ def _fixed(section: Any, kind: type) -> dict[str, Any]:
 
 
 def _of_gradient(method: str, settings: CompareRun) -> list[Candidate]:
-    section, kind = {
-        "ppo": (settings.ppo, Ppo),
-        "rloo": (settings.online, Rloo),
-        "grpo": (settings.online, Grpo),
-    }[method]
+    section: Any = settings.ppo if method == "ppo" else settings.online
+    kinds: dict[str, type[Ppo | Rloo | Grpo]] = {"ppo": Ppo, "rloo": Rloo, "grpo": Grpo}
+    kind = kinds[method]
     fixed = _fixed(section, kind)
     values = {"kl_coefficient": section.kl_coefficient}
     return _at_each(method, values, lambda parameters: kind(**(fixed | parameters)))

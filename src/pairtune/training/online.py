@@ -54,9 +54,9 @@ class Method(Protocol):
     """What a method makes of a round, and what of it learns. The first of its optimisers is the policy's."""
 
     answers_per_prompt: int
-    optimizers: Mapping[str, Optimizer]  # by the prefix that their tensors have in a checkpoint
-    rates: Mapping[str, float]  # their peak learning rates
-    state: Mapping[str, Tensor]  # what is remembered from step to step
+    optimizers: dict[str, Optimizer]  # by the prefix that their tensors have in a checkpoint
+    rates: dict[str, float]  # their peak learning rates
+    state: dict[str, Tensor]  # what is remembered from step to step
 
     def begin(self, drawn: Round) -> tuple[int, dict[str, float]]:
         """Take a round in. How many examples it gives to learn from, and figures of it."""
