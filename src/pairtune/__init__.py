@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pairtune.api import compare, evaluate, generate, grpo, online_dpo, ppo, reward, rloo, sft, tune
+    from pairtune.api import compare, evaluate, generate, grpo, online_dpo, ppo, reward, rloo, sample, sft, tune
     from pairtune.errors import InputError
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ppo",
     "reward",
     "rloo",
+    "sample",
     "sft",
     "tune",
 ]

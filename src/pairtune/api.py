@@ -20,6 +20,7 @@ from pairtune.settings import (
     PpoRun,
     RewardRun,
     RlooRun,
+    SampleRun,
     SftRun,
     TuneRun,
 )
@@ -77,6 +78,12 @@ def generate(*, config: str | None = None, **settings: Any) -> list[str]:
     """Answer a prompt, or the prompts of a file. Returns the answers."""
     answers: list[str] = _run("generate", GenerateRun, settings, config)
     return answers
+
+
+def sample(*, config: str | None = None, **settings: Any) -> Path:
+    """Answer prompts several times, score the answers, write pairs or scored answers. Returns the file."""
+    file: Path = _run("sample", SampleRun, settings, config)
+    return file
 
 
 def evaluate(*, config: str | None = None, **settings: Any) -> dict[str, Any]:

@@ -17,6 +17,11 @@ LARGEST = 1e12
 MOST, MOST_EPOCHS, MOST_NEW_TOKENS, MOST_WORLDS = 10**9, 1000, 10**5, 10**5
 
 
+# What may score answers.
+_SCORER = (
+    "of `pairtune reward`, a sequence classifier with one label, or FILE.py:FUNCTION from lists of prompts and answers "
+    "to numbers (required)"
+)
 # What `--help` shows for a value.
 MODEL, FILE, FOLDER, TEXT, NAME, NUMBER = "MODEL", "FILE", "FOLDER", "TEXT", "NAME", "N"
 WORD = "DIR"  # of a command that takes one, without a flag
@@ -214,7 +219,7 @@ def _normalise() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Rloo(PolicyGradient):
-    """RLOO: an answer against the other answers to its prompt, without a value model."""
+    """RLOO, an answer against the others to its prompt."""
 
     answers_per_prompt: int = _answers_per_prompt()
     kl_coefficient: float = _setting(0.05, "weight of the KL in an answer's reward (its start, if adaptive)", least=0)
@@ -222,7 +227,7 @@ class Rloo(PolicyGradient):
 
 @dataclass(frozen=True, kw_only=True)
 class Grpo(PolicyGradient):
-    """GRPO: an answer against the mean of all answers to its prompt, without a value model."""
+    """GRPO, an answer against the mean of those to its prompt."""
 
     answers_per_prompt: int = _answers_per_prompt()
     kl_coefficient: float = _setting(0.05, "weight of the KL term in the loss (its start, if adaptive)", least=0)
@@ -231,7 +236,7 @@ class Grpo(PolicyGradient):
 
 @dataclass(frozen=True, kw_only=True)
 class OnlinePreference(Online):
-    """Online preference tuning: the best and the worst of a prompt's answers are a pair."""
+    """Online preference tuning, a prompt's best and worst answer a pair."""
 
     answers_per_prompt: int = _answers_per_prompt()
     objective: str = _setting(
@@ -425,13 +430,7 @@ class OnlineRun(Merging, Keeping, DataRun):
     """What the commands share that sample from the policy, score and update."""
 
     model: str = _model("policy to train")
-    reward_model: str = _setting(
-        "",
-        "reward model: of `pairtune reward`, a sequence classifier with one label, or FILE.py:FUNCTION from lists of "
-        "prompts and answers to numbers (required)",
-        MODEL,
-        common=True,
-    )
+    reward_model: str = _setting("", f"reward model: {_SCORER}", MODEL, common=True)
     data: str = _data("prompts (pairs serve)")
     out: str = _out("the command's name")
     max_tokens: int = _max_tokens("prompt")
@@ -482,6 +481,27 @@ class GenerateRun(DataRun):
     out: str = _setting("", "JSONL file for the answers; without it they are printed", FILE, common=True)
     overwrite: bool = _overwrite()
     system: str = _setting("", "what the system turn before --prompt says", TEXT)
+    max_tokens: int = _max_tokens("prompt")
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRun(DataRun):
+    """`pairtune sample`."""
+
+    model: str = _model("model that answers")
+    reward_model: str = _setting("", f"what scores the answers: {_SCORER}", MODEL, common=True)
+    data: str = _data("prompts (pairs serve)")
+    out: str = _setting("", "JSONL file for the pairs, or the scored answers (required)", FILE, common=True)
+    answers_per_prompt: int = _setting(4, "answers to each prompt", least=2, most=10_000, common=True)
+    write: str = _setting(
+        "pairs",
+        "pairs: of each prompt's answers the best and the worst; scores: all of them with their scores",
+        "WORD",
+        common=True,
+        choices=("pairs", "scores"),
+    )
+    overwrite: bool = _overwrite()
     max_tokens: int = _max_tokens("prompt")
     sampling: Sampling = field(default_factory=Sampling)
 

@@ -25,6 +25,7 @@ from pairtune.settings import (
     RewardRun,
     RlooRun,
     Run,
+    SampleRun,
     SftRun,
     TuneRun,
     Values,
@@ -40,6 +41,7 @@ MAIN_SECTION: dict[type, str] = {
     GrpoRun: "grpo",
     OnlineDpoRun: "online",
     GenerateRun: "sampling",
+    SampleRun: "sampling",
     EvaluateRun: "evaluation",
     CompareRun: "preference",
 }
