@@ -58,7 +58,7 @@ def prepare(work: Path, commands: Collection[str] = tuple(COMMANDS)) -> None:
 
     import pairtune.cli
     import pairtune.commands.compare
-    import pairtune.commands.ppo
+    import pairtune.commands.online
     import pairtune.commands.sft
     import pairtune.commands.tune  # noqa: F401
 

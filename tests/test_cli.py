@@ -36,7 +36,9 @@ from pairtune.settings_list import settings_of
 from pairtune.training import checkpoint
 
 Write = Callable[..., str]
-FUNCTIONS = ["compare", "sft", "tune", "reward", "ppo", "generate", "evaluate"]
+FUNCTIONS = [
+    "compare", "sft", "tune", "reward", "ppo", "rloo", "grpo", "online_dpo", "generate", "sample", "evaluate",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -546,6 +548,8 @@ def test_the_help_of_all_gives_a_first_command_and_a_line_to_each(capsys: pytest
         ("tune", "model data out objective", "data"),
         ("reward", "model data out", "data"),
         ("ppo", "model reward-model data out", "reward-model data"),
+        ("online-dpo", "model reward-model data out objective", "reward-model data"),
+        ("sample", "model reward-model data out answers-per-prompt write", "reward-model data out"),
         ("generate", "model prompt data out", ""),
         ("evaluate", "model reference data out", "reference data"),
     ],
@@ -560,7 +564,7 @@ def test_the_help_has_first_what_people_give_and_last_the_machine(
     metavars = dict(re.findall(r"^  --([\w-]+) ([A-Z]+)\b", text, re.MULTILINE))
     assert {metavars[name] for name in ("model", "reference", "judge", "reward-model") if name in metavars} == {"MODEL"}
     assert (metavars["data"], metavars.get("prompt", "TEXT")) == ("FILE", "TEXT")
-    assert metavars["out"] == ("FILE" if command in ("generate", "evaluate") else "FOLDER")
+    assert metavars["out"] == ("FILE" if command in ("generate", "sample", "evaluate") else "FOLDER")
     entries = re.split(r"^  (?=--)", text, flags=re.MULTILINE)[1:]
     told = [entry.split()[0].removeprefix("--") for entry in entries if "(required)" in " ".join(entry.split())]
     assert told == required.split()
@@ -628,7 +632,8 @@ def test_importing_it_imports_nothing_heavy(module: str) -> None:
 
 
 def test_the_public_surface_is_what_is_written_down() -> None:
-    assert pairtune.__all__ == ["InputError", "compare", "evaluate", "generate", "ppo", "reward", "sft", "tune"]
+    trained = ["grpo", "online_dpo", "ppo", "reward", "rloo", "sample", "sft", "tune"]
+    assert pairtune.__all__ == ["InputError", "compare", "evaluate", "generate", *trained]
     assert set(pairtune.__all__) <= set(dir(pairtune))
     for name in pairtune.__all__:
         assert getattr(pairtune, name).__doc__
@@ -638,7 +643,7 @@ def test_the_public_surface_is_what_is_written_down() -> None:
 
 
 def test_every_command_that_has_settings_is_a_function() -> None:
-    assert [name for name, kind in SETTINGS.items() if issubclass(kind, Run)] == FUNCTIONS
+    assert [name.replace("-", "_") for name, kind in SETTINGS.items() if issubclass(kind, Run)] == FUNCTIONS
     assert set(FUNCTIONS) == set(pairtune.__all__) - {"InputError"}
     assert list(HELP) == list(SETTINGS)
 
@@ -836,7 +841,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], tuple[int, .
         seen.append((list(prompts), tuple(end_ids)))
         return sample(model, prompts, end_ids=end_ids, **others)
 
-    for module in ("commands.generate", "evaluation.policy", "training.ppo"):
+    for module in ("commands.generate", "evaluation.policy", "training.online"):
         monkeypatch.setattr(f"pairtune.{module}.sample", watched)
     return seen
 

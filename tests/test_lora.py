@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pairtune
 from pairtune.cli import main
-from pairtune.commands import ppo
+from pairtune.commands import online
 from pairtune.data.pack import Tokens
 from pairtune.data.sources import read_pairs
 from pairtune.data.split import split_by_prompt
@@ -156,6 +156,23 @@ def test_stopped_and_gone_on_with_they_end_in_the_same_bits(base: str, monkeypat
     assert Path("parts/adapter_model.safetensors").read_bytes() == Path("whole/adapter_model.safetensors").read_bytes()
 
 
+def watch_training(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `online` is given from here on, PPO's value model among it."""
+    seen: list[dict[str, Any]] = []
+    train = online.online
+
+    def spy(folder: Path, *, make: Any, **given: Any) -> Any:
+        def noting() -> Any:
+            method = make()
+            seen.append(given | {"value": getattr(method, "value", None)})
+            return method
+
+        return train(folder, make=noting, **given)
+
+    monkeypatch.setattr(online, "online", spy)
+    return seen
+
+
 def test_trained_whole_an_adapted_model_learns_with_all_its_weights(
     base: str, cpu: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,14 +180,7 @@ def test_trained_whole_an_adapted_model_learns_with_all_its_weights(
     write(*PAIRS)
     pairtune.sft(model=base, data="d.jsonl", out="sft", **COMMON)
     pairtune.reward(model=base, data="d.jsonl", heldout=2, out="reward", **COMMON)
-    seen: list[dict[str, Any]] = []
-    train = ppo.ppo
-
-    def spy(folder: Path, **given: Any) -> Any:
-        seen.append(given)
-        return train(folder, **given)
-
-    monkeypatch.setattr(ppo, "ppo", spy)
+    seen = watch_training(monkeypatch)
     few = {"steps": 1, "batch_size": 4, "sampling_max_new_tokens": 4, "dtype": "float32"}
     pairtune.ppo(model="sft", reward_model="reward", data="d.jsonl", out="ppo", **few)
     (given,) = seen
@@ -193,14 +203,7 @@ def test_ppo_holds_one_base(judge: str, base: str, monkeypatch: pytest.MonkeyPat
     write(*PAIRS)
     how = COMMON if judge == "reward" else {"dtype": "float32"}
     pairtune.reward(model=base, data="d.jsonl", heldout=2, out=judge, **how)
-    seen: list[dict[str, Any]] = []
-    train = ppo.ppo
-
-    def spy(folder: Path, **given: Any) -> Any:
-        seen.append(given)
-        return train(folder, **given)
-
-    monkeypatch.setattr(ppo, "ppo", spy)
+    seen = watch_training(monkeypatch)
     few = {"steps": 1, "batch_size": 4, "sampling_max_new_tokens": 4}
     pairtune.ppo(model=base, reward_model=judge, data="d.jsonl", out="ppo", **few, **COMMON)
     (given,) = seen
@@ -214,6 +217,25 @@ def test_ppo_holds_one_base(judge: str, base: str, monkeypatch: pytest.MonkeyPat
     learning = [name for name, value in given["value"].named_parameters() if value.requires_grad]
     assert all(".lora_" in name or name.startswith("head.") for name in learning)
     assert not any(value.requires_grad for value in given["reward_model"].parameters())
+
+
+def test_without_a_value_model_policy_and_reward_model_are_one_base_too(
+    base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(*PAIRS)
+    pairtune.reward(model=base, data="d.jsonl", heldout=2, out="reward", **COMMON)
+    seen = watch_training(monkeypatch)
+    few = {"steps": 1, "batch_size": 4, "answers_per_prompt": 2, "sampling_max_new_tokens": 4}
+    for train in (pairtune.rloo, pairtune.online_dpo):
+        out = train(model=base, reward_model="reward", data="d.jsonl", out=train.__name__, **few, **COMMON)
+        assert (out / "adapter_model.safetensors").is_file()
+        given = seen.pop()
+        one, two = (
+            {value.data_ptr() for value in adapters.base_state(model).values()}
+            for model in (given["policy"], given["reward_model"].body)
+        )
+        assert one == two
+        assert not any(value.requires_grad for value in given["reward_model"].parameters())
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------------------

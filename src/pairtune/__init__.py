@@ -8,10 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pairtune.api import compare, evaluate, generate, ppo, reward, sft, tune
+    from pairtune.api import compare, evaluate, generate, grpo, online_dpo, ppo, reward, rloo, sample, sft, tune
     from pairtune.errors import InputError
 
-__all__ = ["InputError", "compare", "evaluate", "generate", "ppo", "reward", "sft", "tune"]
+__all__ = [
+    "InputError",
+    "compare",
+    "evaluate",
+    "generate",
+    "grpo",
+    "online_dpo",
+    "ppo",
+    "reward",
+    "rloo",
+    "sample",
+    "sft",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

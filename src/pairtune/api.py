@@ -11,7 +11,19 @@ from typing import Any
 
 from pairtune import commands
 from pairtune.configure import settings_from_keywords
-from pairtune.settings import CompareRun, EvaluateRun, GenerateRun, PpoRun, RewardRun, SftRun, TuneRun
+from pairtune.settings import (
+    CompareRun,
+    EvaluateRun,
+    GenerateRun,
+    GrpoRun,
+    OnlineDpoRun,
+    PpoRun,
+    RewardRun,
+    RlooRun,
+    SampleRun,
+    SftRun,
+    TuneRun,
+)
 
 
 def compare(*, config: str | None = None, **settings: Any) -> Path:
@@ -44,10 +56,34 @@ def ppo(*, config: str | None = None, **settings: Any) -> Path:
     return folder
 
 
+def rloo(*, config: str | None = None, **settings: Any) -> Path:
+    """Train a model against a reward model with RLOO. Returns the folder of the result."""
+    folder: Path = _run("rloo", RlooRun, settings, config)
+    return folder
+
+
+def grpo(*, config: str | None = None, **settings: Any) -> Path:
+    """Train a model against a reward model with GRPO. Returns the folder of the result."""
+    folder: Path = _run("grpo", GrpoRun, settings, config)
+    return folder
+
+
+def online_dpo(*, config: str | None = None, **settings: Any) -> Path:
+    """Tune a model on pairs of its own answers, by a reward model. Returns the folder of the result."""
+    folder: Path = _run("online-dpo", OnlineDpoRun, settings, config)
+    return folder
+
+
 def generate(*, config: str | None = None, **settings: Any) -> list[str]:
     """Answer a prompt, or the prompts of a file. Returns the answers."""
     answers: list[str] = _run("generate", GenerateRun, settings, config)
     return answers
+
+
+def sample(*, config: str | None = None, **settings: Any) -> Path:
+    """Answer prompts several times, score the answers, write pairs or scored answers. Returns the file."""
+    file: Path = _run("sample", SampleRun, settings, config)
+    return file
 
 
 def evaluate(*, config: str | None = None, **settings: Any) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import yaml
 
 from pairtune.errors import InputError
-from pairtune.grid import candidates
+from pairtune.grid import ONLINE, candidates
 from pairtune.hints import near_path, nearest, suggestion
-from pairtune.objectives.loss import Loss, load_own, loss_of, own_names
-from pairtune.settings import TEXT, CompareRun, TuneRun, Values
+from pairtune.objectives.loss import Loss, load_own, loss_of, online_loss_of, own_names
+from pairtune.settings import TEXT, CompareRun, OnlineDpoRun, OnlinePreference, TuneRun, Values
 from pairtune.settings_list import PARAMETERS, Setting, is_parameters, parameters, settings_of
 
 T = TypeVar("T")
@@ -50,6 +50,8 @@ def settings_from(command: type[T], given: Mapping[str, Any], *, config: str | N
     settings = _build(command, {s.key: _checked(s, found[s.key]) for s in settings_of(command) if s.key in found})
     if isinstance(settings, TuneRun):
         loss_to_train(settings)
+    if isinstance(settings, OnlineDpoRun):
+        loss_online(settings.online)
     if isinstance(settings, CompareRun):
         said = {key for layer in layers[1:] for key in layer}  # the first is the preset
         every = {setting.key for setting in settings_of(command)}
@@ -77,15 +79,21 @@ def load_objectives(command: type, *layers: Mapping[str, Any]) -> None:
     """Load the objectives of people's own files that are named, the last layer's: their parameters are settings too."""
     asked: dict[str, Any] = {}
     for layer in layers:
-        inner = layer.get("preference")
-        named = {**layer, **(inner if isinstance(inner, Mapping) else {})}
-        asked |= {_plain(str(name)).removeprefix("preference."): value for name, value in named.items()}
+        named = dict(layer)
+        for inner in (layer.get("preference"), layer.get("online")):
+            named |= inner if isinstance(inner, Mapping) else {}
+        asked |= {_plain(str(name)).rpartition(".")[2]: value for name, value in named.items()}
     names = {s.name for s in settings_of(command) if s.group != PARAMETERS} | {"config", "debug", "help"}
     for setting in {"objective", "methods"} & names & asked.keys():
         value = asked[setting]
         words = [str(word) for word in (value if isinstance(value, list | tuple) else [value])]
         if setting == "methods":
             words = " ".join(words).replace(",", " ").split()
+            if sampled := next((word for word in words if word.startswith(ONLINE) and own_names(word)), None):
+                raise InputError(
+                    f"methods: {sampled} is a function of your own on sampled pairs, which a comparison does not "
+                    "train; `pairtune online-dpo --objective` does"
+                )
         for name in dict.fromkeys(name for word in words for name in own_names(word)):
             if taken := names & load_own(name).parameters.keys():
                 raise InputError(f'{name}: "{min(taken)}" is a setting already; give its parameter another name')
@@ -95,6 +103,14 @@ def loss_to_train(settings: TuneRun) -> Loss:
     """The run's loss, its parameters settled. Raises InputError for an objective or a parameter there is not."""
     try:
         return loss_of(settings.preference.objective, settings.preference.parameters)
+    except ValueError as error:
+        raise InputError(f"objective: {error}") from error
+
+
+def loss_online(settings: OnlinePreference) -> Loss:
+    """The same of pairs that are sampled. Raises InputError also for an objective that asks for more than they have."""
+    try:
+        return online_loss_of(settings.objective, settings.parameters)
     except ValueError as error:
         raise InputError(f"objective: {error}") from error
 

@@ -5,31 +5,46 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pairtune.errors import InputError
-from pairtune.objectives.loss import Loss, loss_of, short
+from pairtune.objectives.loss import Loss, loss_of, online_loss_of, short
 from pairtune.report.words import varied
-from pairtune.settings import CompareRun, Ppo, PpoBase, Values
+from pairtune.settings import (
+    CompareRun,
+    Grpo,
+    Online,
+    OnlinePreference,
+    OnlineRun,
+    Ppo,
+    PpoRun,
+    Rloo,
+    Values,
+)
+
+# The methods that need a reward model and have settings of their own, and how one is called that samples its pairs.
+GRADIENTS = ("ppo", "rloo", "grpo")
+ONLINE = "online-"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One method at one setting of its parameters: a loss, or PPO.
+    """One method at one setting of its parameters: a loss, or how answers are learned from that are sampled.
 
     `name` is the method's own where nothing is to be chosen, else it tells the candidates apart: dpo@beta=0.1.
     """
 
     method: str
     name: str
-    how: Loss | Ppo
+    how: Loss | Online
 
     @property
     def parameters(self) -> dict[str, float]:
-        """Every parameter and its value; of PPO, the one that a comparison may vary."""
-        if isinstance(self.how, Ppo):
+        """Every parameter and its value; of a policy gradient, the one that a comparison may vary."""
+        if isinstance(self.how, Ppo | Rloo | Grpo):
             return {"kl_coefficient": self.how.kl_coefficient}
         found: dict[str, dict[str, float]] = {}
-        for term in self.how.terms:
+        for term in loss_in(self.how).terms:
             for key, value in term.parameters.items():
                 found.setdefault(key, {})[term.objective.name] = value
         # Terms of a sum may have defaults of their own: simpo.beta beside dpo.beta.
@@ -38,6 +53,44 @@ class Candidate:
             for key, of in found.items()
         ]
         return {key: value for each in named for key, value in each.items()}
+
+
+def samples(method: str) -> bool:
+    """Whether a method learns from answers that it samples, and so needs something that scores them."""
+    return method in GRADIENTS or method.startswith(ONLINE)
+
+
+def loss_in(how: Loss | Online) -> Loss:
+    """The loss of a method that has one: on given pairs, or on pairs that are sampled."""
+    if isinstance(how, OnlinePreference):
+        return online_loss_of(how.objective, how.parameters)
+    assert isinstance(how, Loss)
+    return how
+
+
+def loss_called(method: str, given: Mapping[str, float] | None = None) -> Loss:
+    """The loss of a method with a loss, by the method's name."""
+    others = [*GRADIENTS, f"{ONLINE}dpo"]
+    if method.startswith(ONLINE):
+        return online_loss_of(method.removeprefix(ONLINE), given, others=others)
+    return loss_of(method, given, others=others)
+
+
+def check_groups(settings: OnlineRun | CompareRun) -> None:
+    """Raises InputError if a step's answers are no whole number of prompts with as many answers each."""
+    if isinstance(settings, PpoRun) or (
+        isinstance(settings, CompareRun) and not any(samples(each) for each in settings.methods if each != "ppo")
+    ):
+        return
+    parts = (getattr(settings, name, None) for name in ("rloo", "grpo", "online"))
+    part = next(each for each in parts if each is not None)
+    size, each = part.batch_size, part.answers_per_prompt
+    if size % each:
+        name = "online_batch_size" if isinstance(settings, CompareRun) else "batch_size"
+        raise InputError(
+            f"{name} is {size} answers in a step, which is no multiple of the {each} answers to a prompt; give "
+            f"{max(size - size % each, each)} or {size + each - size % each}"
+        )
 
 
 def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
@@ -50,7 +103,7 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
         asked = {short(method): method for method in settings.methods}
         if len(asked) < len(set(settings.methods)):
             raise ValueError(f"two of {', '.join(settings.methods)} have one name; results are told apart by it")
-        known = {method: loss_of(name, others=["ppo"]) for method, name in asked.items() if method != "ppo"}
+        known = {method: loss_called(name) for method, name in asked.items() if method not in GRADIENTS}
         has = {method: [key for term in loss.terms for key in term.parameters] for method, loss in known.items()}
         given = {
             key: {short(method): values for method, values in of.items()}
@@ -59,12 +112,12 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
         _check_names(given, has)
         found = {}
         for method in asked:
-            if method == "ppo":
-                found[method] = _of_ppo(settings)
+            if method in GRADIENTS:
+                found[method] = _of_gradient(method, settings)
             else:
                 values = {key: given[key].get(method) or given[key].get("") for key in given if key in has[method]}
                 tried = {key: each for key, each in values.items() if each}
-                found[method] = _at_each(method, tried, partial(loss_of, method))
+                found[method] = _at_each(method, tried, partial(_with_loss, asked[method], settings))
             names = [candidate.name for candidate in found[method]]
             if len(set(names)) < len(names):
                 raise ValueError(f"a parameter of {method} has a value twice")
@@ -78,14 +131,31 @@ def chooses(found: Mapping[str, list[Candidate]]) -> bool:
     return any(len(several) > 1 for several in found.values())
 
 
-def _of_ppo(settings: CompareRun) -> list[Candidate]:
-    fixed = {each.name: getattr(settings.ppo, each.name) for each in dataclasses.fields(PpoBase)}
-    values = {"kl_coefficient": settings.ppo.kl_coefficient}
-    return _at_each("ppo", values, lambda parameters: Ppo(**(fixed | parameters)))
+def _with_loss(method: str, settings: CompareRun, parameters: dict[str, float]) -> Loss | Online:
+    if not method.startswith(ONLINE):
+        return loss_called(method, parameters)
+    loss_called(method, parameters)  # a value out of bounds is told of here
+    fixed = _fixed(settings.online, OnlinePreference)
+    return OnlinePreference(**fixed | {"objective": method.removeprefix(ONLINE), "parameters": parameters})
+
+
+def _fixed(section: Any, kind: type) -> dict[str, Any]:
+    """What a comparison's section says of the settings of one of its methods."""
+    names = [each.name for each in dataclasses.fields(kind)]
+    return {name: getattr(section, name) for name in names if hasattr(section, name)}
+
+
+def _of_gradient(method: str, settings: CompareRun) -> list[Candidate]:
+    section: Any = settings.ppo if method == "ppo" else settings.online
+    kinds: dict[str, type[Ppo | Rloo | Grpo]] = {"ppo": Ppo, "rloo": Rloo, "grpo": Grpo}
+    kind = kinds[method]
+    fixed = _fixed(section, kind)
+    values = {"kl_coefficient": section.kl_coefficient}
+    return _at_each(method, values, lambda parameters: kind(**(fixed | parameters)))
 
 
 def _at_each(
-    method: str, values: Mapping[str, tuple[float, ...]], make: Callable[[dict[str, float]], Loss | Ppo]
+    method: str, values: Mapping[str, tuple[float, ...]], make: Callable[[dict[str, float]], Loss | Online]
 ) -> list[Candidate]:
     """A method at every combination of the values, named by what tells them apart."""
     combinations = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
@@ -105,7 +175,9 @@ def _check_names(given: Mapping[str, Values], has: Mapping[str, list[str]]) -> N
     for key, values in given.items():
         if not any(key in names for names in has.values()):
             known = "; ".join(f"{name} has {', '.join(names) or 'none'}" for name, names in has.items())
-            raise ValueError(f'no method has a parameter "{key}": {known or "ppo has its own settings"}')
+            raise ValueError(
+                f'no method has a parameter "{key}": {known or "ppo, rloo and grpo have their own settings"}'
+            )
         for method in values:
             if method and key not in has.get(method, []):
                 raise ValueError(f'{key} has values for "{method}", which is no method of this run that has it')

@@ -17,6 +17,11 @@ LARGEST = 1e12
 MOST, MOST_EPOCHS, MOST_NEW_TOKENS, MOST_WORLDS = 10**9, 1000, 10**5, 10**5
 
 
+# What may score answers.
+_SCORER = (
+    "of `pairtune reward`, a sequence classifier with one label, or FILE.py:FUNCTION from lists of prompts and answers "
+    "to numbers (required)"
+)
 # What `--help` shows for a value.
 MODEL, FILE, FOLDER, TEXT, NAME, NUMBER = "MODEL", "FILE", "FOLDER", "TEXT", "NAME", "N"
 WORD = "DIR"  # of a command that takes one, without a flag
@@ -145,31 +150,43 @@ class Reward(Optimisation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoBase:
-    """PPO with a reward model and a KL term, but for the weight of that term."""
+class Online:
+    """Rounds of sampling, scoring and updating: what PPO, RLOO, GRPO and online preference tuning share."""
 
     steps: int = _setting(50, "rounds of sampling and updating", least=1)
     batch_size: int = _setting(64, "answers sampled in one step", least=1)
     minibatches: int = _setting(2, "optimiser steps in one pass over a step's answers", least=1)
     epochs: int = _setting(2, "passes over each step's answers", least=1, most=MOST_EPOCHS)
     learning_rate: float = _setting(2e-5, "peak learning rate of the policy's Adam", above=0)
-    value_learning_rate: float = _setting(2e-5, "peak learning rate of the value model's Adam", above=0)
     warmup: float = _setting(0.1, "share of the steps in which the learning rate rises; then it stays", least=0, most=1)
     max_gradient_norm: float = _setting(1.0, "gradients longer than this are scaled down to it", above=0)
-    kl_target: float = _setting(
-        0.0, "nats per response an adaptive KL weight steers to; 0: the weight is fixed", least=0
-    )
     kl_stop: float = _setting(
         0.0,
         "nats per response from the reference at which training ends, steps left or not; 0: nowhere",
         least=0,
     )
-    discount: float = _setting(1.0, "γ of generalised advantage estimation", above=0, most=1)
-    gae_lambda: float = _setting(0.95, "λ of generalised advantage estimation", least=0, most=1)
-    clip_ratio: float = _setting(0.2, "how far the probability ratio counts on either side of 1", above=0)
-    clip_value: float = _setting(0.2, "how far a value may move from the old one before it stops counting", above=0)
     missing_end_penalty: float = _setting(1.0, "taken from the reward of an answer without end of text", least=0)
     temperature: float = _setting(1.0, "temperature of sampling, and of every log-probability of the policy", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient(Online):
+    """A clipped policy gradient with a KL term, but for the weight of that term."""
+
+    kl_target: float = _setting(
+        0.0, "nats per response an adaptive KL weight steers to; 0: the weight is fixed", least=0
+    )
+    clip_ratio: float = _setting(0.2, "how far the probability ratio counts on either side of 1", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoBase(PolicyGradient):
+    """PPO with a reward model and a KL term, but for the weight of that term."""
+
+    value_learning_rate: float = _setting(2e-5, "peak learning rate of the value model's Adam", above=0)
+    discount: float = _setting(1.0, "γ of generalised advantage estimation", above=0, most=1)
+    gae_lambda: float = _setting(0.95, "λ of generalised advantage estimation", least=0, most=1)
+    clip_value: float = _setting(0.2, "how far a value may move from the old one before it stops counting", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +203,68 @@ class ComparedPpo(PpoBase):
     kl_coefficient: tuple[float, ...] = _setting((0.05,), "weights of the per-token KL reward to try", least=0)
 
 
+def _answers_per_prompt() -> Any:
+    return _setting(4, "answers to each prompt; --batch-size is a multiple of it", least=2, most=10_000)
+
+
+def _normalise() -> Any:
+    return _setting(
+        "both",
+        "what GRPO divides by: deviation, of a prompt's rewards; length, of each answer; both, as published; none, as "
+        "in Dr. GRPO",
+        "WORD",
+        choices=("both", "deviation", "length", "none"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rloo(PolicyGradient):
+    """RLOO, an answer against the others to its prompt."""
+
+    answers_per_prompt: int = _answers_per_prompt()
+    kl_coefficient: float = _setting(0.05, "weight of the KL in an answer's reward (its start, if adaptive)", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grpo(PolicyGradient):
+    """GRPO, an answer against the mean of those to its prompt."""
+
+    answers_per_prompt: int = _answers_per_prompt()
+    kl_coefficient: float = _setting(0.05, "weight of the KL term in the loss (its start, if adaptive)", least=0)
+    normalise: str = _normalise()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlinePreference(Online):
+    """Online preference tuning, a prompt's best and worst answer a pair."""
+
+    answers_per_prompt: int = _answers_per_prompt()
+    objective: str = _setting(
+        "dpo",
+        "an objective of `pairtune objectives` on the log-ratios of a pair, FILE.py:FUNCTION of your own, or a sum",
+        NAME,
+        common=True,
+    )
+    parameters: Mapping[str, float] = field(default_factory=dict)  # of the objective, by name: those not its default
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedOnline(PolicyGradient):
+    """RLOO, GRPO and online preference tuning, where they are among the methods.
+
+    The KL's weight and the clipping are RLOO's and GRPO's; an online objective has its own parameters.
+    """
+
+    answers_per_prompt: int = _answers_per_prompt()
+    kl_coefficient: tuple[float, ...] = _setting((0.05,), "weights of RLOO's and GRPO's KL to try", least=0)
+    normalise: str = _normalise()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """How answers are drawn.
 
-    PPO's temperature is one of its own settings.
+    The temperature is one of the method's own settings.
     """
 
     max_new_tokens: int = _setting(32, "longest answer, in tokens", least=1, most=MOST_NEW_TOKENS)
@@ -352,22 +426,47 @@ class TuneRun(Merging, Keeping, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoRun(Merging, Keeping, DataRun):
-    """`pairtune ppo`."""
+class OnlineRun(Merging, Keeping, DataRun):
+    """What the commands share that sample from the policy, score and update."""
 
     model: str = _model("policy to train")
-    reward_model: str = _setting(
-        "",
-        "reward model: of `pairtune reward`, a sequence classifier with one label, or FILE.py:FUNCTION from lists of "
-        "prompts and answers to numbers (required)",
-        MODEL,
-        common=True,
-    )
+    reward_model: str = _setting("", f"reward model: {_SCORER}", MODEL, common=True)
     data: str = _data("prompts (pairs serve)")
-    out: str = _out("ppo")
+    out: str = _out("the command's name")
     max_tokens: int = _max_tokens("prompt")
-    ppo: Ppo = field(default_factory=Ppo)
     sampling: Drawing = field(default_factory=Drawing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoRun(OnlineRun):
+    """`pairtune ppo`."""
+
+    out: str = _out("ppo")
+    ppo: Ppo = field(default_factory=Ppo)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlooRun(OnlineRun):
+    """`pairtune rloo`."""
+
+    out: str = _out("rloo")
+    rloo: Rloo = field(default_factory=Rloo)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoRun(OnlineRun):
+    """`pairtune grpo`."""
+
+    out: str = _out("grpo")
+    grpo: Grpo = field(default_factory=Grpo)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineDpoRun(OnlineRun):
+    """`pairtune online-dpo`."""
+
+    out: str = _out("online-dpo")
+    online: OnlinePreference = field(default_factory=OnlinePreference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +481,27 @@ class GenerateRun(DataRun):
     out: str = _setting("", "JSONL file for the answers; without it they are printed", FILE, common=True)
     overwrite: bool = _overwrite()
     system: str = _setting("", "what the system turn before --prompt says", TEXT)
+    max_tokens: int = _max_tokens("prompt")
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRun(DataRun):
+    """`pairtune sample`."""
+
+    model: str = _model("model that answers")
+    reward_model: str = _setting("", f"what scores the answers: {_SCORER}", MODEL, common=True)
+    data: str = _data("prompts (pairs serve)")
+    out: str = _setting("", "JSONL file for the pairs, or the scored answers (required)", FILE, common=True)
+    answers_per_prompt: int = _setting(4, "answers to each prompt", least=2, most=10_000, common=True)
+    write: str = _setting(
+        "pairs",
+        "pairs: of each prompt's answers the best and the worst; scores: all of them with their scores",
+        "WORD",
+        common=True,
+        choices=("pairs", "scores"),
+    )
+    overwrite: bool = _overwrite()
     max_tokens: int = _max_tokens("prompt")
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -427,7 +547,8 @@ class CompareRun(Adapting, Keeping, DataRun):
     )
     methods: tuple[str, ...] = _setting(
         ("dpo", "ppo"),
-        "the arms: ppo, objectives of `pairtune objectives`, FILE.py:FUNCTION of your own, sums",
+        "the arms: ppo, rloo, grpo, objectives of `pairtune objectives`, FILE.py:FUNCTION of your own, sums; "
+        "online-dpo and the like: an objective on answers that are sampled as it goes",
         NAME,
         common=True,
     )
@@ -446,7 +567,9 @@ class CompareRun(Adapting, Keeping, DataRun):
         MODEL,
     )
     match_kl: bool = _setting(
-        False, "end PPO once its answers are as far from the reference as those of the first preference method"
+        False,
+        "end each method that samples once its answers are as far from the reference as those of the first preference "
+        "method",
     )
     pairs: int = _setting(640, "training pairs; of one's own data at most so many, as they allow", least=2)
     heldout: int = _setting(400, "held-out pairs; likewise", least=2)
@@ -456,6 +579,7 @@ class CompareRun(Adapting, Keeping, DataRun):
     preference: ComparedTuning = field(default_factory=ComparedTuning)
     reward: Reward = field(default_factory=Reward)
     ppo: ComparedPpo = field(default_factory=ComparedPpo)
+    online: ComparedOnline = field(default_factory=ComparedOnline)
     sampling: Sampling = field(default_factory=Sampling)
     evaluation: Curves = field(default_factory=Curves)
     # Not a setting: the keys of those that were not given. With one's own data `comparison.sizes` settles some of them.

@@ -18,10 +18,14 @@ from pairtune.settings import (
     CompareRun,
     EvaluateRun,
     GenerateRun,
+    GrpoRun,
     Merging,
+    OnlineDpoRun,
     PpoRun,
     RewardRun,
+    RlooRun,
     Run,
+    SampleRun,
     SftRun,
     TuneRun,
     Values,
@@ -33,7 +37,11 @@ MAIN_SECTION: dict[type, str] = {
     RewardRun: "reward",
     TuneRun: "preference",
     PpoRun: "ppo",
+    RlooRun: "rloo",
+    GrpoRun: "grpo",
+    OnlineDpoRun: "online",
     GenerateRun: "sampling",
+    SampleRun: "sampling",
     EvaluateRun: "evaluation",
     CompareRun: "preference",
 }
@@ -111,7 +119,7 @@ def _group(command: type, section: type, entry: "dataclasses.Field[Any]") -> tup
 def _title(section: type) -> str:
     """The first line of its docstring, as a title."""
     words = (section.__doc__ or "").partition("\n")[0].rstrip(".")
-    return words if words.startswith("PPO") else words[:1].lower() + words[1:]
+    return words if words[:2].isupper() else words[:1].lower() + words[1:]
 
 
 def is_parameters(kind: Any) -> bool:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from pairtune.comparison.run import compare
 from pairtune.errors import InputError
 from pairtune.settings import CompareRun
-from pairtune.stages import ppo
+from pairtune.stages import online
 
 Tiny = Callable[..., CompareRun]
 
@@ -36,20 +36,20 @@ def test_it_ends_where_the_matched_methods_answers_have_come_to(
     tiny_run: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[list[Any]] = []
-    original = ppo.write_answers
+    original = online.write_answers
 
     def noting(*args: Any, **kwargs: Any) -> Any:
         written.append(original(*args, **kwargs))
         return written[-1]
 
-    monkeypatch.setattr(ppo, "write_answers", noting)
+    monkeypatch.setattr(online, "write_answers", noting)
     run = {"methods": ["ppo", "dpo", "ipo"], "match_kl": True, "learning_rate": 2e-3, "evaluation_curve_points": 3}
     run |= {"ppo_steps": 12, "ppo_learning_rate": 1e-2, "ppo_kl_coefficient": 0.0, "ppo_temperature": 0.8}
     out = compare(tiny_run(**run))
     answers, *_ = written  # DPO's, before PPO is trained
     models = out / "models"
     ratios = [p - q for p, q in zip(*(summed(models / m, answers, 0.8) for m in ("dpo", "reference")), strict=True)]
-    matched = read(out)["matched_kl"]
+    matched = read(out)["matched_kl"]["ppo"]
     assert matched["arm"] == "dpo"
     assert matched["kl"] == pytest.approx(sum(ratios) / len(ratios), abs=1e-4)
     assert list(read(out)["arms"]) == ["reference", "ppo", "dpo", "ipo"]  # as they were asked for
@@ -83,7 +83,7 @@ def test_a_matched_method_trained_otherwise_is_another_ppo(tiny_run: Tiny) -> No
 def test_steps_that_do_not_lead_there_are_told(tiny_run: Tiny) -> None:
     few = {"methods": ["dpo", "ppo"], "match_kl": True, "evaluation_curve_points": 0, "learning_rate": 2e-3}
     summary = read(compare(tiny_run(**few, ppo_learning_rate=1e-9, ppo_temperature=0.8)))
-    assert summary["matched_kl"]["step"] == summary["matched_kl"]["steps"] == 2
+    assert summary["matched_kl"]["ppo"]["step"] == summary["matched_kl"]["ppo"]["steps"] == 2
     assert "; PPO's 2 steps did not take it as far as DPO" in summary["verdict"]
 
 
@@ -99,5 +99,7 @@ def test_a_matched_method_that_failed_matches_nothing(tiny_run: Tiny, monkeypatc
 
 @pytest.mark.parametrize("methods", [["ppo"], ["dpo", "ipo"]])
 def test_it_needs_both(tiny_run: Tiny, methods: list[str]) -> None:
-    with pytest.raises(InputError, match="match_kl: it needs ppo and a preference method among the methods"):
+    with pytest.raises(
+        InputError, match="match_kl: it needs ppo or another method that samples, and a preference method"
+    ):
         compare(tiny_run(methods=methods, match_kl=True))

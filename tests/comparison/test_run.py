@@ -223,7 +223,7 @@ def test_a_failing_method_is_a_result_and_the_others_go_on(
 
     settings = tiny_run(methods=["ppo", "dpo"])
     with monkeypatch.context() as patched:
-        patched.setattr("pairtune.stages.ppo.train_ppo", broken)
+        patched.setattr("pairtune.stages.online.train_online", broken)
         summary = read(compare(settings))
     check_schema(summary, {"reference", "dpo"})
     assert summary["failed"] == {"ppo": "FloatingPointError: the gradient's norm is nan"}

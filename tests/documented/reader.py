@@ -26,7 +26,10 @@ SMALLER = {
     ),
     "pairtune compare --methods dpo ipo kto simpo ppo": f"{FEW_REVIEWS} --methods kto ppo",
     "pairtune compare --data examples/pairs.jsonl": "--ppo-steps 1 --ppo-batch-size 8 --evaluation-curve-points 1",
-    "pairtune ppo": "--steps 1 --batch-size 8",
+    "pairtune compare --methods dpo online-dpo": (
+        f"{FEW_REVIEWS} --online-steps 1 --online-batch-size 8 --methods dpo online-dpo"
+    ),
+    **{f"pairtune {each}": "--steps 1 --batch-size 8" for each in ("ppo", "rloo", "grpo", "online-dpo")},
     "pairtune derive": "--worlds 3",
 }
 """Words put after those of a command that begins so (the first entry that fits). They win over its own, which are

@@ -20,6 +20,7 @@ import pytest
 import pairtune
 from benchmarks import options
 from pairtune import cli
+from pairtune.commands import MODULES
 from pairtune.data.sources import read_demonstrations, read_labelled, read_pairs, read_prompts
 from pairtune.flags import flag
 from pairtune.settings_list import settings_of
@@ -52,7 +53,9 @@ def only_words() -> Run:
         command = words[0]
         with pytest.MonkeyPatch.context() as patched:
             if command in cli.SETTINGS:
-                patched.setattr(import_module(f"pairtune.commands.{command}"), "run", lambda _: None)
+                patched.setattr(
+                    import_module(f"pairtune.commands.{MODULES.get(command, command)}"), "run", lambda _: None
+                )
             return cli.main(words)
 
     return check

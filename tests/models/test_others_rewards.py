@@ -19,7 +19,7 @@ from pairtune.models.heads import HEAD_FILE, ScalarModel
 from pairtune.models.load import save_model
 from pairtune.models.machine import choose_machine
 from pairtune.stages import measure
-from pairtune.training import ppo
+from pairtune.training import online
 from tests.survey.ours import recorded
 
 
@@ -110,7 +110,7 @@ def test_evaluate_and_ppo_read_it(theirs: Path, data: str, tiny_folder: Any, tmp
     assert [score for (score,) in scores] == pytest.approx(right, abs=1e-4)
     assert figures["reward_model_score"]["mean"] == pytest.approx(sum(right) / len(right), abs=1e-4)
     assert max(right) - min(right) > 0.05
-    with recorded(ppo, "score_rewards") as calls:
+    with recorded(online, "score_rewards") as calls:
         pairtune.ppo(
             model=policy, reward_model=str(theirs), data=data, out=str(tmp_path / "out"), steps=1, batch_size=4, **few
         )

@@ -11,6 +11,9 @@ from pairtune.objectives.policy_gradient import (
     advantages,
     clipped_policy_loss,
     clipped_value_loss,
+    group_relative,
+    kl_of_tokens,
+    leave_one_out,
     scale,
     token_rewards,
     whiten,
@@ -208,3 +211,25 @@ class TestValueLoss:
 )
 def test_the_adaptive_coefficient_by_hand(kl: Any, expected: Any) -> None:
     assert adapted_kl_coefficient(0.1, kl, target=6.0, answers=256) == pytest.approx(expected, rel=1e-12)
+
+
+class TestAgainstTheOtherAnswers:
+    """RLOO's and GRPO's advantages of four answers to one prompt and four to another."""
+
+    REWARDS = torch.tensor([[1.0, 2.0, 3.0, 6.0], [0.5, 0.5, 0.5, 0.5]])
+
+    def test_leave_one_out_by_hand(self) -> None:
+        found = leave_one_out(self.REWARDS)
+        assert found[0].tolist() == pytest.approx([1 - 11 / 3, 2 - 10 / 3, 3 - 3, 6 - 2])
+        assert found[1].tolist() == [0, 0, 0, 0]
+
+    def test_group_relative_by_hand(self) -> None:
+        assert group_relative(self.REWARDS, by_deviation=False)[0].tolist() == pytest.approx([-2, -1, 0, 3])
+        deviation = math.sqrt((4 + 1 + 0 + 9) / 3)
+        found = group_relative(self.REWARDS, by_deviation=True)
+        assert found[0].tolist() == pytest.approx([-2 / deviation, -1 / deviation, 0, 3 / deviation], abs=1e-5)
+        assert found[1].tolist() == [0, 0, 0, 0]
+
+    def test_the_kl_of_tokens_by_hand(self) -> None:
+        found = kl_of_tokens(torch.tensor([-1.0, -1.0, -2.0]), torch.tensor([-1.0, -2.0, -1.0]))
+        assert found.tolist() == pytest.approx([0, math.exp(-1) + 1 - 1, math.e - 1 - 1])

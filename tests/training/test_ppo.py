@@ -32,9 +32,10 @@ from pairtune.objectives.policy_gradient import (
 )
 from pairtune.sampling.sampler import Sample, sample
 from pairtune.settings import Ppo, Sampling
-from pairtune.training import ppo
+from pairtune.training import online, ppo
 from pairtune.training.checkpoint import Journal
-from pairtune.training.ppo import compute_values, minibatch_gradients, rollout_of, step_prompts, train_ppo, update
+from pairtune.training.online import round_of, step_prompts, update
+from pairtune.training.ppo import ActorCritic, compute_values, minibatch_gradients, rollout_of, train_ppo
 from pairtune.training.reward import normalise
 from pairtune.training.step import Optimizer
 
@@ -63,9 +64,10 @@ class Four:
         )
 
     def rollout(self, answers: Sequence[Sample], settings: Ppo | None = None, coefficient: float = 0.1) -> ppo.Rollout:
-        return rollout_of(
-            PROMPTS, answers, self.value, self.reward_model, self.reference, settings or Ppo(), coefficient
-        )
+        return rollout_of(self.drawn(answers, settings), self.value, settings or Ppo(), coefficient)
+
+    def drawn(self, answers: Sequence[Sample], settings: Ppo | None = None) -> online.Round:
+        return round_of(PROMPTS, answers, self.reward_model, self.reference, settings or Ppo())
 
     def train(
         self,
@@ -168,7 +170,7 @@ def test_04_the_temperature_is_in_every_log_probability(four: Four, temperature:
             own = tempered(four.policy, prompt, answer.response)
             assert old.tolist() == pytest.approx(own.tolist(), abs=1e-4)
             kl += float((own - tempered(four.reference, prompt, answer.response)).sum()) / len(PROMPTS)
-    assert rollout.figures["kl"] == pytest.approx(kl, abs=1e-3)
+    assert four.drawn(answers, settings).figures["kl"] == pytest.approx(kl, abs=1e-3)
     figures = minibatch_gradients(four.policy, four.value, rollout, range(8), settings)
     assert figures["log_ratio_error"] < 1e-5
 
@@ -263,7 +265,7 @@ def test_11_the_value_model_starts_as_the_reward_model(
         seen.extend(models)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pairtune.stages.ppo.train_ppo", stop)
+    monkeypatch.setattr("pairtune.stages.online.train_online", stop)
     with pytest.raises(KeyboardInterrupt):
         pairtune.ppo(
             model=tiny_folder(tmp_path),
@@ -272,7 +274,8 @@ def test_11_the_value_model_starts_as_the_reward_model(
             out=tmp_path / "out",
             dtype="float32",
         )
-    _, value, reward_model, *_ = seen
+    _, method, reward_model, *_ = seen
+    value = method.value
     assert value is not reward_model
     assert torch.equal(value.head.weight, model.head.weight)
     assert value.head.bias.item() == pytest.approx(-0.35)
@@ -391,10 +394,10 @@ def test_19_a_negative_sampled_kl_raises_an_alarm(
         drawn = sample(*arguments, **named)
         return [replace(a, logprobs=tuple(x - 9 for x in a.logprobs)) for a in drawn]
 
-    monkeypatch.setattr(ppo, "sample", shifted)
+    monkeypatch.setattr(online, "sample", shifted)
     rows = four.train(Ppo(steps=1, batch_size=8))
     said = capsys.readouterr().err
-    assert rows[0]["kl"] < ppo.NEGATIVE_KL_ALARM
+    assert rows[0]["kl"] < online.NEGATIVE_KL_ALARM
     assert "step 1: the sampled KL is" in said
     assert "it should not be below 0" in said
 
@@ -419,7 +422,7 @@ def test_the_list_in_the_docs_and_the_tests_here_are_in_step() -> None:
             assert hasattr(importlib.import_module(module), name), f"detail {number}: {module}:{name} is not there"
     assert sorted(wanted) == sorted(name for name in here if re.match(r"test_\d\d_", name))
     assert "ADAM_EPS" in text  # the constant that refers back to this list by number
-    assert re.search(r"detail 17 of docs/ppo\.md", inspect.getsource(ppo))
+    assert re.search(r"detail 17 of docs/ppo\.md", inspect.getsource(online))
 
 
 def test_a_policy_learns_what_it_is_paid_for(build: Callable[..., Four], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +432,7 @@ def test_a_policy_learns_what_it_is_paid_for(build: Callable[..., Four], monkeyp
     def paid(_: ScalarModel, rows: Sequence[Tokens]) -> list[list[float]]:
         return [[sum(token == favourite for token in row.responses[0]) / 2] for row in rows]
 
-    monkeypatch.setattr(ppo, "score_rewards", paid)
+    monkeypatch.setattr(online, "score_rewards", paid)
     settings = Ppo(
         steps=30, batch_size=32, learning_rate=3e-3, value_learning_rate=3e-3, kl_coefficient=0.01, warmup=0.0
     )
@@ -489,9 +492,9 @@ def test_one_minibatch_in_one_pass_begins_with_the_pass_that_made_the_values(
 
 
 def test_more_minibatches_than_answers_leave_none_empty(four: Four) -> None:
-    actor, critic = Optimizer(four.policy.parameters()), Optimizer(four.value.parameters())
-    rollout = four.rollout(four.answers())
     settings = Ppo(minibatches=20, epochs=1)
-    figures = update(four.policy, four.value, actor, critic, rollout, settings, step=1, seed=0)
+    method = ActorCritic(four.policy, four.value, settings)
+    examples, _ = method.begin(four.drawn(four.answers()))
+    figures = update(method, examples, settings, step=1, seed=0)
     assert all(math.isfinite(figure) for figure in figures.values())
-    assert all(optimizer.steps == 8 for optimizer in (actor, critic))
+    assert [optimizer.steps for optimizer in method.optimizers.values()] == [8, 8]

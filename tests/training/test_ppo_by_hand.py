@@ -24,6 +24,7 @@ from pairtune.sampling.sampler import sample
 from pairtune.settings import Drawing, Ppo
 from pairtune.training import ppo
 from pairtune.training.checkpoint import Journal
+from pairtune.training.online import Round, round_of
 from pairtune.training.ppo import minibatch_gradients, rollout_of, train_ppo
 from tests import by_hand
 
@@ -56,6 +57,10 @@ def answers(four: Four) -> list[Any]:
     drawn = sample(four.policy, PROMPTS, end_ids=[EOS], max_new_tokens=7, temperature=0.8, seed=0)
     short = [replace(drawn[0], response=(30, EOS), logprobs=drawn[0].logprobs[:2], ended=True)]
     return [*short, *drawn[1:]]  # answers of several lengths, one of which has ended
+
+
+def drawn(four: Four, answers: Sequence[Any]) -> Round:
+    return round_of(PROMPTS, answers, four.reward_model, four.reference, SETTINGS)
 
 
 def plain_rewards(four: Four, answers: Sequence[Any]) -> list[list[float]]:
@@ -103,7 +108,7 @@ def whitened(rows: Sequence[Sequence[float]]) -> list[list[float]]:
 def test_advantages_are_whitened_over_all_answers_and_returns_are_not(four: Four, answers: list[Any]) -> None:
     assert len({len(answer.response) for answer in answers}) > 1
     assert len({answer.ended for answer in answers}) == 2
-    rollout = rollout_of(PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT)
+    rollout = rollout_of(drawn(four, answers), four.value, SETTINGS, KL_COEFFICIENT)
     advantages, returns = plain_advantages(four, answers)
     for found, expected in zip(rollout.advantages, whitened(advantages), strict=True):
         assert found.tolist() == pytest.approx(expected, abs=1e-3)
@@ -121,9 +126,7 @@ def test_advantages_are_whitened_over_all_answers_and_returns_are_not(four: Four
 
 
 def test_the_figures_of_a_step(four: Four, answers: list[Any]) -> None:
-    figures = rollout_of(
-        PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT
-    ).figures
+    figures = drawn(four, answers).figures
     lengths = [len(answer.response) for answer in answers]
     pairs = list(zip(PROMPTS, answers, strict=True))
     scores = [by_hand.scalar_at_the_end(four.reward_model, prompt, answer.response) for prompt, answer in pairs]
@@ -171,7 +174,7 @@ def plain_losses(
 
 def test_a_minibatchs_gradients(four: Four, answers: list[Any]) -> None:
     """Away from the models that sampled and scored, so that ratios, clips and values all take part."""
-    rollout = rollout_of(PROMPTS, answers, four.value, four.reward_model, four.reference, SETTINGS, KL_COEFFICIENT)
+    rollout = rollout_of(drawn(four, answers), four.value, SETTINGS, KL_COEFFICIENT)
     rollout = replace(rollout, values=[values.detach() for values in rollout.values])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

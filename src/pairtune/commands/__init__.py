@@ -10,7 +10,10 @@ from typing import Any
 from pairtune import hub, own
 from pairtune.cache import cache_folder
 from pairtune.progress import say
-from pairtune.settings import PpoRun, Run
+from pairtune.settings import OnlineRun, Run
+
+# The module of a command that is not called as the command is.
+MODULES = dict.fromkeys(("ppo", "rloo", "grpo", "online-dpo"), "online")
 
 
 def run(command: str, settings: Any) -> Any:
@@ -19,14 +22,15 @@ def run(command: str, settings: Any) -> Any:
     A path that is not there is told before anything heavy is imported. A comparison looks at its plan first: in a
     folder that holds another one, that is what has to be told.
     """
+    module = f"pairtune.commands.{MODULES.get(command, command)}"
     if not isinstance(settings, Run):  # lists or proves something, and needs none of the libraries that talk
-        return import_module(f"pairtune.commands.{command}").run(settings)
+        return import_module(module).run(settings)
     if command != "compare":
         _check_paths(settings)
     from pairtune.quiet import quiet
 
     with quiet(), _cache():
-        return import_module(f"pairtune.commands.{command}").run(settings)
+        return import_module(module).run(settings)
 
 
 @contextmanager
@@ -60,7 +64,7 @@ def _check_paths(settings: Any) -> None:
             own.sha256(source)
         else:
             hub.check_path(source)
-    asks_first = isinstance(settings, PpoRun) and not settings.reward_model
+    asks_first = isinstance(settings, OnlineRun) and not settings.reward_model
     if settings.data and not asks_first:
         from pairtune.data.files import local_files
 

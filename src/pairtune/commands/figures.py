@@ -62,14 +62,15 @@ def say_change(before: Estimate, difference: Estimate) -> None:
     say(f"{said}{way} by {words.points(moved.mean)} ({words.interval(moved, words.points)})")
 
 
-def say_ppo(rows: Sequence[Mapping[str, Any]], *, answers: int, prompts: int) -> None:
+def say_online(rows: Sequence[Mapping[str, Any]], *, answers: int, alone: bool) -> None:
     """What the answers of the last step score, beside those of the first, which the reference wrote; and their KL.
 
-    rows: PPO's records, of so many answers a step to so many prompts.
+    rows: the records, of so many answers a step. alone: whether each is to a prompt of its own; else there are no
+    intervals, for answers to one prompt are not independent.
     """
 
     def told(row: Mapping[str, Any], name: str) -> str:
-        found = _of_step(row, name, answers=answers, prompts=prompts)
+        found = _of_step(row, name, answers=answers, alone=alone)
         return f"{words.decimal(found.mean)} ({words.sureness(found)})"
 
     if len(rows) > 1:
@@ -81,10 +82,9 @@ def say_ppo(rows: Sequence[Mapping[str, Any]], *, answers: int, prompts: int) ->
         say(f"{kl.name}: {told(last, 'kl')} in the last step; 0 before training")
 
 
-def _of_step(row: Mapping[str, Any], name: str, *, answers: int, prompts: int) -> Estimate:
-    """Without an interval where prompts repeat within the step: their answers are not independent."""
+def _of_step(row: Mapping[str, Any], name: str, *, answers: int, alone: bool) -> Estimate:
     deviation = row.get(f"{name}_sd")
-    if deviation is None or prompts < answers:
+    if deviation is None or not alone:
         return Estimate(mean=row[name], n=answers, ci95=None)
     return of_moments(row[name], deviation, answers)
 

@@ -47,11 +47,11 @@ def run(settings: GenerateRun) -> list[str]:
         )
     reader = Reader(tokenizer)
     texts = [
-        (reader.continuation if _goes_on(row.prompt) else reader.answer)(prompt, answer.response)
+        (reader.continuation if goes_on(row.prompt) else reader.answer)(prompt, answer.response)
         for row, prompt, answer in zip(rows, prompts, answers, strict=True)
     ]
     if out:
-        asked = [{"prompt": _as_read(row.prompt), "response": text} for row, text in zip(rows, texts, strict=True)]
+        asked = [{"prompt": as_read(row.prompt), "response": text} for row, text in zip(rows, texts, strict=True)]
         write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in asked))
         say(f"answers: {out}")
     else:
@@ -89,11 +89,11 @@ def _prompts(settings: GenerateRun, tokenizer: Tokenizer) -> list[Prompt]:
     return [in_turns(asked) if found == CHAT else asked]
 
 
-def _goes_on(prompt: PromptText) -> bool:
+def goes_on(prompt: PromptText) -> bool:
     """Whether the answer is the rest of something, and begins with its very first space."""
     return isinstance(prompt, str) or prompt[-1].unfinished
 
 
-def _as_read(prompt: PromptText) -> object:
+def as_read(prompt: PromptText) -> object:
     """A prompt as a file of prompts holds it."""
     return prompt if isinstance(prompt, str) else [turn.fields() for turn in prompt]

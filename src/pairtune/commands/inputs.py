@@ -29,7 +29,7 @@ from pairtune.models.heads import ScalarModel, learner_of
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
-from pairtune.settings import Adapting, EvaluateRun, Merging, PpoRun, RewardRun, Run, SftRun, TuneRun
+from pairtune.settings import Adapting, EvaluateRun, Merging, OnlineRun, PpoRun, RewardRun, Run, SftRun, TuneRun
 
 # What becomes of rows' margins.
 OF_REWARDS = "each is taken from its pair's difference of rewards"
@@ -60,7 +60,7 @@ def check_adapters(settings: Adapting) -> None:
         raise InputError(f"{unused[0]} says something of adapters, and none are asked for; add --lora")
 
 
-def load_to_train(settings: SftRun | TuneRun | RewardRun | PpoRun) -> PreTrainedModel:
+def load_to_train(settings: SftRun | TuneRun | RewardRun | OnlineRun) -> PreTrainedModel:
     """The command's model as it is to learn: the whole of it, or fresh adapters beside weights that stay."""
     check_adapters(settings)
     model = load(settings)
@@ -184,7 +184,7 @@ def heldout_size(heldout: float) -> int | float:
     return int(heldout) if heldout >= 1 else heldout
 
 
-def read_prompt_ids(settings: PpoRun, tokenizer: Tokenizer) -> tuple[list[list[int]], Kept]:
+def read_prompt_ids(settings: OnlineRun, tokenizer: Tokenizer) -> tuple[list[list[int]], Kept]:
     """The prompts of a source as token ids, at most `max_tokens` of each, and what is kept of them."""
     data = read_prompts(given(settings.data, "data"), asked=asked_of(settings))
     say_reading(data)

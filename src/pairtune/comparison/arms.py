@@ -1,6 +1,6 @@
 """The arms: each method's candidates trained, the best one chosen on validation data, and that one measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -17,18 +17,22 @@ from pairtune.engine.examples import prepare
 from pairtune.errors import DivergedError, InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import measure_examples
-from pairtune.grid import Candidate
+from pairtune.grid import Candidate, loss_in, samples
 from pairtune.models import adapters
-from pairtune.models.heads import learner_of
+from pairtune.models.heads import ScalarModel, learner_of
 from pairtune.objectives.loss import Loss
 from pairtune.progress import say
 from pairtune.sampling.sampler import stream_seed
-from pairtune.settings import Ppo
+from pairtune.settings import Grpo, Online, OnlinePreference, Ppo, Rloo
 from pairtune.settings_list import parameters, to_mapping
 from pairtune.stages.measure import Snapshots, distinct_prompts, measure
-from pairtune.stages.ppo import distance, ppo
+from pairtune.stages.online import distance, online
 from pairtune.stages.preference import tune
 from pairtune.stages.stage import Done, Facts, Stage
+from pairtune.training.grouped import GroupRelative, LeaveOneOut
+from pairtune.training.online import Method
+from pairtune.training.online_pairs import OnlinePairs
+from pairtune.training.ppo import ActorCritic
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class Arms:
         self.pairs, self.reward, self.gold = pairs, reward, gold
         self.trials: dict[str, Trials] = {}
         methods = list(context.candidates)
-        preference = [method for method in methods if method != "ppo"]
-        self.matched = preference[0] if self.settings.match_kl and preference and "ppo" in methods else None
+        preference = [method for method in methods if not samples(method)]
+        both = preference and len(preference) < len(methods)
+        self.matched = preference[0] if self.settings.match_kl and both else None
 
     # ---- training ------------------------------------------------------------------------------------------------
 
@@ -70,8 +75,8 @@ class Arms:
         context.check_disk(weights / context.machine.dtype.itemsize, untrained)
 
     def train_all(self) -> None:
-        """Every method's candidates. PPO comes last: where it is to end may be known only then."""
-        for method in sorted(self.context.candidates, key=lambda method: method == "ppo"):
+        """Every method's candidates. Those that sample come last: where they are to end may be known only then."""
+        for method in sorted(self.context.candidates, key=samples):
             self.trials[method] = self._train_method(method)
 
     def _train_method(self, method: str) -> Trials:
@@ -99,8 +104,11 @@ class Arms:
         """A candidate's training, with all that it rests on."""
         settings = self.settings
         needs: dict[str, Any]
-        if isinstance(candidate.how, Ppo):
-            needs = {"reward": _key(self.reward), "ppo": to_mapping(candidate.how)}
+        if isinstance(candidate.how, Online):
+            how = to_mapping(candidate.how)
+            needs = {"reward": _key(self.reward), "ppo" if isinstance(candidate.how, Ppo) else "online": how}
+            if isinstance(candidate.how, OnlinePreference):
+                needs |= {"loss": loss_in(candidate.how).to_json()}
             needs |= {"sampling": to_mapping(settings.sampling)}
             if self.matched:
                 matched = [self._stage(each).key for each in self.context.candidates[self.matched]]
@@ -121,8 +129,8 @@ class Arms:
             told = self.context.base_facts("reference")
             if isinstance(how, Loss):
                 return self._tune(folder, policy, candidate, how) | told
-            kl = self._distance()
-            facts = self._ppo(folder, policy, replace(how, kl_stop=kl) if kl else how)
+            kl = self._distance(how)
+            facts = self._online(folder, policy, candidate, replace(how, kl_stop=kl) if kl else how)
             return facts | told | ({"matched": {"arm": self.matched, "kl": kl, "steps": how.steps}} if kl else {})
 
         return self.context.done(self._stage(candidate), work, title=f"{candidate.name}: {does}")
@@ -146,21 +154,19 @@ class Arms:
             measure=snapshots,
         )
 
-    def _ppo(self, folder: Path, policy: PreTrainedModel, how: Ppo) -> Facts:
-        """PPO on the training prompts with the reward model."""
+    def _online(self, folder: Path, policy: PreTrainedModel, candidate: Candidate, how: Online) -> Facts:
+        """A method that samples, on the training prompts with the reward model."""
         context, settings = self.context, self.settings
         with uncounted():
             snapshots = self._snapshots(folder, policy)
         reward_model = context.load_scalar("reward")
         if settings.lora:
             adapters.share(reward_model.body, policy)
-            value = learner_of(reward_model, settings, seed=settings.seed)
-        else:
-            value = context.load_scalar("reward")
-        return ppo(
+        return online(
             folder,
+            name=candidate.method,
             policy=policy,
-            value=value,
+            make=self._method(policy, reward_model, how),
             reward_model=reward_model,
             tokenizer=context.tokenizer,
             prompts=[row.question for row in context.pairs.train],
@@ -171,7 +177,29 @@ class Arms:
             measure=snapshots,
         )
 
-    def _distance(self) -> float:
+    def _method(self, policy: PreTrainedModel, reward_model: ScalarModel, how: Online) -> Callable[[], Method]:
+        """How a candidate learns; PPO's value model is loaded here, the policy's optimiser is made when it is called.
+
+        PPO's is a second copy of the reward model, or adapters beside it.
+        """
+        match how:
+            case Ppo():
+                shared = self.settings.lora
+                value = (
+                    learner_of(reward_model, self.settings, seed=self.settings.seed)
+                    if shared
+                    else self.context.load_scalar("reward")
+                )
+                return lambda: ActorCritic(policy, value, how)
+            case Rloo():
+                return lambda: LeaveOneOut(policy, how)
+            case Grpo():
+                return lambda: GroupRelative(policy, how)
+            case OnlinePreference():
+                return lambda: OnlinePairs(policy, loss_in(how), how)
+        raise TypeError(f"{type(how).__name__} is no method's")
+
+    def _distance(self, how: Online) -> float:
         """How far the matched method's answers to training prompts are from the reference, in nats; 0 if none is."""
         chosen = self.trials[self.matched].chosen if self.matched else None
         if chosen is None or chosen.trained is None:
@@ -184,7 +212,7 @@ class Arms:
                 context.load("reference"),
                 context.tokenizer,
                 [row.question for row in context.pairs.train],
-                settings.ppo,
+                how,
                 settings.sampling,
                 seed=settings.seed,
             )
@@ -271,11 +299,11 @@ class Arms:
         )
 
     def _own_wins(self, candidate: Candidate, policy: PreTrainedModel) -> list[float] | None:
-        """Held-out pairs by the method's own criterion: its loss, or the reward model that PPO obeys.
+        """Held-out pairs by the method's own criterion: its loss, or the reward model that it obeys.
 
         None where it cannot be had: a baseline from responses to other prompts, of pairs with one prompt.
         """
-        if isinstance(candidate.how, Ppo):
+        if isinstance(candidate.how, Online):
             return wins(self.reward.facts["margins"]) if self.reward else None
         held = self.context.pairs.heldout
         if "mismatched" in candidate.how.needs and len({row.prompt for row in held}) < 2:

@@ -16,13 +16,17 @@ from pairtune.engine.examples import prepare
 from pairtune.engine.logprob import logprobs_and_collisions
 from pairtune.engine.mismatched import kl_baseline, mismatched_rows
 from pairtune.engine.reference import reference_logprobs
+from pairtune.grid import GRADIENTS, loss_called, samples
 from pairtune.objectives.loss import loss_of
-from pairtune.settings import Ppo, Reward, Tuning
-from pairtune.stages.ppo import ppo
+from pairtune.settings import Grpo, OnlinePreference, Ppo, Reward, Rloo, Tuning
+from pairtune.stages.online import online
 from pairtune.stages.preference import tune
 from pairtune.stages.reward import reward
 from pairtune.stages.sft import sft
 from pairtune.training.first_loss import check_first_loss
+from pairtune.training.grouped import GroupRelative, LeaveOneOut
+from pairtune.training.online_pairs import OnlinePairs
+from pairtune.training.ppo import ActorCritic
 
 Source = Callable[..., Any]  # a function or a class
 # What runs in preference tuning only for an objective with such a need.
@@ -45,20 +49,37 @@ class Effort:
 def effort(method: str, *, lora: bool = False) -> Effort:
     """Of a method by name. The reference pass of preference tuning is over before training starts: one model.
 
-    lora: adapters learn, and PPO's four models are one base with three sets of them.
+    Methods that sample hold the reward model and the reference beside the policy, and PPO its value model.
+    lora: adapters learn, and all these are one base with as many sets of them.
     """
-    if method == "ppo":
-        names = [f"reward.{name}" for name in _fields(Reward)] + [f"ppo.{name}" for name in _fields(Ppo)]
-        return Effort(1 if lora else 4, names, sum(map(code_lines, sources("ppo"))))
+    if samples(method):
+        section, (kind, _) = "ppo" if method == "ppo" else "online", _method(method)
+        own = [name for name in _fields(kind) if name not in ("objective", "parameters")]
+        names = [f"reward.{name}" for name in _fields(Reward)] + [f"{section}.{name}" for name in own]
+        names += [f"preference.{name}" for name in _parameters(method)]
+        return Effort(1 if lora else 4 if method == "ppo" else 3, names, sum(map(code_lines, sources(method))))
     names = _fields(Tuning)
-    names += dict.fromkeys(name for term in loss_of(method).terms for name in term.parameters)
+    names += _parameters(method)
     return Effort(1, [f"preference.{name}" for name in names], sum(map(code_lines, sources(method))))
+
+
+def _method(method: str) -> tuple[type, type]:
+    """Of a method that samples: its settings, and what makes an update of its answers."""
+    own = {"ppo": (Ppo, ActorCritic), "rloo": (Rloo, LeaveOneOut), "grpo": (Grpo, GroupRelative)}
+    return own.get(method, (OnlinePreference, OnlinePairs))
+
+
+def _parameters(method: str) -> list[str]:
+    """Those of the method's objectives, each once."""
+    terms = () if method in GRADIENTS else loss_called(method).terms
+    return list(dict.fromkeys(name for term in terms for name in term.parameters))
 
 
 def sources(method: str) -> set[Source]:
     """The functions and classes that a method's stages reach and fine-tuning on demonstrations does not."""
-    if method == "ppo":
-        return reached(reward, ppo) - reached(sft)
+    if samples(method):
+        losses = () if method in GRADIENTS else [term.objective.loss for term in loss_called(method).terms]
+        return reached(reward, online, _method(method)[1], *losses) - reached(sft)
     loss = loss_of(method)
     idle = {inspect.unwrap(each) for need, several in ONLY_FOR.items() if need not in loss.needs for each in several}
     return reached(prepare, tune, *(term.objective.loss for term in loss.terms), idle=idle) - reached(sft)

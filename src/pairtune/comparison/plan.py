@@ -13,7 +13,7 @@ import yaml
 from pairtune import disk, manifest
 from pairtune.configure import read_yaml
 from pairtune.errors import InputError
-from pairtune.grid import candidates
+from pairtune.grid import candidates, check_groups, samples
 from pairtune.models.machine import Machine, describe_machine
 from pairtune.progress import say
 from pairtune.settings import CompareRun
@@ -37,8 +37,9 @@ def run_folder(settings: CompareRun) -> Path:
     """
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
-    if settings.match_kl and "match_kl" not in settings.not_given and not {"ppo"} < set(settings.methods):
-        raise InputError("match_kl: it needs ppo and a preference method among the methods")
+    if settings.match_kl and "match_kl" not in settings.not_given and len({*map(samples, settings.methods)}) < 2:
+        raise InputError("match_kl: it needs ppo or another method that samples, and a preference method")
+    check_groups(settings)
     if settings.judge and settings.data == "reviews":
         raise InputError("judge: the built-in task has its gold scorer; give --judge with a file of pairs")
     if settings.prompt_format != "auto" and settings.data == "reviews":

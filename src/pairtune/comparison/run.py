@@ -26,6 +26,7 @@ from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import share
+from pairtune.grid import samples
 from pairtune.hashes import model_hash
 from pairtune.models import adapters
 from pairtune.models.load import load_model, load_tokenizer, resolve
@@ -92,7 +93,7 @@ class Comparison:
         pairs = self.make_pairs(warm, gold)
         logprobs, mismatched = self.reference_pass(pairs), self.mismatched_pass(pairs)
         external = gold or self.train_judge(pairs)
-        rewards = self.reward_model(pairs) if "ppo" in settings.methods else None  # nothing else is made of it
+        rewards = self.reward_model(pairs) if any(map(samples, settings.methods)) else None  # nothing else needs it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
         arms.train_all()

@@ -20,6 +20,7 @@ from pairtune.evaluation.diagnostics import distinct_bigrams, fell, margin_lengt
 from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
 from pairtune.evaluation.statistics import estimate, paired_difference, share
+from pairtune.grid import samples
 from pairtune.models.load import Tokenizer
 from pairtune.objectives.loss import loss_of
 from pairtune.report import figures
@@ -72,7 +73,7 @@ def summarise(
         "grid": _grid(trials, _gold_scale(validated) if validated else scale, pairs.validation),
         "differences": differences(values, pairs.heldout),
         "failed": _failed(trials),
-        "matched_kl": _matched_kl(chosen.get("ppo")),
+        "matched_kl": {method: where for method in chosen if (where := _matched_kl(chosen[method]))} or None,
     }
     summary["notices"] = [*notices(summary, values), *_warned(spent)]
     summary["verdict"] = verdict(summary)
@@ -203,9 +204,9 @@ def _failed(trials: Mapping[str, Trials]) -> dict[str, str]:
     }
 
 
-def _matched_kl(trial: Trial | None) -> dict[str, Any] | None:
-    """Where PPO was to end: the "arm" whose "kl" its sampled answers had reached after "step" of "steps", or not."""
-    if not trial or not trial.trained or "matched" not in trial.trained.facts:
+def _matched_kl(trial: Trial) -> dict[str, Any] | None:
+    """Where it was to end: the "arm" whose "kl" its sampled answers had reached after "step" of "steps", or not."""
+    if not trial.trained or "matched" not in trial.trained.facts:
         return None
     return {**trial.trained.facts["matched"], "step": trial.trained.facts["step"]}
 
@@ -227,8 +228,10 @@ def _costs(arm: str, stages: Mapping[str, Done], *, lora: bool) -> dict[str, Any
 
 def _stages_of(arm: str) -> list[str]:
     """The stages whose cost an arm bears, in the order in which they ran."""
-    if arm in ("reference", "ppo"):
-        return [] if arm == "reference" else ["reward", "ppo"]
+    if arm == "reference":
+        return []
+    if samples(arm):
+        return ["reward", arm]
     loss = loss_of(arm)
     return [*(name for name in ("reference", "mismatched") if name in loss.needs), arm]
 

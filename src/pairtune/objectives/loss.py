@@ -105,6 +105,23 @@ def loss_of(name: str, given: Mapping[str, float] | None = None, *, others: Iter
     return Loss(tuple(Term(weight, objective, _settled(objective, given)) for weight, objective in named))
 
 
+# What is known of a pair that was just sampled.
+OF_PAIRS = {"chosen_logratio_B", "rejected_logratio_B"}
+
+
+def online_loss_of(name: str, given: Mapping[str, float] | None = None, *, others: Iterable[str] = ()) -> Loss:
+    """The same for pairs that are sampled from the policy as it trains. Raises ValueError if it needs more of them."""
+    loss = loss_of(name, given, others=others)
+    for term in loss.terms:
+        if more := sorted(set(term.objective.arguments) - OF_PAIRS):
+            able = [each.name for each in OBJECTIVES.values() if set(each.arguments) <= OF_PAIRS]
+            raise ValueError(
+                f"{term.objective.name} takes {more[0]}, and of pairs that are sampled the log-ratios are known; there "
+                f"are {', '.join(able)}"
+            )
+    return loss
+
+
 def find(name: str, others: Iterable[str] = ()) -> Objective:
     """One objective, of the catalogue or of a person's own file.
 

@@ -1,8 +1,9 @@
-"""PPO's parts as pure functions: per-token rewards, advantages, the clipped objectives.
+"""The parts of PPO, RLOO and GRPO as pure functions: rewards, advantages, the clipped objectives.
 
 Everything is ragged: B responses laid end to end as R tokens, `lengths` [B] saying where each ends, so no function
-can count a padded token. Log-probabilities in nats. Source, unless said otherwise: Schulman et al. 2017,
-arXiv 1707.06347, and Huang et al. 2023, "The N implementation details of RLHF with PPO".
+can count a padded token. Where K answers share each of P prompts, they lie side by side, [P, K]. Log-probabilities in
+nats. Source, unless said otherwise: Schulman et al. 2017, arXiv 1707.06347, and Huang et al. 2023, "The N
+implementation details of RLHF with PPO".
 """
 
 from typing import NamedTuple
@@ -82,3 +83,41 @@ def adapted_kl_coefficient(
     """The adaptive controller of Ziegler et al. 2019, §2.2: a proportional error clipped to ±0.2."""
     error = min(max(kl / target - 1, -0.2), 0.2)
     return coefficient * (1 + error * answers / horizon)
+
+
+def leave_one_out(reward_PK: Tensor) -> Tensor:
+    """R_i − mean of the other answers' rewards: [P, K], K ≥ 2 (Ahmadian et al. 2024, arXiv 2402.14740, eq. 8).
+
+    The others' mean does not depend on answer i, so Σ_i A_i·∇log π(y_i)/K has the policy gradient's very expectation.
+    """
+    others = reward_PK.shape[1] - 1
+    advantage_PK = reward_PK - (reward_PK.sum(1, keepdim=True) - reward_PK) / others
+    return advantage_PK.masked_fill(~told_apart(reward_PK)[:, None], 0.0)
+
+
+def group_relative(reward_PK: Tensor, *, by_deviation: bool) -> Tensor:
+    """R_i − mean of the prompt's answers, divided by their standard deviation if asked: [P, K], K ≥ 2.
+
+    With the division: Shao et al. 2024, arXiv 2402.03300, §4.1.2 (the deviation of a sample, K − 1). Without: Liu et
+    al. 2025, arXiv 2503.20783, eq. 3, and (K − 1)/K of `leave_one_out`; the division makes a prompt count more
+    the less its answers' rewards differ. Of equal rewards, every advantage is 0.
+    """
+    advantage_PK = reward_PK - reward_PK.mean(1, keepdim=True)
+    if by_deviation:
+        advantage_PK = advantage_PK / (reward_PK.std(1, keepdim=True) + 1e-6)
+    return advantage_PK.masked_fill(~told_apart(reward_PK)[:, None], 0.0)
+
+
+def told_apart(reward_PK: Tensor) -> Tensor:
+    """Whether a prompt's answers have rewards that differ: bool [P]. Where they do not, there is nothing to learn."""
+    return reward_PK.amax(1) > reward_PK.amin(1)
+
+
+def kl_of_tokens(logprob_R: Tensor, reference_R: Tensor) -> Tensor:
+    """π_ref/π − log(π_ref/π) − 1 at each token drawn, the KL term of GRPO: [R] (Shao et al. 2024, eq. 4).
+
+    Its mean over answers of π is KL(π‖π_ref); the mean of its *gradient* there is that of KL(π_ref‖π) of each token's
+    distribution, for what is sampled is not differentiated (Tang & Munos 2025, arXiv 2506.09477).
+    """
+    difference_R = reference_R - logprob_R
+    return difference_R.expm1() - difference_R

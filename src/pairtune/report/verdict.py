@@ -131,14 +131,24 @@ def _at_kl(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
 
 
 def _matched(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """That PPO was ended where another method had come to, or that its steps did not take it there."""
-    matched = summary.get("matched_kl")
-    if not matched or "ppo" not in arms:
-        return ""
-    step, steps, other = matched["step"], matched["steps"], _name(matched["arm"])
-    if step < steps:
-        return f", where {_name('ppo')} was ended after {step} of {steps} steps for being as far from it as {other}"
-    return f"; {_name('ppo')}'s {steps} steps did not take it as far as {other}"
+    """That methods were ended where another had come to, or that their steps did not take them there."""
+    matched = summary.get("matched_kl") or {}
+    if "arm" in matched:  # of an earlier version, where PPO alone was
+        matched = {"ppo": matched}
+    told = [(each, arm) for arm in arms if (each := matched.get(arm))]
+    ended = [
+        f"{_name(arm)} was ended after {each['step']} of {each['steps']} steps"
+        for each, arm in told
+        if each["step"] < each["steps"]
+    ]
+    short = [
+        f"; {_name(arm)}'s {each['steps']} steps did not take it as far as {_name(each['arm'])}"
+        for each, arm in told
+        if each["step"] == each["steps"]
+    ]
+    other = _name(told[0][0]["arm"]) if told else ""
+    near = f", where {words.listed(ended)} for being as far from it as {other}" if ended else ""
+    return near + "".join(short)
 
 
 def _accuracy_and_compute(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
@@ -208,10 +218,13 @@ def _doubtful_judge(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
 
 
 def _doubtful_reward(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """Whether there was anything in the reward model for PPO to learn."""
-    if "ppo" not in arms:
+    """Whether there was anything in the reward model for the methods that sample to learn."""
+    obeying = [_name(arm) for arm in arms if arm in ("ppo", "rloo", "grpo") or arm.startswith("online-")]
+    if not obeying:
         return ""
-    level, below = "so PPO had nothing to learn from", "so PPO learned from a reward that prefers the wrong responses"
+    who = words.listed(obeying)
+    level = f"so {who} had nothing to learn from"
+    below = f"so {who} learned from a reward that prefers the wrong responses"
     return _doubtful("The reward model's", summary.get("reward_model") or {}, level, below)
 
 

@@ -14,7 +14,9 @@ _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def arm_name(arm: str) -> str:
-    """The name people use: DPO for dpo."""
+    """The name people use: DPO for dpo, online DPO for online-dpo."""
+    if arm.startswith("online-"):
+        return f"online {arm_name(arm.removeprefix('online-'))}"
     return _SPELLED.get(arm, visible(arm.upper() if arm.isascii() and arm.isalpha() and len(arm) <= 4 else arm))
 
 

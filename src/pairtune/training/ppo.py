@@ -4,23 +4,21 @@ Four models: the policy and the value model learn, the reward model and the refe
 Shape suffixes: B answers of one step, R their tokens end to end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine.cost import uncounted
 from pairtune.engine.hidden import hidden_states, passes
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.own_score import OwnScore
-from pairtune.engine.reference import compute_logprobs
-from pairtune.engine.value_heads import compute_values, score_rewards
+from pairtune.engine.value_heads import compute_values
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives.policy_gradient import (
-    adapted_kl_coefficient,
     advantages,
     clipped_policy_loss,
     clipped_value_loss,
@@ -28,20 +26,10 @@ from pairtune.objectives.policy_gradient import (
     token_rewards,
     whiten,
 )
-from pairtune.progress import say
-from pairtune.sampling.answer import Sample
-from pairtune.sampling.sampler import sample, stream_seed
 from pairtune.settings import Drawing, Ppo
-from pairtune.training.checkpoint import Journal
-from pairtune.training.loop import Measure, run_steps, say_router
-from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches
-
-# Adam's ε in PPO (detail 17 of docs/ppo.md).
-ADAM_EPS = 1e-5
-# A sampled KL this far below zero, in nats per answer, cannot be sampling noise of a policy near its reference.
-NEGATIVE_KL_ALARM = -0.5
-# A step's answers are too few to tell the KL by. From this share of `kl_stop` on, by them, it is measured on more.
-NEAR = 0.5
+from pairtune.training.kl_weight import KlWeight
+from pairtune.training.online import ADAM_EPS, Round, train_online
+from pairtune.training.step import Optimizer, micro_batches
 
 
 @dataclass(frozen=True)
@@ -49,12 +37,44 @@ class Rollout:
     """One step's answers with everything about them that stays fixed while the policy moves."""
 
     rows: list[Tokens]
-    ended: list[bool]
     old: list[Tensor]  # the log-probabilities that the sampler drew with
     values: list[Tensor]  # before any update; with their graph where the update can begin with the pass that made them
     advantages: list[Tensor]
     returns: list[Tensor]
-    figures: dict[str, float]
+
+
+class ActorCritic:
+    """PPO's part of a round: a value for every token, advantages by them, and both models' updates."""
+
+    answers_per_prompt = 1
+
+    def __init__(self, policy: PreTrainedModel, value: ScalarModel, settings: Ppo) -> None:
+        self.policy, self.value, self.settings = policy, value, settings
+        value.eval()  # no dropout, as the policy
+        self.optimizers = {
+            "actor.": Optimizer(policy.parameters(), eps=ADAM_EPS),
+            "critic.": Optimizer(value.parameters(), eps=ADAM_EPS),
+        }
+        self.rates = {"actor.": settings.learning_rate, "critic.": settings.value_learning_rate}
+        self.weight = KlWeight(settings.kl_coefficient, target=settings.kl_target)
+        self.state = self.weight.state
+        self.rollout: Rollout | None = None
+
+    def begin(self, drawn: Round) -> tuple[int, dict[str, float]]:
+        """Values and advantages of the round's answers."""
+        self.rollout = rollout_of(drawn, self.value, self.settings, self.weight.now)
+        return len(drawn.rows), {}
+
+    def gradients(self, indices: Sequence[int]) -> dict[str, float]:
+        """Of both losses; the values' own graph serves the first minibatch only."""
+        assert self.rollout is not None
+        figures = minibatch_gradients(self.policy, self.value, self.rollout, indices, self.settings)
+        self.rollout = replace(self.rollout, values=[values.detach() for values in self.rollout.values])
+        return figures
+
+    def end(self, kl: float, answers: int) -> dict[str, float]:
+        """The weight that the KL had; from here on it may be another."""
+        return self.weight.end(kl, answers)
 
 
 def train_ppo(
@@ -65,175 +85,34 @@ def train_ppo(
     prompts: Sequence[Sequence[int]],
     settings: Ppo,
     sampling: Drawing,
-    *,
-    end_ids: Sequence[int],
-    seed: int,
-    journal: Journal,
-    measure: Measure | None = None,
-    distance: Callable[[], float] | None = None,
+    **others: Any,
 ) -> None:
-    """Train `policy` (and `value`) in place on answers to `prompts`. `reward_model` must be normalised.
-
-    distance(): the policy's KL from the reference, for `kl_stop`: training ends at the step nearest to that, which is
-    where half of a mean step's way more would lead beyond.
-    """
-    for model in (policy, value, reward_model, reference):
-        if isinstance(model, nn.Module):
-            model.eval()  # no dropout: the policy that is updated is the one that was sampled
-    say_router(policy)
-    actor = Optimizer(policy.parameters(), eps=ADAM_EPS)
-    critic = Optimizer(value.parameters(), eps=ADAM_EPS)
-    weight = torch.tensor(settings.kl_coefficient, dtype=torch.float64)  # of the KL reward; moves if there is a target
-
-    def work(step: int) -> dict[str, float]:
-        asked = step_prompts(prompts, settings.batch_size, step=step, seed=seed)
-        answers = sample(
-            policy,
-            asked,
-            end_ids=end_ids,
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=settings.temperature,
-            seed=stream_seed(seed, "ppo", step),
-            batch_size=sampling.batch_size,
-        )
-        coefficient = float(weight)
-        rollout = rollout_of(asked, answers, value, reward_model, reference, settings, coefficient)
-        figures = rollout.figures | update(policy, value, actor, critic, rollout, settings, step=step, seed=seed)
-        kl = figures["kl"]
-        if kl < NEGATIVE_KL_ALARM:
-            say(f"  step {step}: the sampled KL is {kl:.2f} nats; it should not be below 0")
-        if settings.kl_target > 0:
-            weight.fill_(adapted_kl_coefficient(coefficient, kl, target=settings.kl_target, answers=len(answers)))
-        return figures | {"kl_coefficient": coefficient}
-
-    def ended(step: int, figures: Mapping[str, float]) -> bool:
-        if distance is None or figures["kl"] < NEAR * settings.kl_stop:
-            return False
-        with uncounted():
-            kl = distance()
-        over = kl + 0.5 * kl / step >= settings.kl_stop
-        if over:
-            say(f"  ended after step {step}: the KL is {kl:.2f}, to end at {settings.kl_stop:.2f}")
-        return over
-
-    run_steps(
-        settings.steps,
-        work,
-        {"actor.": actor, "critic.": critic},
-        {"kl_coefficient": weight},
-        journal=journal,
-        note=lambda figures: f"reward {figures['reward']:.3f}  kl {figures['kl']:.2f}",
-        measure=measure,
-        ended=ended if settings.kl_stop > 0 else None,
-    )
-    actor.release()
-    critic.release()
-
-
-def step_prompts(prompts: Sequence[Sequence[int]], count: int, *, step: int, seed: int) -> list[Sequence[int]]:
-    """The prompts of one step: the next `count` of an endless shuffled round, the same whenever it is asked for."""
-    first = (step - 1) * count
-    chosen = []
-    orders: dict[int, list[int]] = {}
-    for place in range(first, first + count):
-        epoch, at = divmod(place, len(prompts))
-        if epoch not in orders:
-            orders[epoch] = epoch_order(len(prompts), seed=seed, epoch=epoch)
-        chosen.append(prompts[orders[epoch][at]])
-    return chosen
+    """Train `policy` and `value` in place; everything else is as for `train_online`."""
+    method = ActorCritic(policy, value, settings)
+    train_online(policy, method, reward_model, reference, prompts, settings, sampling, **others)
 
 
 @torch.no_grad()
-def rollout_of(
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sample],
-    value: ScalarModel,
-    reward_model: ScalarModel | OwnScore,
-    reference: PreTrainedModel,
-    settings: Ppo,
-    kl_coefficient: float,
-) -> Rollout:
-    """Score the answers, take the reference's log-probabilities and the values, and estimate advantages."""
-    rows = [Tokens(tuple(prompt), (answer.response,)) for prompt, answer in zip(prompts, answers, strict=True)]
-    ended_B = torch.tensor([answer.ended for answer in answers])
-    reward_B = torch.tensor([rewards[0] for rewards in score_rewards(reward_model, rows)])
-    score_B = reward_B - settings.missing_end_penalty * (~ended_B).float()
-    old = [torch.tensor(answer.logprobs) for answer in answers]
-    reference_R = torch.cat(compute_logprobs(reference, rows, temperature=settings.temperature))
-    one_pass = settings.minibatches == 1 and len(passes(rows, reference.device)) == 1
+def rollout_of(drawn: Round, value: ScalarModel, settings: Ppo, kl_coefficient: float) -> Rollout:
+    """Take the values of a round's answers, one to a prompt, and estimate advantages."""
+    rows, length_B = drawn.rows, drawn.length_S
+    one_pass = settings.minibatches == 1 and len(passes(rows, value.body.device)) == 1
     with torch.set_grad_enabled(one_pass):
         values = compute_values(value, rows)
-    lengths_B = torch.tensor([len(answer.response) for answer in answers])
-    old_R, value_R = torch.cat(old), torch.cat(values).detach()
-    reward_R = token_rewards(score_B, old_R, reference_R, lengths_B, kl_coefficient=kl_coefficient)
+    old_R, reference_R, value_R = torch.cat(drawn.old), torch.cat(drawn.reference), torch.cat(values).detach()
+    reward_R = token_rewards(drawn.score_S, old_R, reference_R, length_B, kl_coefficient=kl_coefficient)
     reward_R = scale(reward_R)
     advantage_R, return_R = advantages(
-        reward_R, value_R, lengths_B, discount=settings.discount, gae_lambda=settings.gae_lambda
+        reward_R, value_R, length_B, discount=settings.discount, gae_lambda=settings.gae_lambda
     )
-    sizes = lengths_B.tolist()
-    kl_B = torch.stack([part.sum() for part in (old_R - reference_R).split(sizes)])
-    several = len(rows) > 1  # one answer does not spread
+    sizes = length_B.tolist()
     return Rollout(
         rows=rows,
-        ended=ended_B.tolist(),
-        old=old,
+        old=drawn.old,
         values=values,
         advantages=list(whiten(advantage_R).split(sizes)),
         returns=list(return_R.split(sizes)),
-        figures={
-            "reward": float(reward_B.mean()),
-            "reward_sd": float(reward_B.std()) if several else 0.0,
-            "kl": float(kl_B.mean()),
-            "kl_sd": float(kl_B.std()) if several else 0.0,
-            "ended": float(ended_B.float().mean()),
-            "response_tokens": float(lengths_B.float().mean()),
-            "entropy": float(-old_R.mean()),
-        },
     )
-
-
-def update(
-    policy: PreTrainedModel,
-    value: ScalarModel,
-    actor: Optimizer,
-    critic: Optimizer,
-    rollout: Rollout,
-    settings: Ppo,
-    *,
-    step: int,
-    seed: int,
-) -> dict[str, float]:
-    """Several passes of clipped updates over one step's answers. Returns the means over all minibatches.
-
-    `first_ratio_error` is the mean |log ratio| of the very first minibatch, before any update: how far the sampler's
-    log-probabilities are from the engine's. It is 0 but for rounding.
-    """
-    totals: dict[str, float] = {}
-    first_error = 0.0
-    count = 0
-    for epoch in range(settings.epochs):
-        order = epoch_order(len(rollout.rows), seed=seed * 7919 + step, epoch=epoch)
-        for part in range(settings.minibatches):
-            indices = order[part :: settings.minibatches]
-            if not indices:
-                continue
-            figures = minibatch_gradients(policy, value, rollout, indices, settings)
-            if count == 0:
-                first_error = figures["log_ratio_error"]
-                rollout = replace(rollout, values=[values.detach() for values in rollout.values])
-            rates = [
-                learning_rate(step, settings.steps, peak=peak, warmup=settings.warmup, schedule="constant")
-                for peak in (settings.learning_rate, settings.value_learning_rate)
-            ]
-            figures["gradient_norm"] = actor.step(learning_rate=rates[0], max_gradient_norm=settings.max_gradient_norm)
-            critic.step(learning_rate=rates[1], max_gradient_norm=settings.max_gradient_norm)
-            count += 1
-            for name, figure in figures.items():
-                totals[name] = totals.get(name, 0.0) + figure
-    means = {name: total / count for name, total in totals.items()}
-    means["loss"] = means["policy_loss"]
-    means["first_ratio_error"] = first_error
-    return means
 
 
 def minibatch_gradients(
@@ -265,4 +144,4 @@ def minibatch_gradients(
         found = policy_loss.loss_R, value_loss.loss_R, *clipped, (logprob_R - old_R).abs()
         for name, figure_R in zip(names, found, strict=True):
             figures[name] += float(figure_R.detach().float().sum()) / tokens
-    return figures
+    return figures | {"loss": figures["policy_loss"]}

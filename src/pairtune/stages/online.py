@@ -1,6 +1,6 @@
-"""PPO: prompts and a reward model in, a policy out."""
+"""PPO, RLOO, GRPO and online preference tuning: prompts and a reward in, a policy out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -12,25 +12,26 @@ from pairtune.evaluation.policy import log_ratios_to, write_answers
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, frozen_copy, save_model
 from pairtune.sampling.sampler import stream_seed
-from pairtune.settings import ComparedPpo, Drawing, Ppo, Sampling
+from pairtune.settings import Drawing, Online, Sampling
 from pairtune.stages.stage import Facts
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure
-from pairtune.training.ppo import train_ppo
+from pairtune.training.online import Method, train_online
 
 # Training prompts that are answered to measure how far a policy is from its reference.
 DISTANCE_PROMPTS = 256
 
 
-def ppo(
+def online(
     folder: Path,
     *,
+    name: str,
     policy: PreTrainedModel,
-    value: ScalarModel,
+    make: Callable[[], Method],
     reward_model: ScalarModel | OwnScore,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
-    settings: Ppo,
+    settings: Online,
     sampling: Drawing,
     seed: int,
     every: float = 0.0,
@@ -38,15 +39,15 @@ def ppo(
 ) -> Facts:
     """Train a policy that still is the reference, and save it. Its last step, and the seconds of all its steps.
 
-    value: a second copy of the reward model, which learns; if that is a function, the policy with a scalar on top.
+    make(): the method, whose optimisers then hold what learns of the policy.
     """
     if isinstance(reward_model, ScalarModel):
         reward_model.requires_grad_(False)
-    journal = Journal("ppo", folder, every=every)
+    journal = Journal(name, folder, every=every)
     reference = frozen_copy(policy)
-    train_ppo(
+    train_online(
         policy,
-        value,
+        make(),
         reward_model,
         reference,
         prompts,
@@ -67,12 +68,12 @@ def distance(
     reference: PreTrainedModel,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
-    settings: Ppo | ComparedPpo,
+    settings: Online,
     sampling: Drawing,
     *,
     seed: int,
 ) -> float:
-    """KL(policy‖reference) in nats per response, by answers to training prompts at PPO's temperature."""
+    """KL(policy‖reference) in nats per response, by answers to training prompts at the temperature of training."""
     drawing = Sampling(
         max_new_tokens=sampling.max_new_tokens, batch_size=sampling.batch_size, temperature=settings.temperature
     )
