@@ -243,6 +243,20 @@ class Keeping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training(Keeping):
+    """What a training that is a command by itself may be told beside."""
+
+    tokens_per_pass: int = _setting(
+        0,
+        "tokens in one pass forward and backward; 0: 3072 on a processor, 16384 on a GPU; halved where memory runs out",
+        least=0,
+    )
+    resume_anyway: bool = _setting(
+        False, "go on with what --out holds, although it was begun with other settings, data, model or code"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Adapting:
     """Adapters (LoRA)."""
 
@@ -317,7 +331,7 @@ class CheckRun(RowsRead):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRun(Merging, Keeping, DataRun):
+class SftRun(Merging, Training, DataRun):
     """`pairtune sft`."""
 
     model: str = _model("model to train")
@@ -328,7 +342,7 @@ class SftRun(Merging, Keeping, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardRun(Merging, Keeping, DataRun):
+class RewardRun(Merging, Training, DataRun):
     """`pairtune reward`."""
 
     model: str = _model("model to start from")
@@ -340,7 +354,7 @@ class RewardRun(Merging, Keeping, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRun(Merging, Keeping, DataRun):
+class TuneRun(Merging, Training, DataRun):
     """`pairtune tune`."""
 
     model: str = _model("model to tune")
@@ -352,7 +366,7 @@ class TuneRun(Merging, Keeping, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoRun(Merging, Keeping, DataRun):
+class PpoRun(Merging, Training, DataRun):
     """`pairtune ppo`."""
 
     model: str = _model("policy to train")
@@ -468,6 +482,7 @@ class ReportRun:
 
     folder: str = _setting("", "folder that `pairtune compare` left", WORD, common=True)
     figure: str = _setting("", "PNG file for a picture of the run", FILE, common=True)
+    overwrite: bool = _setting(False, "write over a picture that exists", common=True)
 
 
 @dataclass(frozen=True, kw_only=True)

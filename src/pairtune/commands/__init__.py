@@ -10,7 +10,7 @@ from typing import Any
 from pairtune import hub, own
 from pairtune.cache import cache_folder
 from pairtune.progress import say
-from pairtune.settings import PpoRun, Run
+from pairtune.settings import PpoRun, Run, Training
 
 
 def run(command: str, settings: Any) -> Any:
@@ -26,7 +26,13 @@ def run(command: str, settings: Any) -> Any:
     from pairtune.quiet import quiet
 
     with quiet(), _cache():
-        return import_module(f"pairtune.commands.{command}").run(settings)
+        work = import_module(f"pairtune.commands.{command}").run
+        if not isinstance(settings, Training):
+            return work(settings)
+        from pairtune.engine.hidden import passes_of
+
+        with passes_of(settings.tokens_per_pass):
+            return work(settings)
 
 
 @contextmanager

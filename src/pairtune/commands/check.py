@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pairtune.commands.inputs import given
-from pairtune.commands.results import result_file
+from pairtune.commands.one_file import result_file
 from pairtune.data.advice import ADVICE, FACTS
 from pairtune.data.check import Finding, check_pairs, check_reading
 from pairtune.data.check_labels import check_labelled

@@ -34,6 +34,7 @@ from pairtune.sampling.sampler import sample, stream_seed
 from pairtune.settings import Drawing, Ppo
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure, run_steps, say_router
+from pairtune.training.room import within_memory
 from pairtune.training.step import Optimizer, epoch_order, learning_rate, micro_batches
 
 # Adam's ε in PPO (detail 17 of docs/ppo.md).
@@ -217,10 +218,19 @@ def update(
             indices = order[part :: settings.minibatches]
             if not indices:
                 continue
-            figures = minibatch_gradients(policy, value, rollout, indices, settings)
+            # Values that are to be computed again have lost their graph.
+            graphless = replace(rollout, values=[values.detach() for values in rollout.values])
+
+            def gather(
+                again: bool, indices: Sequence[int] = indices, first: Rollout = rollout, other: Rollout = graphless
+            ) -> dict[str, float]:
+                return minibatch_gradients(policy, value, other if again else first, indices, settings)
+
+            asked = [rollout.rows[i] for i in indices]
+            figures = within_memory(gather, asked, [actor, critic], policy.device)
             if count == 0:
                 first_error = figures["log_ratio_error"]
-                rollout = replace(rollout, values=[values.detach() for values in rollout.values])
+            rollout = graphless
             rates = [
                 learning_rate(step, settings.steps, peak=peak, warmup=settings.warmup, schedule="constant")
                 for peak in (settings.learning_rate, settings.value_learning_rate)
