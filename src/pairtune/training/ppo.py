@@ -161,9 +161,13 @@ def rollout_of(
     score_B = reward_B - settings.missing_end_penalty * (~ended_B).float()
     old = [torch.tensor(answer.logprobs) for answer in answers]
     reference_R = torch.cat(compute_logprobs(reference, rows, temperature=settings.temperature))
-    one_pass = settings.minibatches == 1 and len(passes(rows, reference.device)) == 1
-    with torch.set_grad_enabled(one_pass):
-        values = compute_values(value, rows)
+
+    def valued(_: bool) -> list[Tensor]:
+        one_pass = settings.minibatches == 1 and len(passes(rows, reference.device)) == 1
+        with torch.set_grad_enabled(one_pass):
+            return compute_values(value, rows)
+
+    values = within_memory(valued, rows, (), reference.device)
     lengths_B = torch.tensor([len(answer.response) for answer in answers])
     old_R, value_R = torch.cat(old), torch.cat(values).detach()
     reward_R = token_rewards(score_B, old_R, reference_R, lengths_B, kl_coefficient=kl_coefficient)
