@@ -214,7 +214,8 @@ def derive(*, worlds: int = 20, seed: int = 0, tried: Callable[[], object] = lam
     """Try every equation of the derivation in random worlds and return the steps in order, numbered from 1.
 
     `worlds` is how many random worlds to try (at least 1); the same `seed` gives the same worlds and residuals, and a
-    step's residual does not depend on the other steps. tried(): called after each world of each step. Raises ValueError if `worlds` is below 1 or `seed` negative.
+    step's residual does not depend on the other steps. tried(): called after each world of each step. Raises
+    ValueError if `worlds` is below 1 or `seed` negative.
     """
     if worlds < 1 or seed < 0:
         raise ValueError("worlds must be at least 1 and seed at least 0")
