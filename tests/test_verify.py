@@ -12,7 +12,7 @@ import pytest
 from pairtune import manifest
 from pairtune.cli import main
 from pairtune.commands import verify
-from pairtune.commands.results import result_file
+from pairtune.commands.one_file import result_file
 from pairtune.errors import InputError
 from pairtune.settings import VerifyRun
 

@@ -38,6 +38,8 @@ def look(name: str, kind: Literal["model", "dataset"]) -> bool:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    if Path(name).is_symlink():
+        raise InputError(f'{kind} "{name}" is a link to nothing; mend it, or give another path')
     if constants.HF_HUB_OFFLINE:
         return True
     try:

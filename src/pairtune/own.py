@@ -43,7 +43,7 @@ class Own:
             yield
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() in it would end us without a word
             if is_memory(error):
                 raise
             raise InputError(f"{self.name} failed{_where(error, self.path)}: {_said(error)}") from error

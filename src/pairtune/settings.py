@@ -317,6 +317,20 @@ class Keeping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training(Keeping):
+    """What a training that is a command by itself may be told beside."""
+
+    tokens_per_pass: int = _setting(
+        0,
+        "tokens in one pass forward and backward; 0: 3072 on a processor, 16384 on a GPU; halved where memory runs out",
+        least=0,
+    )
+    resume_anyway: bool = _setting(
+        False, "go on with what --out holds, although it was begun with other settings, data, model or code"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Adapting:
     """Adapters (LoRA)."""
 
@@ -391,7 +405,7 @@ class CheckRun(RowsRead):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRun(Merging, Keeping, DataRun):
+class SftRun(Merging, Training, DataRun):
     """`pairtune sft`."""
 
     model: str = _model("model to train")
@@ -402,7 +416,7 @@ class SftRun(Merging, Keeping, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardRun(Merging, Keeping, DataRun):
+class RewardRun(Merging, Training, DataRun):
     """`pairtune reward`."""
 
     model: str = _model("model to start from")
@@ -414,7 +428,7 @@ class RewardRun(Merging, Keeping, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRun(Merging, Keeping, DataRun):
+class TuneRun(Merging, Training, DataRun):
     """`pairtune tune`."""
 
     model: str = _model("model to tune")
@@ -426,7 +440,7 @@ class TuneRun(Merging, Keeping, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineRun(Merging, Keeping, DataRun):
+class OnlineRun(Merging, Training, DataRun):
     """What the commands share that sample from the policy, score and update."""
 
     model: str = _model("policy to train")
@@ -592,6 +606,7 @@ class ReportRun:
 
     folder: str = _setting("", "folder that `pairtune compare` left", WORD, common=True)
     figure: str = _setting("", "PNG file for a picture of the run", FILE, common=True)
+    overwrite: bool = _setting(False, "write over a picture that exists", common=True)
 
 
 @dataclass(frozen=True, kw_only=True)

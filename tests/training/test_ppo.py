@@ -494,7 +494,7 @@ def test_one_minibatch_in_one_pass_begins_with_the_pass_that_made_the_values(
 def test_more_minibatches_than_answers_leave_none_empty(four: Four) -> None:
     settings = Ppo(minibatches=20, epochs=1)
     method = ActorCritic(four.policy, four.value, settings)
-    examples, _ = method.begin(four.drawn(four.answers()))
-    figures = update(method, examples, settings, step=1, seed=0)
+    rows, _ = method.begin(four.drawn(four.answers()))
+    figures = update(method, rows, settings, torch.device("cpu"), step=1, seed=0)
     assert all(math.isfinite(figure) for figure in figures.values())
     assert [optimizer.steps for optimizer in method.optimizers.values()] == [8, 8]

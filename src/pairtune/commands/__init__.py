@@ -10,7 +10,7 @@ from typing import Any
 from pairtune import hub, own
 from pairtune.cache import cache_folder
 from pairtune.progress import say
-from pairtune.settings import OnlineRun, Run
+from pairtune.settings import OnlineRun, Run, Training
 
 # The module of a command that is not called as the command is.
 MODULES = dict.fromkeys(("ppo", "rloo", "grpo", "online-dpo"), "online")
@@ -30,7 +30,13 @@ def run(command: str, settings: Any) -> Any:
     from pairtune.quiet import quiet
 
     with quiet(), _cache():
-        return import_module(module).run(settings)
+        work = import_module(module).run
+        if not isinstance(settings, Training):
+            return work(settings)
+        from pairtune.engine.hidden import passes_of
+
+        with passes_of(settings.tokens_per_pass):
+            return work(settings)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pairtune.commands.inputs import given
-from pairtune.commands.results import result_file
+from pairtune.commands.one_file import result_file
 from pairtune.data.advice import ADVICE, FACTS
 from pairtune.data.check import Finding, check_pairs, check_reading
 from pairtune.data.check_labels import check_labelled
@@ -75,9 +75,9 @@ def run(settings: CheckRun) -> bool:
 def _check_files(settings: CheckRun) -> None:
     """Before anything is read: raises InputError for a file that may not be written."""
     inputs = [settings.data, settings.model, settings.against]
-    left_out = str(beside(Path(settings.fix))) if settings.fix else ""
-    for name, path in (("fix", settings.fix), ("fix", left_out), ("html", settings.html)):
-        result_file(path, inputs=inputs, overwrite=settings.overwrite, name=name)
+    for name, path in (("fix", settings.fix), ("html", settings.html)):
+        if result_file(path, inputs=inputs, overwrite=settings.overwrite, name=name) and name == "fix":
+            result_file(str(beside(Path(path))), inputs=inputs, overwrite=settings.overwrite, name=name)
 
 
 def _findings(settings: CheckRun, data: Any, *, labels: bool) -> Iterable[Finding]:

@@ -5,15 +5,16 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from pairtune.progress import say
+from pairtune.progress import say, task
 from pairtune.settings import DeriveRun
-from pairtune.theory.derivation import derive
+from pairtune.theory.derivation import CLAIMS, derive
 from pairtune.theory.walkthrough import show
 
 
 def run(settings: DeriveRun) -> bool:
     """Print the derivation's steps. Returns whether every one holds within its tolerance."""
-    steps = derive(worlds=settings.worlds, seed=settings.seed)
+    with task("worlds, each for every step", settings.worlds * len(CLAIMS)) as progress:
+        steps = derive(worlds=settings.worlds, seed=settings.seed, tried=progress.advance)
     if settings.json:
         print(json.dumps([asdict(step) for step in steps], indent=2, ensure_ascii=False))
     else:

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from pairtune.commands.figures import NOT_HELD_OUT, TRAINED, beside_chance, table
 from pairtune.commands.inputs import given, load, load_reward_model, read, say_numbers
-from pairtune.commands.results import of_pairs, result_file, say_next, write
+from pairtune.commands.one_file import result_file, write
+from pairtune.commands.results import of_pairs, say_next
 from pairtune.data.ends import end_ids
 from pairtune.data.preflight import say_truncation
 from pairtune.data.schema import Pair

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from pairtune.commands.inputs import load, say_other_format, say_reading
-from pairtune.commands.results import result_file, write
+from pairtune.commands.one_file import result_file, write
 from pairtune.data.dialogue import RefusedError
 from pairtune.data.ends import end_ids
 from pairtune.data.preflight import say_truncation

@@ -1,7 +1,6 @@
 """Where commands leave what they make: the folder of their one stage, or a file."""
 
 import fcntl
-import glob
 import os
 import re
 import shlex
@@ -30,12 +29,14 @@ from pairtune.progress import duration, say
 from pairtune.settings import Merging
 from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import Done, Stage
-from pairtune.training.checkpoint import SETTINGS, forget_checkpoint
+from pairtune.training.checkpoint import SETTINGS, bound_to, forget_checkpoint
 
 # The folder of the folders that commands make when none is asked for.
 RUNS = Path("runs")
 # The whole model beside its adapters.
 MERGED = "merged"
+# Settings on which no result rests.
+NO_PART = ("out", "checkpoint_every", "resume_anyway")
 # Settings named in a message.
 SHOWN_SETTINGS = 4
 
@@ -49,7 +50,7 @@ def check_out(out: str) -> None:
         raise InputError(f'out: "{folder}" is a file; give a folder')
     if disk.holds_nothing(folder):
         return
-    if not (folder / SETTINGS).is_file() and not manifest.read(folder):
+    if not (folder / SETTINGS).is_file() and not manifest.read(folder) and not bound_to(folder):
         raise InputError(
             f'out: "{folder}" is not empty and holds something else; give another --out, or none: a free name in '
             f"{RUNS} is then found"
@@ -71,6 +72,7 @@ def is_done(settings: Any, command: str) -> bool:
     if settings.out and settings.data and _is_finished(folder) and not manifest.damage(folder):
         found = manifest.read(folder)
         if found and found.get("key") == Stage(folder, _rests_on(settings, command)).key:
+            forget_checkpoint(folder)  # where a kill came before that
             say(f'out: "{folder}" holds the finished result of this very run; nothing is left to do')
             return True
     check_out(settings.out)
@@ -108,7 +110,10 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
             say(f"out: {folder}{same if stage.begun else ''}")
         known = manifest.read(folder)
         if not known or known.get("key") != stage.key:
-            _refuse_another(stage)
+            if settings.resume_anyway:
+                stage = stage.going_on()
+            else:
+                _refuse_another(stage)
         stage.finished()  # whose files are damaged (check_out has refused any other): told of, and made again
         yield stage
     finally:
@@ -150,14 +155,14 @@ def _refuse_another(stage: Stage) -> None:
         shown = ", ".join(names[:SHOWN_SETTINGS]) + (", ..." if len(names) > SHOWN_SETTINGS else "")
         raise InputError(
             f'out: "{stage.folder}" holds an unfinished run of other settings, data or model ({shown}); give another '
-            "--out, or none, or remove it"
+            "--out, or none, or remove it; --resume-anyway goes on with it"
         )
 
 
 def _rests_on(settings: Any, command: str) -> dict[str, Any]:
     """What the result rests on; where it lies is no part of it."""
     sources = {name: getattr(settings, name) for name in ("model", "reward_model") if hasattr(settings, name)}
-    asked = {name: value for name, value in to_mapping(settings).items() if name not in ("out", "checkpoint_every")}
+    asked = {name: value for name, value in to_mapping(settings).items() if name not in NO_PART}
     hashes = {
         name: model_hash(resolve(source)) for name, source in sources.items() if source and not own.is_own(source)
     }
@@ -181,43 +186,6 @@ def of_adapters(settings: Merging, model: PreTrainedModel, tokenizer: Tokenizer,
 def base_facts(settings: Any) -> dict[str, str]:
     """What a result with adapters says of the model that they belong to."""
     return {"base_sha256": model_hash(resolve(settings.model))} if settings.lora else {}
-
-
-def result_file(out: str, *, inputs: Sequence[str], overwrite: bool, name: str = "out") -> Path | None:
-    """The file for a result, if one was asked for.
-
-    Raises InputError if it cannot be one: a folder, one of the `inputs` by whatever name, a file that exists unless it
-    is to be overwritten.
-    """
-    if not out:
-        return None
-    path = Path(out)
-    if path.is_dir():
-        raise InputError(f'{name}: "{out}" is a folder; give a file')
-    if path.exists() and any(_is_read(path, given) for given in inputs):
-        raise InputError(f'{name}: "{out}" is a file that is read here; give another')
-    if path.exists() and not overwrite:
-        raise InputError(f'{name}: "{out}" exists; give another, or --overwrite')
-    return path
-
-
-def _is_read(path: Path, given: str) -> bool:
-    """Whether a file is one that is given to be read, or lies in a folder that is."""
-    given = own.file_of(given) or given
-    with suppress(OSError, ValueError):  # a hub's name
-        for found in map(Path, [given, *glob.glob(given, recursive=True)] if given else []):
-            found = found.expanduser()
-            if found.is_dir() and path.resolve().is_relative_to(found.resolve()):
-                return True
-            if found.exists() and path.samefile(found):
-                return True
-    return False
-
-
-def write(path: Path, text: str) -> None:
-    """A result that is one file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    disk.write(path, text)
 
 
 def say_done(done: Done) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from pairtune.commands.generate import as_read, goes_on
 from pairtune.commands.inputs import given, load, load_reward_model, say_other_format, say_reading
-from pairtune.commands.results import result_file, say_next, write
+from pairtune.commands.one_file import result_file, write
+from pairtune.commands.results import say_next
 from pairtune.data.ends import end_ids
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import say_truncation

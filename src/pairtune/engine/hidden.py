@@ -4,7 +4,9 @@ A model that comes here unchecked is checked on the rows it comes with. Shape su
 size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -22,9 +24,33 @@ from pairtune.errors import DivergedError
 TOKENS_PER_PASS = {"cpu": 3072, "cuda": 16384}
 
 
+# What passes are held to instead: what was asked for, or what memory has room for; 0: nothing.
+_HELD: ContextVar[int] = ContextVar("tokens in a pass", default=0)
+
+
 def tokens_per_pass(device: torch.device) -> int:
     """How many tokens a pass on this device may have; a longer row is a pass by itself."""
-    return TOKENS_PER_PASS[device.type]
+    return _HELD.get() or TOKENS_PER_PASS[device.type]
+
+
+@contextmanager
+def passes_of(tokens: int) -> Iterator[None]:
+    """Within the block passes have at most so many tokens (0: as many as before), or as `hold_passes` says there."""
+    before = _HELD.set(tokens or _HELD.get())
+    try:
+        yield
+    finally:
+        _HELD.reset(before)
+
+
+def passes_held() -> int:
+    """The most tokens that passes are held to; 0: as many as the device takes."""
+    return _HELD.get()
+
+
+def hold_passes(tokens: int) -> None:
+    """From here to the end of the block of `passes_of` passes have at most so many tokens."""
+    _HELD.set(tokens)
 
 
 def passes(rows: Sequence[Tokens], device: torch.device) -> list[list[int]]:

@@ -4,6 +4,7 @@ In the folder lie, in the order in which they appear: settings.json, everything 
 and a checkpoint, while the work goes on; what the work leaves, a model for one; result.json, written last.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,14 +15,19 @@ from typing import Any
 from pairtune import disk, manifest
 from pairtune.engine.cost import Cost, measured
 from pairtune.engine.version import engine_version
-from pairtune.hashes import value_hash
+from pairtune.errors import InputError
+from pairtune.hashes import file_hash, value_hash
 from pairtune.progress import say
-from pairtune.training.checkpoint import CHECKPOINTS, LOGS, SETTINGS, forget_checkpoint
+from pairtune.training.checkpoint import CHECKPOINTS, LOGS, SETTINGS, WENT_ON, bound_to, forget_checkpoint
 
 # Raise it whenever a stage's work changes in a way that what it rests on does not show.
 STAGES_VERSION = 4
 
 Facts = dict[str, Any]
+# What work is: with another there is nothing to go on with.
+NEVER_OTHER = ("command", "preference.objective", "lora")
+# Characters of a value in a line.
+SHOWN = 40
 # work(folder): does it there, and returns its facts, plain values; under "cost", what it cost if it knows better.
 Work = Callable[[Path], Facts]
 
@@ -60,16 +66,66 @@ class Stage:
         """Whether work lies in the folder, this or another."""
         return (self.folder / SETTINGS).is_file()
 
+    @property
+    def before(self) -> dict[str, Any]:
+        """What the stage rested on before it was gone on with under other settings; nothing if it was not."""
+        return {name: self.settings[name] for name in (WENT_ON,) if name in self.settings}
+
+    @property
+    def text(self) -> str:
+        """What settings.json is to hold."""
+        return json.dumps(self.settings, indent=2, sort_keys=True)
+
     def changed(self) -> list[str]:
-        """What the work that lies in the folder rests on otherwise, by dotted names; none if it is this or none."""
-        if not self.begun:
+        """What the work that lies in the folder rests on otherwise, by dotted names; none if it is this or none.
+
+        A checkpoint knows the hash of the settings that it belongs to: it says whose work this is where settings.json
+        is damaged or gone.
+        """
+        if self._bound:
             return []
+        if not self.begun:
+            return [f"its {SETTINGS} is gone"] if bound_to(self.folder) else []
         try:
             before = flat(json.loads((self.folder / SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError, AttributeError):
             return [f"its {SETTINGS} cannot be read"]
         now = flat(self.settings)
         return [name for name in before | now if before.get(name) != now.get(name)]
+
+    def going_on(self) -> "Stage":
+        """This stage, as what goes on with the work in its folder although it rests on other things; each is said.
+
+        The stage then rests on both, in the order in which they came. Raises InputError where nothing says what it
+        rested on before, or where it was work of another kind.
+        """
+        names = self.changed()
+        if not names:
+            return self
+        try:
+            before = json.loads((self.folder / SETTINGS).read_bytes())
+            earlier = before.pop(WENT_ON, [])
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(
+                f'out: what the work in "{self.folder}" rested on cannot be read ({names[0]}), so it cannot be gone on '
+                "with; give another --out, or remove it"
+            ) from error
+        if before == self.settings:  # it went on before, and goes on again
+            return Stage(self.folder, {**self.rests_on, WENT_ON: earlier})
+        old, new = flat(before), flat(self.settings)
+        other = {name: [old.get(name), new.get(name)] for name in old | new if old.get(name) != new.get(name)}
+        if fixed := next((name for name in other if name.startswith(NEVER_OTHER)), ""):
+            was, now = map(_short, other[fixed])
+            raise InputError(
+                f'out: the work in "{self.folder}" cannot be gone on with under another {fixed} ({was} before, now '
+                f"{now}); give another --out"
+            )
+        say(f"out: going on with {self.folder} although it was begun with other settings, data, model or code:")
+        for name, (was, now) in other.items():
+            say(f"  {name}: {_short(was)} before, {_short(now)} from here on")
+        say("  the result is that of neither: steps done stay as they were made, the rest is made otherwise")
+        entry = {"of": file_hash(self.folder / SETTINGS), "otherwise": other}
+        return Stage(self.folder, {**self.rests_on, WENT_ON: [*earlier, entry]})
 
     def finished(self) -> Done | None:
         """The result of just this work, every file as it was written. One that is damaged is told of and removed."""
@@ -91,14 +147,32 @@ class Stage:
         """Do the work, or go on with it where it was left. `spent`: what preparing it cost, which counts too."""
         self.folder.mkdir(parents=True, exist_ok=True)
         disk.sweep(self.folder)
-        disk.write(self.folder / SETTINGS, json.dumps(self.settings, indent=2, sort_keys=True))
+        self._write_settings()
         with measured() as cost:
             facts = work(self.folder)
         cost = Cost(**facts.pop("cost")) if "cost" in facts else (spent or Cost()) + cost
-        result = {**facts, "key": self.key, "cost": cost.to_json()}
+        result = {**facts, **self.before, "key": self.key, "cost": cost.to_json()}
         manifest.write(self.folder, result, without=CHECKPOINTS)
         forget_checkpoint(self.folder)
         return Done(self.key, self.folder, facts, cost)
+
+    @property
+    def _bound(self) -> bool:
+        """Whether a checkpoint in the folder says that it is this stage's."""
+        return hashlib.sha256(self.text.encode()).hexdigest() in bound_to(self.folder)
+
+    def _write_settings(self) -> None:
+        """Write settings.json; that it was damaged is said where work lies here that is not to be lost."""
+        path, text = self.folder / SETTINGS, self.text.encode()
+        if self._bound and (not path.is_file() or path.read_bytes() != text):
+            say(f"  {SETTINGS} is not what was written; the checkpoint knows what it was, and it is written again")
+        disk.write(path, self.text)
+
+
+def _short(value: Any) -> str:
+    """A setting's value in a line, a hash by its beginning."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -210,28 +210,28 @@ CLAIMS = (
 )
 
 
-def derive(*, worlds: int = 20, seed: int = 0) -> list[Step]:
+def derive(*, worlds: int = 20, seed: int = 0, tried: Callable[[], object] = lambda: None) -> list[Step]:
     """Try every equation of the derivation in random worlds and return the steps in order, numbered from 1.
 
     `worlds` is how many random worlds to try (at least 1); the same `seed` gives the same worlds and residuals, and a
-    step's residual does not depend on the other steps. Raises ValueError if `worlds` is below 1 or `seed` negative.
+    step's residual does not depend on the other steps. tried(): called after each world of each step. Raises
+    ValueError if `worlds` is below 1 or `seed` negative.
     """
     if worlds < 1 or seed < 0:
         raise ValueError("worlds must be at least 1 and seed at least 0")
-    tried = [random_world(np.random.default_rng([seed, index])) for index in range(worlds)]
+
+    def residual(claim: Claim, number: int, index: int) -> float:
+        world = random_world(np.random.default_rng([seed, index]))
+        found = claim.residual(world, np.random.default_rng([seed, index, number]))
+        tried()
+        return float(found)
+
     return [
         Step(
             step=number,
             equation=claim.equation,
             claim=claim.claim,
-            residual=float(
-                np.max(
-                    [
-                        claim.residual(world, np.random.default_rng([seed, index, number]))
-                        for index, world in enumerate(tried)
-                    ]
-                )
-            ),
+            residual=float(np.max([residual(claim, number, index) for index in range(worlds)])),
             tolerance=TOLERANCE,
             function=claim.function,
             test=claim.test,

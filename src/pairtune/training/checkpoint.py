@@ -30,6 +30,8 @@ RECORDS, SNAPSHOTS = "records.jsonl", "snapshots.jsonl"
 CHECKPOINTS, LOGS = (CHECKPOINT, EARLIER), (RECORDS, SNAPSHOTS)
 # What the stage's work rests on, as `stages.stage` writes it: a checkpoint belongs to it.
 SETTINGS = "settings.json"
+# In it: the settings that the stage was begun with, where it was gone on with under others (`--resume-anyway`).
+WENT_ON = "went_on"
 # Unless it is asked for otherwise, no more seconds of work than this are at stake, or saving takes this share of them.
 EVERY, SHARE = 30.0, 0.02
 _UNUSABLE = (SafetensorError, KeyError, TypeError, ValueError, AttributeError)
@@ -186,7 +188,7 @@ def _read(path: Path, stage: str, folder: Path) -> Kept:
     if told["sha256"] != value_hash([told["facts"], tensors_hash(tensors)]):
         raise ValueError("it is not what was written")
     facts = json.loads(told["facts"])
-    if (facts["stage"], facts["of"]) != (stage, _settings_hash(folder)):
+    if facts["stage"] != stage or facts["of"] not in _belonging(folder):
         raise ValueError("it is another stage's")
     for name, (size, found) in facts["logs"].items():
         if not (folder / name).is_file() or _beginning(folder / name, size) != found:
@@ -214,10 +216,26 @@ def _settings_hash(folder: Path) -> str:
     return file_hash(path) if path.is_file() else ""
 
 
+def _belonging(folder: Path) -> set[str]:
+    """The hashes of the settings whose checkpoints may be gone on with: the stage's, and those it went on from."""
+    path = folder / SETTINGS
+    before = json.loads(path.read_text(encoding="utf-8")).get(WENT_ON, []) if path.is_file() else []
+    return {_settings_hash(folder), *(each["of"] for each in before)}
+
+
 def _beginning(path: Path, size: int) -> str:
     """SHA-256 of a file's first `size` bytes."""
     with path.open("rb") as file:
         return hashlib.sha256(file.read(size)).hexdigest()
+
+
+def bound_to(folder: Path) -> set[str]:
+    """The SHA-256 of the settings that checkpoints in a folder say they belong to; those that say nothing are none."""
+    found = set()
+    for path in (folder / name for name in CHECKPOINTS):
+        with suppress(OSError, *_UNUSABLE), safe_open(path, framework="pt") as file:
+            found.add(str(json.loads((file.metadata() or {})["facts"])["of"]))
+    return found
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import pack
+from pairtune.data.pack import Tokens, pack
 from pairtune.engine.logprob import token_logprobs
 from pairtune.objectives.policy_gradient import (
     clipped_policy_loss,
@@ -55,11 +55,11 @@ class Grouped:
         self.drawn: Round | None = None
         self.advantage_PK = torch.empty(0)
 
-    def begin(self, drawn: Round) -> tuple[int, dict[str, float]]:
-        """Advantages of the round's answers; the examples are its prompts."""
+    def begin(self, drawn: Round) -> tuple[list[Tokens], dict[str, float]]:
+        """Advantages of the round's answers; a row is a prompt with all of them."""
         self.drawn, size = drawn, (len(drawn.rows), self.answers_per_prompt)
         self.advantage_PK = self.advantages(drawn, size)
-        return len(drawn.rows), self.silence.share(drawn.score_S.view(size))
+        return drawn.rows, self.silence.share(drawn.score_S.view(size))
 
     def gradients(self, indices: Sequence[int]) -> dict[str, float]:
         """Of the mean loss over the minibatch's answers."""
@@ -68,6 +68,7 @@ class Grouped:
         answers = len(indices) * self.answers_per_prompt
         tokens = sum(len(response) for i in indices for response in rows[i].responses)
         figures = dict.fromkeys(("loss", "clip_fraction", "log_ratio_error"), 0.0)
+        ratios = 0
         for group in micro_batches(rows, indices, device):
             batch = pack([rows[i] for i in group]).to(device)
             old_R, reference_R = (
@@ -78,8 +79,10 @@ class Grouped:
             loss_S, clipped = self.losses(logprob_R, old_R, reference_R, advantage_S, batch.lengths())
             (loss_S.sum() / answers).backward()
             figures["loss"] += float(loss_S.detach().sum()) / answers
-            figures["clip_fraction"] += float(clipped.float().mean()) * len(group) / len(indices)
+            figures["clip_fraction"] += float(clipped.sum())
+            ratios += len(clipped)
             figures["log_ratio_error"] += float((logprob_R.detach() - old_R).abs().sum()) / tokens
+        figures["clip_fraction"] /= ratios
         return figures
 
     def end(self, kl: float, answers: int) -> dict[str, float]:

@@ -5,19 +5,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
+from pairtune.data.pack import Tokens
 from pairtune.engine.cost import mixtures, uncounted
+from pairtune.engine.hidden import hold_passes, passes_held, passes_of
 from pairtune.engine.self_check import failing_in_a_line
+from pairtune.errors import InputError
 from pairtune.progress import say, significant, task
 from pairtune.settings import Optimisation
 from pairtune.stopping import interruptible
 from pairtune.training.checkpoint import Journal
+from pairtune.training.room import within_memory
 from pairtune.training.step import Optimizer, learning_rate
 from pairtune.training.watch import warnings
 
 # gradients(indices): run the step's examples forward and backward, normalised by their number; its figures come back.
 Gradients = Callable[[Sequence[int]], dict[str, float]]
+# What a checkpoint calls the most tokens in a pass, where memory had no room for as many as were asked for.
+HALVED = "tokens_per_pass"
 # Of a step's figures, those that tell the person waiting how it goes.
 NOTED = ("loss", "accuracy", "desirable_logratio", "undesirable_logratio")
 
@@ -36,15 +43,18 @@ def fit(
     optimizer: Optimizer,
     settings: Optimisation,
     *,
+    rows: Sequence[Tokens],
     batches: Sequence[Sequence[int]],
     journal: Journal,
     state: Mapping[str, Tensor] | None = None,
     measure: Measure | None = None,
 ) -> None:
-    """Train on fixed examples, each step's in turn. `state`: as for `run_steps`."""
+    """Train on fixed examples, the `rows` of each step's in turn. `state`: as for `run_steps`."""
+    device = optimizer.parameters[0].device
 
     def work(step: int) -> dict[str, float]:
-        figures = gradients(batches[step - 1])
+        indices = batches[step - 1]
+        figures = within_memory(lambda: gradients(indices), [rows[i] for i in indices], [optimizer], device)
         given = {"peak": settings.learning_rate, "warmup": settings.warmup}
         rate = learning_rate(step, len(batches), **given, schedule=settings.schedule)
         norm = optimizer.step(learning_rate=rate, max_gradient_norm=settings.max_gradient_norm)
@@ -61,6 +71,7 @@ def fit(
     )
 
 
+@passes_of(0)  # what memory has no room for in this training is no other's
 def run_steps(
     steps: int,
     work: Callable[[int], dict[str, float]],
@@ -80,12 +91,18 @@ def run_steps(
     kept in checkpoints beside them, and put back in place.
     """
     points = measuring_points(steps, measure.points) if measure else set()
+    asked = passes_held()
     done, seconds, tensors = journal.resume()
+    if done > steps:
+        raise InputError(
+            f"out: the checkpoint there is of step {done}, and this training has {steps}; give another --out"
+        )
     if tensors:
         for prefix, optimizer in optimizers.items():
             optimizer.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for name, value in state.items():
             value.copy_(tensors[name])
+        hold_passes(int(tensors.get(HALVED, 0)) or passes_held())
     with task(journal.stage, steps, done) as progress, interruptible(journal.left) as interruption:
         step = done
         for step in range(done + 1, steps + 1):
@@ -110,6 +127,8 @@ def run_steps(
                 with uncounted():
                     measure.take(step, seconds)
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
+            if passes_held() != asked:
+                kept[HALVED] = torch.tensor(passes_held())
             journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
         check_finite(step, optimizers, state)
     grew = {prefix.rstrip("."): optimizer.growth() for prefix, optimizer in optimizers.items()}

@@ -5,6 +5,7 @@ Shape suffixes: P prompts of one step, K answers to each, S all answers, R their
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -23,6 +24,7 @@ from pairtune.sampling.sampler import sample, stream_seed
 from pairtune.settings import Drawing, Online
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure, run_steps, say_router
+from pairtune.training.room import within_memory
 from pairtune.training.step import Optimizer, epoch_order, learning_rate
 
 # Adam's ε wherever a policy learns from its own answers (detail 17 of docs/ppo.md).
@@ -58,11 +60,11 @@ class Method(Protocol):
     rates: dict[str, float]  # their peak learning rates
     state: dict[str, Tensor]  # what is remembered from step to step
 
-    def begin(self, drawn: Round) -> tuple[int, dict[str, float]]:
-        """Take a round in. How many examples it gives to learn from, and figures of it."""
+    def begin(self, drawn: Round) -> tuple[list[Tokens], dict[str, float]]:
+        """Take a round in. The rows that it gives to learn from, and figures of it."""
 
     def gradients(self, indices: Sequence[int]) -> dict[str, float]:
-        """Gather the gradients of some of the examples, normalised by their number; the figures of that pass.
+        """Gather the gradients of some of those rows, normalised by their number; the figures of that pass.
 
         Among them are "loss", and "log_ratio_error", the mean |log π − log π_old| of the tokens.
         """
@@ -109,8 +111,8 @@ def train_online(
             batch_size=sampling.batch_size,
         )
         drawn = round_of(asked, answers, reward_model, reference, settings)
-        examples, told = method.begin(drawn)
-        figures = drawn.figures | told | update(method, examples, settings, step=step, seed=seed)
+        rows, told = method.begin(drawn)
+        figures = drawn.figures | told | update(method, rows, settings, policy.device, step=step, seed=seed)
         kl = figures["kl"]
         if kl < NEGATIVE_KL_ALARM:
             say(f"  step {step}: the sampled KL is {kl:.2f} nats; it should not be below 0")
@@ -191,22 +193,26 @@ def round_of(
     return drawn
 
 
-def update(method: Method, examples: int, settings: Online, *, step: int, seed: int) -> dict[str, float]:
-    """Several passes of updates over one step's examples. Returns the means over all minibatches.
+def update(
+    method: Method, rows: Sequence[Tokens], settings: Online, device: torch.device, *, step: int, seed: int
+) -> dict[str, float]:
+    """Several passes of updates over one step's rows. Returns the means over all minibatches.
 
     `first_ratio_error` is the mean |log ratio| of the very first minibatch, before any update: how far the sampler's
-    log-probabilities are from the engine's. It is 0 but for rounding. Without examples nothing is updated.
+    log-probabilities are from the engine's. It is 0 but for rounding. Without rows nothing is updated.
     """
     totals = {"loss": 0.0, "gradient_norm": 0.0, "log_ratio_error": 0.0}
     first_error = 0.0
     count = 0
     for epoch in range(settings.epochs):
-        order = epoch_order(examples, seed=seed * 7919 + step, epoch=epoch)
+        order = epoch_order(len(rows), seed=seed * 7919 + step, epoch=epoch)
         for part in range(settings.minibatches):
             indices = order[part :: settings.minibatches]
             if not indices:
                 continue
-            figures = method.gradients(indices)
+            figures = within_memory(
+                partial(method.gradients, indices), [rows[i] for i in indices], method.optimizers.values(), device
+            )
             first_error = first_error if count else figures["log_ratio_error"]
             norms = []
             for name, optimizer in method.optimizers.items():

@@ -34,7 +34,7 @@ class OnlinePairs:
         self.old: list[Tensor] = []
         self.reference: list[Tensor] = []
 
-    def begin(self, drawn: Round) -> tuple[int, dict[str, float]]:
+    def begin(self, drawn: Round) -> tuple[list[Tokens], dict[str, float]]:
         """The round's pairs; a prompt whose answers have equal rewards gives none."""
         score_PK = drawn.score_S.view(len(drawn.rows), self.answers_per_prompt)
         self.rows, self.old, self.reference = [], [], []
@@ -47,7 +47,7 @@ class OnlinePairs:
                     parts = of_round[i].split(sizes)
                     kept.append(torch.cat([parts[side] for side in sides]))
         gap_P = score_PK.amax(1) - score_PK.amin(1)
-        return len(self.rows), {"reward_gap": float(gap_P.mean())} | self.silence.share(score_PK)
+        return self.rows, {"reward_gap": float(gap_P.mean())} | self.silence.share(score_PK)
 
     def gradients(self, indices: Sequence[int]) -> dict[str, float]:
         """Of the objective's mean over the minibatch's pairs."""

@@ -29,6 +29,7 @@ from pairtune.objectives.policy_gradient import (
 from pairtune.settings import Drawing, Ppo
 from pairtune.training.kl_weight import KlWeight
 from pairtune.training.online import ADAM_EPS, Round, train_online
+from pairtune.training.room import within_memory
 from pairtune.training.step import Optimizer, micro_batches
 
 
@@ -60,17 +61,17 @@ class ActorCritic:
         self.state = self.weight.state
         self.rollout: Rollout | None = None
 
-    def begin(self, drawn: Round) -> tuple[int, dict[str, float]]:
+    def begin(self, drawn: Round) -> tuple[list[Tokens], dict[str, float]]:
         """Values and advantages of the round's answers."""
         self.rollout = rollout_of(drawn, self.value, self.settings, self.weight.now)
-        return len(drawn.rows), {}
+        return drawn.rows, {}
 
     def gradients(self, indices: Sequence[int]) -> dict[str, float]:
-        """Of both losses; the values' own graph serves the first minibatch only."""
+        """Of both losses; the values' own graph serves the first minibatch only, and only once."""
         assert self.rollout is not None
-        figures = minibatch_gradients(self.policy, self.value, self.rollout, indices, self.settings)
-        self.rollout = replace(self.rollout, values=[values.detach() for values in self.rollout.values])
-        return figures
+        rollout = self.rollout
+        self.rollout = replace(rollout, values=[values.detach() for values in rollout.values])
+        return minibatch_gradients(self.policy, self.value, rollout, indices, self.settings)
 
     def end(self, kl: float, answers: int) -> dict[str, float]:
         """The weight that the KL had; from here on it may be another."""
@@ -96,9 +97,13 @@ def train_ppo(
 def rollout_of(drawn: Round, value: ScalarModel, settings: Ppo, kl_coefficient: float) -> Rollout:
     """Take the values of a round's answers, one to a prompt, and estimate advantages."""
     rows, length_B = drawn.rows, drawn.length_S
-    one_pass = settings.minibatches == 1 and len(passes(rows, value.body.device)) == 1
-    with torch.set_grad_enabled(one_pass):
-        values = compute_values(value, rows)
+
+    def valued() -> list[Tensor]:
+        one_pass = settings.minibatches == 1 and len(passes(rows, value.body.device)) == 1
+        with torch.set_grad_enabled(one_pass):
+            return compute_values(value, rows)
+
+    values = within_memory(valued, rows, (), value.body.device)
     old_R, reference_R, value_R = torch.cat(drawn.old), torch.cat(drawn.reference), torch.cat(values).detach()
     reward_R = token_rewards(drawn.score_S, old_R, reference_R, length_B, kl_coefficient=kl_coefficient)
     reward_R = scale(reward_R)

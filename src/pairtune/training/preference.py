@@ -75,6 +75,7 @@ def train_preference(
         gradients,
         optimizer,
         settings,
+        rows=examples.rows,
         batches=_batches(examples, settings, seed=seed),
         journal=journal,
         state=averages,

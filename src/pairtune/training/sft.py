@@ -34,5 +34,5 @@ def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, 
     say_router(model)
     optimizer = optimizer_of(model, settings)
     batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)
-    fit(gradients, optimizer, settings, batches=batches, journal=journal)
+    fit(gradients, optimizer, settings, rows=rows, batches=batches, journal=journal)
     optimizer.release()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pairtune.data.pack import Tokens
 from pairtune.engine.hidden import passes
 from pairtune.engine.kernels import adamw, round_into, total_norm
+from pairtune.errors import InputError
 from pairtune.settings import Optimisation
 
 # Adam's decay rates (Kingma & Ba 2014), and the names of what is kept for each parameter.
@@ -78,6 +79,12 @@ class Optimizer:
         self.gradients = [None] * len(self.parameters)
         return norm
 
+    def forget(self) -> None:
+        """Forget what was gathered since the last step."""
+        self.gradients = [None] * len(self.parameters)
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by number, and the count of steps, for a checkpoint."""
         tensors = {"steps": torch.tensor(self.steps), "began": self.began}
@@ -87,6 +94,12 @@ class Optimizer:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take over a checkpoint, and round the masters into the model."""
+        shapes = {f"{i}.master": master.shape for i, master in enumerate(self.masters)}
+        if any(tensors[name].shape != shape if name in tensors else True for name, shape in shapes.items()):
+            raise InputError(
+                "out: the checkpoint there is of a model of other shapes, and cannot be gone on with; give another "
+                "--out"
+            )
         self.steps, self.began = int(tensors["steps"]), tensors["began"]
         for i, values in enumerate(zip(self.masters, self.means, self.squares, strict=True)):
             for name, value in zip(MOMENTS, values, strict=True):
