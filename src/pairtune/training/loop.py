@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from pairtune import parallel
 from pairtune.engine.cost import mixtures, uncounted
 from pairtune.engine.self_check import failing_in_a_line
 from pairtune.progress import say, significant, task
@@ -86,6 +87,7 @@ def run_steps(
             optimizer.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for name, value in state.items():
             value.copy_(tensors[name])
+    parallel.check_equal({"the weights at the start": sum(optimizer.size() for optimizer in optimizers.values())})
     with task(journal.stage, steps, done) as progress, interruptible(journal.left) as interruption:
         step = done
         for step in range(done + 1, steps + 1):
@@ -99,18 +101,19 @@ def run_steps(
             progress.note(note(figures))
             progress.advance()
             over = ended is not None and step < steps and ended(step, figures)
-            if over and interruption.asked:
+            asked, due = parallel.any_of(interruption.asked, journal.due)
+            if over and asked:
                 raise KeyboardInterrupt
             if over:
                 break
             measured = measure and step in points
-            if measured or interruption.asked or journal.due:
+            if measured or asked or due:
                 check_finite(step, optimizers, state)
             if measure and measured:
                 with uncounted():
                     measure.take(step, seconds)
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
-            journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
+            journal.checkpoint(step, seconds, kept | dict(state), stopping=asked)
         check_finite(step, optimizers, state)
     grew = {prefix.rstrip("."): optimizer.growth() for prefix, optimizer in optimizers.items()}
     journal.warnings = warnings(journal.rows, grew)
@@ -126,6 +129,7 @@ def check_finite(step: int, optimizers: Mapping[str, Optimizer], state: Mapping[
     for name, value in state.items():
         if not bool(value.isfinite().all()):
             raise FloatingPointError(f"after step {step} {name} is not finite")
+    parallel.check_equal({"the weights": sum(optimizer.size() for optimizer in optimizers.values())})
 
 
 def say_router(model: nn.Module) -> None:
