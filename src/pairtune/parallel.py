@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -120,13 +121,20 @@ class _Ranks:
         distributed.init_process_group(backend, store=distributed.PrefixStore("group", self.store), **options)
         self.grouped = True
 
-    def ended_without_a_word(self) -> int | None:
-        """The rank that has stopped beating and has not said that it ended; None if each has ended in order."""
+    def ended_without_a_word(self, stopped: bool) -> int | None:
+        """The rank that has stopped beating and has not said that it ended; None if each has ended in order.
+
+        stopped: this rank ends because it was asked to, which is said to the others.
+        """
+        if stopped:
+            self.store.set(f"ended/{rank()}", "1")
         others = [other for other in range(size()) if other != rank()]
         heard, since = dict.fromkeys(others, b""), dict.fromkeys(others, time.monotonic())
-        until = time.monotonic() + SEARCHED
+        until = time.monotonic() + (SEARCHED if not stopped else SILENT + GRACE)
         while time.monotonic() < until:
-            if self.store.check(["failed"]):
+            if self.store.check(["failed"]) and not stopped:
+                return None
+            if stopped and self.store.check([f"ended/{other}" for other in others]):
                 return None
             for other in others:
                 key = f"beat/{other}"
@@ -191,17 +199,17 @@ def _check_devices() -> None:
 
 def _fail(ranks: _Ranks, error: BaseException) -> None:
     """Say in the store that this rank ends by an error, and raise another one if it is another rank's."""
-    if isinstance(error, KeyboardInterrupt):
-        if ranks.store.check(["failed"]):
-            raise OtherRankError("another rank has failed") from error
-        return
     if isinstance(error, OtherRankError):
         return
-    if _is_broken(error):
+    stopped = isinstance(error, KeyboardInterrupt)  # by a person, or by the launcher because a rank has gone
+    if stopped or _is_broken(error):
+        _ignore_signals()  # the launcher's, while this rank finds out which one has gone
         try:
-            gone = ranks.ended_without_a_word()
+            gone = ranks.ended_without_a_word(stopped)
         except Exception:  # the first rank held the store
             gone = 0
+        if stopped and gone is None:
+            return
         if gone is not None:
             error = InputError(
                 f"rank {gone} of {size()} ended without a word (killed, or out of memory?), so this one ends as well; "
@@ -209,12 +217,19 @@ def _fail(ranks: _Ranks, error: BaseException) -> None:
             )
     if not is_first():
         time.sleep(LOOK)  # what fails on all ranks is told by the first
-    with suppress(Exception):
-        told = bytes(ranks.store.compare_set("failed", "", str(rank()))).decode()
-        if told != str(rank()):
-            raise OtherRankError(f"rank {told} has failed") from error
+    told = str(rank())
+    with suppress(Exception):  # the store has gone with the first rank
+        told = bytes(ranks.store.compare_set("failed", "", told)).decode()
+    if told != str(rank()):
+        raise OtherRankError(f"rank {told} has failed") from error
     setattr(error, _TOLD, True)
     raise error
+
+
+def _ignore_signals() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _is_broken(error: BaseException | None) -> bool:
@@ -292,12 +307,12 @@ def share(indices: Sequence[int], lengths: Sequence[int]) -> list[int]:
     return [i for i, part in zip(indices, parts, strict=True) if part == rank()]
 
 
-def check_enough(examples: int, noun: str = "examples in a step") -> None:
+def check_enough(examples: int) -> None:
     """Raises InputError if there are more ranks than examples: some would have nothing to do."""
     if _ranks is not None and examples < size():
         raise InputError(
-            f"there are {size()} ranks and {examples} {noun}; give fewer ranks (--nproc-per-node), or a larger "
-            "--batch-size"
+            f"a step has {examples} of the examples and there are {size()} ranks; give fewer ranks (--nproc-per-node), "
+            "or a larger --batch-size"
         )
 
 
