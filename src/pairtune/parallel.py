@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ from pairtune.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import TCPStore
 
 # What a launcher says to each rank; where one of them is missing there is one process.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -69,6 +71,20 @@ def of_rank(line: str) -> str:
     return "" if is_first() or line.startswith("rank ") else f"rank {rank()}: "
 
 
+@cache
+def _server() -> TCPStore:
+    """The launcher's store, or the first rank's own where it has none."""
+    from torch.distributed import TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    hosts = rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    return TCPStore(address, port, size(), hosts, timedelta(seconds=TIMEOUT), wait_for_workers=False)
+
+
+# How often this process has joined the others: what one time leaves in the store is not read the next.
+_joined = count()
+
+
 class _Ranks:
     """The store that all ranks share, under keys of this attempt; the beat that says that this rank lives."""
 
@@ -76,11 +92,7 @@ class _Ranks:
         from torch import distributed
 
         attempt = [os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RUN_ID", "RESTART_COUNT")]
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        hosts = rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        wait = timedelta(seconds=TIMEOUT)
-        self.server = distributed.TCPStore(address, port, size(), hosts, wait, wait_for_workers=False)
-        self.store = distributed.PrefixStore(f"pairtune/{'/'.join(attempt)}", self.server)
+        self.store = distributed.PrefixStore("/".join(["pairtune", *attempt, str(next(_joined))]), _server())
         self.number, self.grouped, self.over = count(), False, threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 

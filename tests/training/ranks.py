@@ -1,13 +1,13 @@
 """What tests/training/test_ranks.py runs on one rank and on two: every training, on a tiny model, in float32.
 
-`python ranks.py FOLDER` leaves, by the first rank, a safetensors file of each training's losses and weights there.
+`python ranks.py LEFT OTHERS OUT` leaves, by the first rank, a file of each training's losses and weights in LEFT, and
+in OUT those of the training that another number of ranks has left stopped in OTHERS.
 """
 
-import os
 import random
 import sys
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from pairtune import parallel
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
-from pairtune.engine.examples import Examples, prepare
-from pairtune.errors import InputError
+from pairtune.engine.examples import prepare
 from pairtune.evaluation.objective import measure_examples
 from pairtune.models.heads import ScalarModel
 from pairtune.objectives.catalog import OBJECTIVES
@@ -33,6 +32,7 @@ from pairtune.training.sft import train_sft
 # Steps of 4 + 4 + 1 rows: in the last one of two ranks has nothing to do.
 ROWS, HOW = 9, {"batch_size": 4, "epochs": 1, "learning_rate": 1e-3}
 LABELLED = ("kto", "bco")
+BUDGET = 90  # tokens of a pass, so that a step takes several
 
 
 def model() -> PreTrainedModel:
@@ -51,9 +51,7 @@ def rows(responses: int = 2, *, numbers: bool = False) -> list[Tokens]:
 
     def row(i: int) -> Tokens:
         prompt = (3 + i, *(chance.randrange(3, 99) for _ in range(chance.randrange(1, 12))))
-        answers = [
-            (*(chance.randrange(3, 99) for _ in range(chance.randrange(1, 25))), 1) for _ in range(responses)
-        ]
+        answers = [(*(chance.randrange(3, 99) for _ in range(chance.randrange(1, 25))), 1) for _ in range(responses)]
         return Tokens(prompt, tuple(answers), **({"weight": 1.0 + i % 3, "margin": i / 4} if numbers else {}))
 
     return [row(i) for i in range(ROWS)]
@@ -65,7 +63,8 @@ def preference(name: str, found: list[Tokens], labels: list[bool] | None = None)
         examples, _ = prepare(policy, found, loss.needs, labels=labels, seed=0)
         train_preference(policy, examples, loss, Tuning(**HOW), seed=0, journal=journal)
         held = measure_examples(policy, loss, examples)
-        journal.rows += [{"loss": each} for each in sorted(held.losses)]  # what mixes examples has no order of its own
+        losses = [sum(held.losses)] if loss.whole_step else held.losses  # what mixes examples has no order of its own
+        journal.rows += [{"loss": each} for each in losses]
         return policy
 
     return train
@@ -115,23 +114,21 @@ class Stopping(Journal):
 
 
 def main(folder: Path) -> None:
-    """Every training; one that is stopped after two steps, its checkpoint left in FOLDER; one that goes on."""
+    """Every training, what it leaves in FOLDER; the last one stops after two steps, its checkpoint left there."""
     with parallel.joined():
         for name, train in trainings().items():
             journal = Journal(name)
-            trained = train(journal)
-            keep(folder / f"{name}.safetensors", journal, trained)
-        try:
+            keep(folder / f"{name}.safetensors", journal, train(journal))
+        with suppress(KeyboardInterrupt):
             preference("bco", rows())(Stopping("bco", folder / "stopped", every=1e9))
-        except KeyboardInterrupt:
-            parallel.of_all(None)
 
 
 def go_on(folder: Path, out: Path) -> None:
-    """Go on with what `main` has left stopped."""
+    """Go on with what another number of ranks has left in FOLDER."""
     with parallel.joined():
         journal = Journal("bco", folder / "stopped", every=1e9)
         trained = preference("bco", rows())(journal)
+        assert [row["step"] for row in journal.rows if "step" in row] == [1, 2, 3]
         keep(out, journal, trained)
 
 
@@ -141,20 +138,9 @@ def keep(file: Path, journal: Journal, trained: torch.nn.Module) -> None:
         save_file({"losses": losses, **{k: v.detach().clone() for k, v in trained.named_parameters()}}, file)
 
 
-def fail(how: str) -> None:
-    """The second rank fails, or is killed, while the first waits for it."""
-    with parallel.joined():
-        parallel.totals(1.0)
-        if parallel.rank() == 1:
-            if how == "killed":
-                os.kill(os.getpid(), 9)
-            raise InputError("what is wrong here")
-        parallel.totals(1.0)
-        time.sleep(30)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    hidden.TOKENS_PER_PASS["cpu"] = 60  # several passes a step
-    word, *others = sys.argv[1:]
-    {"main": main, "go-on": go_on}[word](*map(Path, others)) if word != "fail" else fail(*others)
+    hidden.TOKENS_PER_PASS["cpu"] = BUDGET
+    left, goes_on, out = map(Path, sys.argv[1:])
+    main(left)
+    go_on(goes_on, out)
