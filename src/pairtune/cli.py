@@ -13,6 +13,7 @@ from pairtune.configure import settings_from
 from pairtune.errors import InputError, is_memory, is_panic
 from pairtune.flags import Layout, Parser, add_flags, by_flag, flag, load_named, word
 from pairtune.hints import suggestion
+from pairtune.parallel import OtherRankError, of_rank, tells
 from pairtune.progress import say
 from pairtune.settings import (
     CacheRun,
@@ -108,13 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OtherRankError:
+        return 2
     except BaseException as error:
         line = explanation(error)
         if line is None:
             raise
         if "--debug" in arguments:
             traceback.print_exc()
-        say(f"pairtune: {_short(' '.join(line.split()))}")
+        say(f"pairtune: {of_rank(line)}{_short(' '.join(line.split()))}", by_any=tells(error))
         return 2
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pairtune import parallel
+
 # Without a terminal, a stage says where it is at most this often, in seconds.
 LINE_EVERY = 20.0
 
@@ -52,7 +54,7 @@ class _Bar(Task):
 def task(name: str, total: int, done: int = 0) -> Iterator[Task]:
     """Show a stage of `total` units, `done` of them by an earlier run, until the block ends."""
     console = Console(stderr=True)
-    if not console.is_terminal or total < 1:
+    if not console.is_terminal or total < 1 or not parallel.is_first():
         yield Task(name, total, done)
         return
     columns = (
@@ -67,9 +69,10 @@ def task(name: str, total: int, done: int = 0) -> Iterator[Task]:
         yield _Bar(name, total, done, bar)
 
 
-def say(line: str) -> None:
-    """One plain line to the person at the terminal (stderr: stdout is for results)."""
-    print(printable(line), file=sys.stderr, flush=True)
+def say(line: str, *, by_any: bool = False) -> None:
+    """One plain line to the person at the terminal (stderr: stdout is for results), by the first rank or `by_any`."""
+    if by_any or parallel.is_first():
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

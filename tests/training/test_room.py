@@ -16,8 +16,10 @@ from pairtune.errors import InputError
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import frozen_copy
 from pairtune.objectives.loss import loss_of
-from pairtune.settings import Ppo, Reward, Sampling, Sft, Tuning
+from pairtune.settings import Ppo, Reward, Rloo, Sampling, Sft, Tuning
 from pairtune.training.checkpoint import Journal
+from pairtune.training.grouped import LeaveOneOut
+from pairtune.training.online import train_online
 from pairtune.training.ppo import train_ppo
 from pairtune.training.preference import train_preference
 from pairtune.training.reward import train_reward
@@ -61,6 +63,14 @@ class Trained:
         train_ppo(policy, *others, prompts, settings, drawing, end_ids=[1], seed=0, journal=journal)
         return policy
 
+    def rloo(self, journal: Journal) -> nn.Module:
+        policy: PreTrainedModel = self.model()
+        settings = Rloo(steps=2, batch_size=8, minibatches=1, answers_per_prompt=2)
+        prompts = [row.prompt for row in self.pairs(8)]
+        others = ScalarModel(self.model(seed=2)), frozen_copy(policy), prompts, settings, Sampling(max_new_tokens=4)
+        train_online(policy, LeaveOneOut(policy, settings), *others, end_ids=[1], seed=0, journal=journal)
+        return policy
+
     def ppo_of_one_minibatch(self, journal: Journal) -> nn.Module:
         """Its values are computed once for sampling and learning, with their graph."""
         return self.ppo(journal, minibatches=1)
@@ -97,7 +107,8 @@ def figures(journal: Journal) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("how", "room"), [("sft", 45), ("reward", 45), ("mixed", 45), ("ppo", 20), ("ppo_of_one_minibatch", 20)]
+    ("how", "room"),
+    [("sft", 45), ("reward", 45), ("mixed", 45), ("ppo", 20), ("ppo_of_one_minibatch", 20), ("rloo", 40)],
 )
 def test_the_step_is_done_again_in_smaller_passes_with_the_same_result(
     how: str, room: int, trained: Trained, only: Callable[[int], None], capsys: pytest.CaptureFixture[str]

@@ -2,18 +2,22 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from pairtune import hub, own
+from pairtune import hub, own, parallel
 from pairtune.cache import cache_folder
+from pairtune.errors import InputError
 from pairtune.progress import say
 from pairtune.settings import OnlineRun, Run, Training
 
 # The module of a command that is not called as the command is.
 MODULES = dict.fromkeys(("ppo", "rloo", "grpo", "online-dpo"), "online")
+
+# What several ranks do together; any other command would do its work once on each.
+SHARED = ("sft", "tune", "reward")
 
 
 def run(command: str, settings: Any) -> Any:
@@ -22,6 +26,8 @@ def run(command: str, settings: Any) -> Any:
     A path that is not there is told before anything heavy is imported. A comparison looks at its plan first: in a
     folder that holds another one, that is what has to be told.
     """
+    if parallel.size() > 1 and command not in SHARED:
+        raise InputError(f"`pairtune {command}` runs in one process; give it without torchrun ({_words(SHARED)} share)")
     module = f"pairtune.commands.{MODULES.get(command, command)}"
     if not isinstance(settings, Run):  # lists or proves something, and needs none of the libraries that talk
         return import_module(module).run(settings)
@@ -29,7 +35,7 @@ def run(command: str, settings: Any) -> Any:
         _check_paths(settings)
     from pairtune.quiet import quiet
 
-    with quiet(), _cache():
+    with quiet(), parallel.joined(), _cache():
         work = import_module(module).run
         if not isinstance(settings, Training):
             return work(settings)
@@ -37,6 +43,10 @@ def run(command: str, settings: Any) -> Any:
 
         with passes_of(settings.tokens_per_pass):
             return work(settings)
+
+
+def _words(commands: Sequence[str]) -> str:
+    return f"{', '.join(commands[:-1])} and {commands[-1]}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from transformers import PreTrainedModel
 
-from pairtune import manifest, own
+from pairtune import manifest, own, parallel
 from pairtune.data.check import check_pairs, check_reading
 from pairtune.data.ends import end_ids
 from pairtune.data.left_out import write_left_out
@@ -132,8 +132,9 @@ class Kept(NamedTuple):
 
     def write(self, folder: Path, *, model: str) -> dict[str, str]:
         """Into the folder of what was trained from `model`; what the result is to say of them."""
-        keep(folder, self.prompts, model=model)
-        write_left_out(folder, self.left_out)
+        if parallel.is_first():
+            keep(folder, self.prompts, model=model)
+            write_left_out(folder, self.left_out)
         return {"prompt_format": self.prompt_format} if self.prompt_format else {}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from pairtune import disk, manifest, own
+from pairtune import disk, manifest, own, parallel
 from pairtune.data.files import data_hash
 from pairtune.data.pack import Tokens
 from pairtune.data.sources import asked_of
@@ -28,7 +28,7 @@ from pairtune.models.load import Tokenizer, resolve, save_model
 from pairtune.progress import duration, say
 from pairtune.settings import Merging
 from pairtune.settings_list import to_mapping
-from pairtune.stages.stage import Done, Stage
+from pairtune.stages.stage import Done, Stage, flat
 from pairtune.training.checkpoint import SETTINGS, bound_to, forget_checkpoint
 
 # The folder of the folders that commands make when none is asked for.
@@ -68,6 +68,10 @@ def is_done(settings: Any, command: str) -> bool:
 
     Raises InputError if it cannot be a result's.
     """
+    return parallel.from_first(lambda: _is_done(settings, command))
+
+
+def _is_done(settings: Any, command: str) -> bool:
     folder = Path(settings.out)
     if settings.out and settings.data and _is_finished(folder) and not manifest.damage(folder):
         found = manifest.read(folder)
@@ -91,8 +95,13 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
     first free name of runs/tune, runs/tune-2, ...; which it is, is said. A folder in which nothing was written is not
     left behind. Raises InputError if the one that is asked for holds something else.
     """
-    check_out(settings.out)
+    if parallel.is_first():
+        check_out(settings.out)
     rests_on = _rests_on(settings, command)
+    parallel.check_same(flat(Stage(Path(), rests_on).settings), "settings, data or model")
+    if not parallel.is_first():
+        yield Stage(Path(parallel.from_first(str)), rests_on)
+        return
     missing: list[Path] = []
     wanted = [Path(settings.out)] if settings.out else _without_asking(rests_on, command)
     for folder in wanted:
@@ -115,6 +124,7 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
             else:
                 _refuse_another(stage)
         stage.finished()  # whose files are damaged (check_out has refused any other): told of, and made again
+        parallel.from_first(lambda: str(stage.folder))
         yield stage
     finally:
         os.close(lock)
@@ -178,7 +188,9 @@ def of_adapters(settings: Merging, model: PreTrainedModel, tokenizer: Tokenizer,
     if not settings.lora:
         return {}
     if settings.merge:
-        save_model(adapters.fold(model, round_into), tokenizer, folder / MERGED)
+        whole = adapters.fold(model, round_into)
+        if parallel.is_first():
+            save_model(whole, tokenizer, folder / MERGED)
         say(f"merged: {folder / MERGED}, the whole model, adapters added into its weights")
     return base_facts(settings)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pairtune import parallel
 from pairtune.commands.figures import say_share
 from pairtune.commands.inputs import OF_REWARDS, load_to_train, split_pairs
 from pairtune.commands.results import MERGED, base_facts, is_done, say_done, say_next, stage_of
@@ -16,10 +17,12 @@ def run(settings: RewardRun) -> Path:
     """Train a reward model and measure it on held-out pairs. Returns the folder of the result."""
     if is_done(settings, "reward"):
         return Path(settings.out)
-    train, heldout, tokenizer, kept = split_pairs(settings, margins=OF_REWARDS)
+    with parallel.first_before_others():
+        train, heldout, tokenizer, kept = split_pairs(settings, margins=OF_REWARDS)
     with stage_of(settings, "reward") as stage:
-        body = load_to_train(settings)
-        check_engine(body, train)
+        with parallel.first_before_others():
+            body = load_to_train(settings)
+            check_engine(body, train)
 
         def work(folder: Path) -> Facts:
             found = reward(

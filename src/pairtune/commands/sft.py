@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pairtune import parallel
 from pairtune.commands.inputs import Kept, given, load_to_train, say_numbers, say_reading
 from pairtune.commands.results import is_done, of_adapters, say_done, say_next, stage_of
 from pairtune.data.preflight import say_truncation
@@ -20,16 +21,18 @@ def run(settings: SftRun) -> Path:
     """Fine-tune on demonstrations. Returns the folder of the result."""
     if is_done(settings, "sft"):
         return Path(settings.out)
-    data = read_demonstrations(given(settings.data, "data"), asked=asked_of(settings))
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    say_reading(data)
-    data = in_format(data, tokenizer, settings.prompt_format)
-    encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
-    say_truncation(encoded.remarks)
-    say_numbers(encoded.rows, "demonstration", weights="training counts them")
+    with parallel.first_before_others():
+        data = read_demonstrations(given(settings.data, "data"), asked=asked_of(settings))
+        tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+        say_reading(data)
+        data = in_format(data, tokenizer, settings.prompt_format)
+        encoded = encode_demonstrations(data.rows, tokenizer, max_tokens=settings.max_tokens)
+        say_truncation(encoded.remarks)
+        say_numbers(encoded.rows, "demonstration", weights="training counts them")
     with stage_of(settings, "sft") as stage:
-        model = load_to_train(settings)
-        check_engine(model, encoded.rows)
+        with parallel.first_before_others():
+            model = load_to_train(settings)
+            check_engine(model, encoded.rows)
         kept = Kept(hashes_of(row.prompt for row in data.rows), data.skipped, data.prompt_format)
 
         def work(folder: Path) -> Facts:

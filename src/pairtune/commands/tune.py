@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from pairtune import parallel
 from pairtune.commands.figures import say_change, say_share
 from pairtune.commands.inputs import (
     OF_LOSS,
@@ -50,10 +51,12 @@ def run(settings: TuneRun) -> Path:
     loss = loss_to_train(settings)
     if is_done(settings, "tune"):
         return Path(settings.out)
-    train_rows, held_rows, tokenizer, kept = _split_examples(settings, loss)
+    with parallel.first_before_others():
+        train_rows, held_rows, tokenizer, kept = _split_examples(settings, loss)
     with stage_of(settings, "tune") as stage:
-        model = load_to_train(settings)
-        check_engine(model, train_rows.rows)
+        with parallel.first_before_others():
+            model = load_to_train(settings)
+            check_engine(model, train_rows.rows)
         train, spent = _prepared(model, train_rows, loss, settings)
         held, _ = _prepared(model, held_rows, loss, settings)
 

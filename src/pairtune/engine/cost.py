@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pairtune import parallel
 from pairtune.models import adapters
 from pairtune.models.body import layer_configs
 
@@ -91,6 +92,16 @@ def measured(*, part: bool = False) -> Iterator[Cost]:
             outer.tokens += cost.tokens
             outer.flops += cost.flops
             outer.peak_memory_bytes = max(outer.peak_memory_bytes, cost.peak_memory_bytes)
+
+
+def together(cost: Cost) -> Cost:
+    """What all ranks spent: the first one's seconds, the tokens and FLOPs of all, the memory of the largest."""
+    each = [Cost(**other) for other in parallel.of_all(cost.to_json())]
+    return Cost(
+        each[0].seconds,
+        *(sum(values) for values in zip(*((c.tokens, c.flops) for c in each), strict=True)),
+        max(c.peak_memory_bytes for c in each),
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pairtune import parallel
 from pairtune.data.pack import Tokens, numbers_of, pack, relative_weights
 from pairtune.engine.cost import Cost
 from pairtune.engine.logprob import logprobs_and_collisions, token_logprobs
@@ -139,3 +140,31 @@ def join(parts: Sequence[Passed]) -> Passed:
         values = [getattr(part, name) for part in parts]
         rest.append(None if values[0] is None else torch.cat(values))
     return Passed(tokens, *rest)
+
+
+def gathered(parts: Sequence[Passed], values: Tensor, device: torch.device) -> list[tuple[Passed, Tensor]]:
+    """What each rank has: its passes as one, and further values, in the order of ranks, without gradients.
+
+    A rank may have made no pass. In one process, its own as they are.
+    """
+    if parallel.working() == 1:
+        return [(join(parts), values)]
+    mine: dict[str, Tensor] = {}
+    if parts:
+        joined = join(parts)
+        others = {name: getattr(joined, name) for name in ("length_S", "label_S", "weight_N", "margin_N")}
+        mine = {f"tokens.{name}": value for name, value in joined.tokens.items()}
+        mine |= {name: value for name, value in others.items() if value is not None}
+    of_ranks = [
+        {name: value.to(device) for name, value in each.items()} for each in parallel.gather({**mine, "values": values})
+    ]
+    whole = next(each for each in of_ranks if "length_S" in each)  # of what kind a rank's values are that has none
+    found = []
+    for each in of_ranks:
+        each = {name: each.get(name, value[:0]) for name, value in whole.items() if name != "values"} | {
+            "values": each["values"]
+        }
+        tokens = {name.removeprefix("tokens."): value for name, value in each.items() if name.startswith("tokens.")}
+        rest = (each.get("weight_N"), each.get("margin_N"))
+        found.append((Passed(tokens, each["length_S"], each["label_S"], *rest), each["values"]))
+    return found

@@ -4,7 +4,7 @@ A model that comes here unchecked is checked on the rows it comes with. Shape su
 size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Pack, Tokens, batches_by_tokens
+from pairtune import parallel
+from pairtune.data.pack import Pack, Tokens, batches_by_tokens, row_lengths
 from pairtune.engine.limits import check_ids
 from pairtune.engine.own import own_hidden_states
 from pairtune.engine.packed import packed_hidden_states
@@ -56,6 +57,32 @@ def hold_passes(tokens: int) -> None:
 def passes(rows: Sequence[Tokens], device: torch.device) -> list[list[int]]:
     """The rows' indices in groups, each small enough for one pass."""
     return batches_by_tokens(rows, tokens_per_pass(device))
+
+
+def fair_budget(tokens: int, device: torch.device) -> int:
+    """Tokens of a pass where all ranks share these: no more than each has to do. In one process `tokens_per_pass`."""
+    budget = tokens_per_pass(device)
+    return budget if parallel.working() == 1 else min(budget, -(-tokens // parallel.working()))
+
+
+def own_numbers(groups: Sequence[Sequence[int]]) -> range:
+    """Which of the groups that all ranks share this rank passes."""
+    working = parallel.working()
+    return range(parallel.rank() if working > 1 else 0, len(groups), working)
+
+
+def shared_passes(rows: Sequence[Tokens], device: torch.device) -> list[list[int]]:
+    """The rows' indices in groups that all ranks share, each small enough for one pass. In one process `passes`."""
+    return batches_by_tokens(rows, fair_budget(int(row_lengths(rows).sum()), device))
+
+
+def from_ranks(groups: Sequence[Sequence[int]], values: Mapping[int, Tensor]) -> list[Tensor]:
+    """The values of every group of `shared_passes`, each given by the rank that has passed it: in their order."""
+    found = dict(values)
+    if parallel.working() > 1:
+        each = parallel.gather({str(number): value for number, value in values.items()})
+        found = {int(number): value for part in each for number, value in part.items()}
+    return [found[number] for number in range(len(groups))]
 
 
 def hidden_states(model: PreTrainedModel, pack: Pack) -> Tensor:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pairtune import parallel
 from pairtune.cache import cache_folder
 from pairtune.data.pack import Tokens, batches_by_length, pack, row_lengths
 from pairtune.engine.content import about, model_key
-from pairtune.engine.cost import Cost, measured
-from pairtune.engine.hidden import passes, tokens_per_pass
+from pairtune.engine.cost import Cost, measured, together
+from pairtune.engine.hidden import fair_budget, from_ranks, own_numbers, shared_passes
 from pairtune.engine.logprob import token_logprobs
 from pairtune.engine.logprob_store import Kept, LogprobFile, find, open_files, response_digests, write_file
 from pairtune.engine.version import engine_version
@@ -36,11 +37,17 @@ def compute_logprobs(
     temperature: float = 1.0,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[Tensor]:
-    """log π of every response token, without gradients: for each row, its responses' tokens end to end, float32."""
+    """log π of every response token, without gradients: for each row, its responses' tokens end to end, float32.
+
+    Several ranks share the passes out, and each gets all values.
+    """
     result: list[Tensor] = [torch.empty(0)] * len(rows)
-    groups = passes(rows, model.device)
-    for group, chosen, logprobs_R in _passes(model, rows, groups, temperature=temperature, progress=progress):
-        sizes = [sum(len(response) for response in row.responses) for row in chosen]
+    groups = shared_passes(rows, model.device)
+    own = own_numbers(groups)
+    passed = _passes(model, rows, [groups[number] for number in own], temperature=temperature, progress=progress)
+    found = {number: logprobs_R for number, (_, _, logprobs_R) in zip(own, passed, strict=True)}
+    for group, logprobs_R in zip(groups, from_ranks(groups, found), strict=True):
+        sizes = [sum(len(response) for response in rows[i].responses) for i in group]
         for i, values in zip(group, logprobs_R.split(sizes), strict=True):
             result[i] = values.clone()
     return result
@@ -70,24 +77,27 @@ def reference_logprobs(
     lengths = row_lengths(rows)
     missing = np.zeros(len(rows), dtype=bool)
     missing[np.repeat(np.arange(len(rows)), counts)[found[:, 0] < 0]] = True
+    missing = _on_any_rank(missing)
     hits = len(rows) - int(missing.sum())
     cost = _recorded(files, found[places[~missing, 0], 0], lengths[~missing])
     if hits:
         some = f"{hits:,} of {counted(len(rows), 'row')}" if hits < len(rows) else counted(hits, "row")
         say(f"reference: {some} from the cache")
         progress(hits)
-    for groups in _portions(np.flatnonzero(missing), lengths, tokens_per_pass(model.device)):
+    for groups in _portions(np.flatnonzero(missing), lengths, fair_budget(int(lengths[missing].sum()), model.device)):
         computed, sizes = array("q"), array("q")  # of the responses of these groups: which, and their tokens
-        values: list[Tensor] = []
+        own = own_numbers(groups)
         with measured(part=True) as spent:
-            for group, chosen, logprobs_R in _passes(model, rows, groups, progress=progress):
-                values.append(logprobs_R)
-                for i, row in zip(group, chosen, strict=True):
-                    computed.extend(range(*places[i].tolist()))
-                    sizes.extend(map(len, row.responses))
+            passed = _passes(model, rows, [groups[number] for number in own], progress=progress)
+            values = from_ranks(groups, {number: part for number, (_, _, part) in zip(own, passed, strict=True)})
+        for group in groups:
+            for i in group:
+                computed.extend(range(*places[i].tolist()))
+                sizes.extend(map(len, rows[i].responses))
+        spent = together(spent)
         cost += spent
         tokens = int(lengths[[i for group in groups for i in group]].sum())
-        files.append(
+        files.append(  # every rank: the same bytes, so one file on each machine's disk
             write_file(folder, digests[computed], sizes, torch.cat(values), spent, tokens=tokens, about=about(model))
         )
     return Kept(files, find(files, digests), places), cost
@@ -143,3 +153,11 @@ def _recorded(files: Sequence[LogprobFile], file_N: np.ndarray, length_N: np.nda
     tokens = np.bincount(file_N, weights=length_N, minlength=len(files)).tolist()
     shares = (file.cost * (asked / file.tokens) for file, asked in zip(files, tokens, strict=True) if asked)
     return sum(shares, Cost())
+
+
+def _on_any_rank(missing: np.ndarray) -> np.ndarray:
+    """The rows whose values some rank has to compute; one machine's cache may hold what another's does not."""
+    if parallel.working() == 1:
+        return missing
+    each = parallel.gather({"missing": torch.from_numpy(missing)})
+    return np.logical_or.reduce([found["missing"].numpy() for found in each])

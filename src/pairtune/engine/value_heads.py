@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pairtune.data.pack import Tokens, pack
-from pairtune.engine.hidden import hidden_states, passes
+from pairtune.engine.hidden import from_ranks, hidden_states, own_numbers, passes, shared_passes
 from pairtune.engine.own_score import OwnScore
 from pairtune.models.heads import ScalarModel
 
@@ -23,11 +23,14 @@ def score_rewards(model: ScalarModel | OwnScore, rows: Sequence[Tokens]) -> list
         rows = [_as_read(row, model.behind) for row in rows]
     device = model.body.device
     rewards: list[list[float]] = [[] for _ in rows]
-    for group in passes(rows, device):
-        batch = pack([rows[i] for i in group]).to(device)
+    groups, found = shared_passes(rows, device), {}
+    for number in own_numbers(groups):
+        batch = pack([rows[i] for i in groups[number]]).to(device)
         reward_S: Tensor = model.scalars(hidden_states(model.body, batch)[batch.last_S])
-        for row, reward in zip(batch.row_S.tolist(), reward_S.tolist(), strict=True):
-            rewards[group[row]].append(reward)
+        found[number] = torch.stack([batch.row_S.to(reward_S.dtype), reward_S]).cpu()
+    for group, found_2S in zip(groups, from_ranks(groups, found), strict=True):
+        for row, reward in zip(found_2S[0].tolist(), found_2S[1].tolist(), strict=True):
+            rewards[group[int(row)]].append(reward)
     return rewards
 
 

@@ -6,7 +6,15 @@ from pathlib import Path
 
 # Of this package: the whole engine (a line that decides nothing costs a pass too many, a forgotten one a wrong number)
 # and what lays tokens, positions and segments. Weights, configuration and rows are hashed with the values themselves.
-DECIDING = ("engine/*.py", "engine/*.cpp", "engine/*.h", "models/adapters.py", "models/body.py", "data/pack.py")
+DECIDING = (
+    "engine/*.py",
+    "engine/*.cpp",
+    "engine/*.h",
+    "models/adapters.py",
+    "models/body.py",
+    "data/pack.py",
+    "parallel.py",
+)
 
 
 @cache

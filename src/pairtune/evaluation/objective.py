@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.engine.examples import Examples, Passed, join, run_pass
-from pairtune.engine.hidden import passes
+from pairtune.engine.examples import Examples, Passed, gathered, join, run_pass
+from pairtune.engine.hidden import own_numbers, shared_passes
 from pairtune.engine.mismatched import kl_baseline
 from pairtune.objectives.loss import Loss
 from pairtune.objectives.quantities import quantities
@@ -31,12 +31,12 @@ class ExampleFigures:
 @torch.no_grad()
 def measure_examples(model: PreTrainedModel, loss: Loss, examples: Examples) -> ExampleFigures:
     """The objective's own loss of held-out examples, all taken as one step, and its own verdict on each pair."""
-    order: list[int] = []
-    passed_by: list[Passed] = []
-    for group in passes(examples.rows, model.device):
-        passed_by.append(run_pass(model, examples, group, loss.needs))
-        order += group
-    passed, paired = join(passed_by), examples.labels is None
+    groups = shared_passes(examples.rows, model.device)
+    own = own_numbers(groups)
+    passed_by = [run_pass(model, examples, groups[number], loss.needs) for number in own]
+    order = [i for first in range(own.step) for group in groups[first :: own.step] for i in group]  # rank after rank
+    of_ranks = gathered(passed_by, torch.empty(0), model.device)
+    passed, paired = join([each for each, _ in of_ranks]), examples.labels is None
     numbers = _numbers(model, examples, passed)
     loss_B = _loss(loss, passed, numbers, paired=paired)
     losses = loss_B if loss.whole_step else _in_order(loss_B, order)

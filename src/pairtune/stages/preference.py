@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from pairtune import parallel
 from pairtune.engine.examples import Examples
 from pairtune.models.load import Tokenizer, save_model
 from pairtune.objectives.loss import Loss
@@ -36,5 +37,6 @@ def tune(
         check_first_loss(model, examples.rows, examples.reference, loss)
     journal = Journal(name, folder, every=every)
     train_preference(model, examples, loss, settings, seed=seed, journal=journal, measure=measure)
-    save_model(model, tokenizer, folder)
+    if parallel.is_first():
+        save_model(model, tokenizer, folder)
     return journal.end()

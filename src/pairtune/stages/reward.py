@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from pairtune import parallel
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import uncounted
 from pairtune.engine.kernels import round_into
@@ -39,10 +40,12 @@ def reward(
     journal = Journal(name, folder, every=every)
     train_reward(model, rows, settings, seed=seed, journal=journal)
     normalise(model, rows)
-    model.save(folder, tokenizer)
+    if parallel.is_first():
+        model.save(folder, tokenizer)
     with uncounted():
         margins = reward_margins(model, heldout)
     if merged is not None:
         model.body = adapters.fold(model.body, round_into)
-        model.save(merged, tokenizer)
+        if parallel.is_first():
+            model.save(merged, tokenizer)
     return {"margins": margins} | journal.warned()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from pairtune import parallel
 from pairtune.data.pack import Tokens
 from pairtune.engine.kernels import round_into
 from pairtune.models import adapters
@@ -35,5 +36,6 @@ def sft(
         train_sft(model, rows, settings, seed=seed, journal=journal)
     if whole and adapters.wrapper_of(model) is not None:
         model = adapters.fold(model, round_into)
-    save_model(model, tokenizer, folder)
+    if parallel.is_first():
+        save_model(model, tokenizer, folder)
     return {"demonstrations": len(rows)} | journal.warned()

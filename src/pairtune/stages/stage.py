@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pairtune import disk, manifest
-from pairtune.engine.cost import Cost, measured
+from pairtune import disk, manifest, parallel
+from pairtune.engine.cost import Cost, measured, together
 from pairtune.engine.version import engine_version
 from pairtune.errors import InputError
 from pairtune.hashes import file_hash, value_hash
@@ -145,12 +145,15 @@ class Stage:
 
     def run(self, work: Work, *, spent: Cost | None = None) -> Done:
         """Do the work, or go on with it where it was left. `spent`: what preparing it cost, which counts too."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        disk.sweep(self.folder)
-        self._write_settings()
+        if parallel.is_first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            disk.sweep(self.folder)
+            self._write_settings()
         with measured() as cost:
             facts = work(self.folder)
-        cost = Cost(**facts.pop("cost")) if "cost" in facts else (spent or Cost()) + cost
+        cost = Cost(**facts.pop("cost")) if "cost" in facts else (spent or Cost()) + together(cost)
+        if not parallel.is_first():
+            return Done(self.key, self.folder, facts, cost)
         result = {**facts, **self.before, "key": self.key, "cost": cost.to_json()}
         manifest.write(self.folder, result, without=CHECKPOINTS)
         forget_checkpoint(self.folder)

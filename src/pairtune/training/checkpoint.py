@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pairtune import disk
+from pairtune import disk, parallel
 from pairtune.engine.content import tensors_hash
 from pairtune.engine.cost import Cost, current
 from pairtune.hashes import file_hash, value_hash
@@ -55,6 +55,8 @@ class Journal:
     """
 
     def __init__(self, stage: str, folder: Path | None = None, *, every: float = 0.0, cost: Cost | None = None) -> None:
+        self.asked = folder is not None  # that there is a folder; the first rank's journal alone writes there
+        folder = folder if parallel.is_first() else None
         self.stage, self.folder, self.every = stage, folder, every
         self.cost = cost or current() or Cost()
         self.rows: list[dict[str, Any]] = []
@@ -88,10 +90,19 @@ class Journal:
     def resume(self) -> tuple[int, float, dict[str, Tensor]]:
         """The checkpoint's step, its seconds and its tensors; (0, 0, {}) and empty records without one.
 
-        One that is damaged, or of another stage, is told of and removed, and the one before it is used.
+        One that is damaged, or of another stage, is told of and removed, and the one before it is used. The first rank
+        reads it, and gives it to the others.
         """
-        if self.folder is None:
+        if not self.asked:
             return 0, 0.0, {}
+        found: tuple[int, float, dict[str, Tensor]] = (0, 0.0, {})
+        if parallel.is_first():
+            found = self._resume()
+        step, seconds, self.kept, self.rows = parallel.from_first(lambda: (*found[:2], self.kept, self.rows))
+        return step, seconds, parallel.tensors_from_first(found[2])
+
+    def _resume(self) -> tuple[int, float, dict[str, Tensor]]:
+        assert self.folder is not None
         found = next((kept for name in CHECKPOINTS if (kept := self._usable(self.folder / name))), None)
         if found is None:
             if any((self.folder / name).is_file() and (self.folder / name).stat().st_size for name in LOGS):

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pairtune import parallel
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import mixtures, uncounted
 from pairtune.engine.hidden import hold_passes, passes_held, passes_of
@@ -91,7 +92,7 @@ def run_steps(
     kept in checkpoints beside them, and put back in place.
     """
     points = measuring_points(steps, measure.points) if measure else set()
-    asked = passes_held()
+    held = passes_held()
     done, seconds, tensors = journal.resume()
     if done > steps:
         raise InputError(
@@ -103,6 +104,7 @@ def run_steps(
         for name, value in state.items():
             value.copy_(tensors[name])
         hold_passes(int(tensors.get(HALVED, 0)) or passes_held())
+    parallel.check_equal({"the weights at the start": sum(optimizer.size() for optimizer in optimizers.values())})
     with task(journal.stage, steps, done) as progress, interruptible(journal.left) as interruption:
         step = done
         for step in range(done + 1, steps + 1):
@@ -116,20 +118,21 @@ def run_steps(
             progress.note(note(figures))
             progress.advance()
             over = ended is not None and step < steps and ended(step, figures)
-            if over and interruption.asked:
+            asked, due = parallel.any_of(interruption.asked, journal.due)
+            if over and asked:
                 raise KeyboardInterrupt
             if over:
                 break
             measured = measure and step in points
-            if measured or interruption.asked or journal.due:
+            if measured or asked or due:
                 check_finite(step, optimizers, state)
             if measure and measured:
                 with uncounted():
                     measure.take(step, seconds)
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
-            if passes_held() != asked:
+            if passes_held() != held:
                 kept[HALVED] = torch.tensor(passes_held())
-            journal.checkpoint(step, seconds, kept | dict(state), stopping=interruption.asked)
+            journal.checkpoint(step, seconds, kept | dict(state), stopping=asked)
         check_finite(step, optimizers, state)
     grew = {prefix.rstrip("."): optimizer.growth() for prefix, optimizer in optimizers.items()}
     journal.warnings = warnings(journal.rows, grew)
@@ -145,6 +148,7 @@ def check_finite(step: int, optimizers: Mapping[str, Optimizer], state: Mapping[
     for name, value in state.items():
         if not bool(value.isfinite().all()):
             raise FloatingPointError(f"after step {step} {name} is not finite")
+    parallel.check_equal({"the weights": sum(optimizer.size() for optimizer in optimizers.values())})
 
 
 def say_router(model: nn.Module) -> None:

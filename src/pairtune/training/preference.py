@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.engine.examples import Examples, Passed, join, run_pass
+from pairtune import parallel
+from pairtune.engine.examples import Examples, Passed, gathered, join, run_pass
 from pairtune.engine.mismatched import kl_baseline
 from pairtune.errors import InputError
 from pairtune.objectives.loss import Loss
@@ -17,7 +18,15 @@ from pairtune.progress import say, significant
 from pairtune.settings import Tuning
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import Measure, fit, say_router
-from pairtune.training.step import Batches, epoch_order, micro_batches, optimizer_of, step_batches
+from pairtune.training.step import (
+    Batches,
+    enough_for,
+    epoch_order,
+    micro_batches,
+    optimizer_of,
+    own_share,
+    step_batches,
+)
 
 # Share of its old value that a moving average over steps keeps at each step.
 KEPT = 0.9
@@ -57,8 +66,8 @@ def train_preference(
             others = examples.mismatched, examples.mismatched_reference
             baseline = kl_baseline(model, *others, indices, weights=examples.weights)
             numbers["kl_baseline"] = baseline
-        groups = micro_batches(examples.rows, indices, model.device)
-        if loss.whole_step and len(groups) > 1:
+        groups = micro_batches(examples.rows, own_share(examples.rows, indices), model.device)
+        if loss.whole_step and (len(groups) > 1 or parallel.working() > 1):
             passed, loss_B = _in_two_passes(model, loss, examples, groups, numbers)
         else:
             passed, loss_B = _in_one_pass(model, loss, examples, groups, numbers, count=len(indices))
@@ -69,6 +78,7 @@ def train_preference(
         _update(averages, passed)
         return figures
 
+    enough_for(examples.rows, settings)
     say_router(model)
     optimizer = optimizer_of(model, settings)
     fit(
@@ -94,14 +104,15 @@ def _in_one_pass(
     count: int,
 ) -> tuple[Passed, Tensor]:
     """Gradients of the mean loss over `count` examples, group by group: for a loss of each example by itself."""
-    passes, losses = [], []
+    passes, losses = [], [torch.empty(0, device=model.device)]
     for group in groups:
         passed = run_pass(model, examples, group, loss.needs)
         loss_B = _loss(loss, examples, passed, numbers)
         (_weighed(loss_B, passed).sum() / count).backward()
         passes.append(passed.detach())
         losses.append(loss_B.detach())
-    return join(passes), torch.cat(losses)
+    of_ranks = gathered(passes, torch.cat(losses), model.device)
+    return join([passed for passed, _ in of_ranks]), torch.cat([loss_B for _, loss_B in of_ranks])
 
 
 def _in_two_passes(
@@ -117,12 +128,14 @@ def _in_two_passes(
     """
     with torch.no_grad():
         passes = [run_pass(model, examples, group, loss.needs) for group in groups]
-    passed = join(passes)
+    of_ranks = [each for each, _ in gathered(passes, torch.empty(0), model.device)]
+    passed = join(of_ranks)
     logprob_R = passed.tokens["logprob"].requires_grad_()
     loss_B = _loss(loss, examples, passed, numbers)
     loss_B.mean().backward()
     assert logprob_R.grad is not None
-    parts = logprob_R.grad.split([len(each.tokens["logprob"]) for each in passes])
+    own_R = logprob_R.grad.split([len(each.tokens["logprob"]) for each in of_ranks])[parallel.rank()]
+    parts = own_R.split([len(each.tokens["logprob"]) for each in passes])
     for group, gradient_R in zip(groups, parts, strict=True):
         run_pass(model, examples, group, ()).tokens["logprob"].backward(gradient_R)
     return passed.detach(), loss_B.detach()

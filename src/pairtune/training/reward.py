@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pairtune import parallel
 from pairtune.data.pack import Tokens, numbers_of, pack, relative_weights
 from pairtune.engine.hidden import hidden_states
 from pairtune.engine.value_heads import score_rewards
@@ -14,7 +15,7 @@ from pairtune.objectives.reward import bradley_terry
 from pairtune.settings import Reward
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import fit, say_router
-from pairtune.training.step import micro_batches, optimizer_of, step_batches
+from pairtune.training.step import enough_for, micro_batches, optimizer_of, own_share, step_batches
 
 
 def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *, seed: int, journal: Journal) -> None:
@@ -27,7 +28,7 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
         figures = {"loss": 0.0, "accuracy": 0.0}
-        for group in micro_batches(rows, indices, model.body.device):
+        for group in micro_batches(rows, own_share(rows, indices), model.body.device):
             batch = pack([rows[i] for i in group]).to(model.body.device)
             reward_S = model.scalars(hidden_states(model.body, batch)[batch.last_S])
             chosen_B, rejected_B = reward_S.view(-1, 2).unbind(1)
@@ -38,8 +39,9 @@ def train_reward(model: ScalarModel, rows: Sequence[Tokens], settings: Reward, *
             figures["loss"] += float(loss_B.detach().sum()) / len(indices)
             wins_B = (chosen_B > rejected_B).float() + 0.5 * (chosen_B == rejected_B).float()
             figures["accuracy"] += float(wins_B.sum()) / len(indices)
-        return figures
+        return dict(zip(figures, parallel.totals(*figures.values()), strict=True))
 
+    enough_for(rows, settings)
     say_router(model)
     optimizer = optimizer_of(model, settings)
     batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)

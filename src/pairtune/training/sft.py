@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from pairtune import parallel
 from pairtune.data.pack import Tokens, pack, relative_weights
 from pairtune.engine.logprob import token_logprobs
 from pairtune.settings import Sft
 from pairtune.training.checkpoint import Journal
 from pairtune.training.loop import fit, say_router
-from pairtune.training.step import micro_batches, optimizer_of, step_batches
+from pairtune.training.step import enough_for, micro_batches, optimizer_of, own_share, step_batches
 
 
 def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, seed: int, journal: Journal) -> None:
@@ -20,7 +21,7 @@ def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, 
     def gradients(indices: Sequence[int]) -> dict[str, float]:
         tokens = sum(len(rows[i].responses[0]) * (1.0 if weights is None else weights[i]) for i in indices)
         total = 0.0
-        for group in micro_batches(rows, indices, model.device):
+        for group in micro_batches(rows, own_share(rows, indices), model.device):
             batch = pack([rows[i] for i in group]).to(model.device)
             logprob_R = token_logprobs(model, batch)
             if weights is not None:
@@ -29,8 +30,9 @@ def train_sft(model: PreTrainedModel, rows: Sequence[Tokens], settings: Sft, *, 
             loss = -logprob_R.sum() / tokens
             loss.backward()
             total += float(loss.detach())
-        return {"loss": total}
+        return {"loss": parallel.totals(total)[0]}
 
+    enough_for(rows, settings)
     say_router(model)
     optimizer = optimizer_of(model, settings)
     batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=seed)

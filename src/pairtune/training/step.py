@@ -8,7 +8,8 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from pairtune.data.pack import Tokens
+from pairtune import parallel
+from pairtune.data.pack import Tokens, row_lengths
 from pairtune.engine.hidden import passes
 from pairtune.engine.kernels import adamw, round_into, total_norm
 from pairtune.errors import InputError
@@ -55,6 +56,7 @@ class Optimizer:
 
         A parameter that no gradient reached since the last step stays as it is.
         """
+        self.gradients = parallel.sum_gradients(self.gradients, self.parameters)
         norm = total_norm([gradient for gradient in self.gradients if gradient is not None])
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm}")
@@ -110,7 +112,11 @@ class Optimizer:
     def growth(self) -> float:
         """The norm of the weights divided by that before the first step; 1 where they were all 0."""
         began = float(self.began)
-        return total_norm(self.masters) / began if began else 1.0
+        return self.size() / began if began else 1.0
+
+    def size(self) -> float:
+        """The norm of the weights."""
+        return total_norm(self.masters)
 
     def not_finite(self) -> str:
         """What of it is infinite or no number, in words; nothing if all is as it should be."""
@@ -202,6 +208,16 @@ def step_batches(examples: int, *, batch_size: int, epochs: int, seed: int) -> B
 
 def _order(examples: int, seed: int, epoch: int) -> list[int]:
     return epoch_order(examples, seed=seed, epoch=epoch)
+
+
+def enough_for(rows: Sequence[Tokens], settings: Optimisation) -> None:
+    """Raises InputError if there are more ranks than examples in a step; the last of an epoch may have fewer."""
+    parallel.check_enough(min(settings.batch_size, len(rows)))
+
+
+def own_share(rows: Sequence[Tokens], indices: Sequence[int]) -> list[int]:
+    """Those of a step's examples that this rank computes, by the tokens of each; all of them in one process."""
+    return parallel.share(indices, row_lengths([rows[i] for i in indices]).tolist())
 
 
 def micro_batches(rows: Sequence[Tokens], indices: Sequence[int], device: torch.device) -> list[list[int]]:

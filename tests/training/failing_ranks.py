@@ -1,0 +1,22 @@
+"""`python failing_ranks.py killed|wrong`: the second rank ends in that way, while the first waits for it."""
+
+import os
+import signal
+import sys
+
+from pairtune import parallel
+from pairtune.errors import InputError
+
+try:
+    with parallel.joined():
+        parallel.totals(1.0)
+        if parallel.rank() == 1 and sys.argv[1] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if parallel.rank() == 1:
+            raise InputError("what is wrong here")
+        parallel.totals(1.0)
+except parallel.OtherRankError:
+    sys.exit(2)
+except InputError as error:
+    print(error)
+    sys.exit(2)
