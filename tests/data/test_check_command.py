@@ -83,7 +83,7 @@ def test_a_chosen_response_that_was_rated_lower(scores: Callable[..., Any], caps
     # a run says it before its first step, and nothing of sides that a person has named
     read = read_pairs(source)
     assert [finding.name for finding in check_reading(read)] == ["shape", "rated_lower"]
-    assert read.rated.count == 4
+    assert read.rated.both == 4
     turned = read_pairs(source, asked=Asked(columns={"chosen": "rejected", "rejected": "chosen"}))
     assert [finding.name for finding in check_reading(turned)] == ["shape"]
     level = write(pair(0) | scores(2, 2), pair(1) | scores(3, 2))

@@ -99,7 +99,7 @@ def check_rated(rated: Rated) -> list[Finding]:
     """A warning of pairs whose chosen side has the lower score in columns of their own."""
     if not rated.lower:
         return []
-    share = f"{len(rated.lower) / rated.count:.1%} of the {rated.count:,} that have both"
+    share = f"{len(rated.lower) / rated.both:.1%} of the {rated.both:,} that have both"
     what = f"{quoted(rated.columns[0])} below {quoted(rated.columns[1])} ({share}); if higher is better, turn or remove"
     found = row_finding("rated_lower", Marked(rated.lower), f"has its {what} it", f"have their {what} them")
     return [found] if found else []

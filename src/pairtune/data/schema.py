@@ -100,7 +100,7 @@ class Rated(NamedTuple):
     """What columns with a score of each side say of the pairs, which are as their sides are named."""
 
     columns: tuple[str, str] = ("", "")  #: of the chosen side and the rejected one
-    count: int = 0  #: rows with both
+    both: int = 0  #: rows with both
     lower: Sequence[int] = ()  #: rows whose chosen side has the lower one
 
 
