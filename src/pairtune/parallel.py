@@ -20,13 +20,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pairtune.errors import InputError
+from pairtune.rank import is_first as is_first
+from pairtune.rank import rank as rank
+from pairtune.rank import size as size
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import TCPStore
 
-# What a launcher says to each rank; where one of them is missing there is one process.
-ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Seconds: a collective that is not answered for so long has failed; between two looks at the store.
 TIMEOUT, LOOK = 600.0, 0.2
 # A rank beats once in so many seconds. When a collective has failed, one that has not for SILENT has ended, and this is
@@ -44,21 +45,6 @@ Value = TypeVar("Value")
 
 class OtherRankError(InputError):
     """Another rank has failed, and said why."""
-
-
-def rank() -> int:
-    """This process's number; 0 where there is one process."""
-    return int(os.environ["RANK"]) if size() > 1 else 0
-
-
-def size() -> int:
-    """How many processes do this work together."""
-    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in ENVIRONMENT) else 1
-
-
-def is_first() -> bool:
-    """Whether this rank is the one that writes, prints and shows progress."""
-    return rank() == 0
 
 
 def tells(error: BaseException) -> bool:

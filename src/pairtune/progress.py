@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pairtune import parallel
+from pairtune.rank import is_first
 
 # Without a terminal, a stage says where it is at most this often, in seconds.
 LINE_EVERY = 20.0
@@ -54,7 +54,7 @@ class _Bar(Task):
 def task(name: str, total: int, done: int = 0) -> Iterator[Task]:
     """Show a stage of `total` units, `done` of them by an earlier run, until the block ends."""
     console = Console(stderr=True)
-    if not console.is_terminal or total < 1 or not parallel.is_first():
+    if not console.is_terminal or total < 1 or not is_first():
         yield Task(name, total, done)
         return
     columns = (
@@ -71,7 +71,7 @@ def task(name: str, total: int, done: int = 0) -> Iterator[Task]:
 
 def say(line: str, *, by_any: bool = False) -> None:
     """One plain line to the person at the terminal (stderr: stdout is for results), by the first rank or `by_any`."""
-    if by_any or parallel.is_first():
+    if by_any or is_first():
         print(printable(line), file=sys.stderr, flush=True)
 
 

@@ -403,5 +403,25 @@ IN_USE: dict[str, Case] = {
         for at in range(4)], refused="looks like a judge's training data"),
     "pictures": Case([{"question": f"{at}?", "chosen": "x", "rejected": "y", "image": {"bytes": "AA", "path": "a.png"}}
         for at in range(4)], refused='"image" is not text'),
+    "pictures by a file's name": Case([{"prompt": f"{at}?", "chosen": "x", "rejected": "y", "img_path": "7.jpg"}
+        for at in range(4)], refused='"img_path" is not text'),
+    "pictures by a column of files": Case([{"prompt": f"{at}?", "chosen": "x", "rejected": "y", "file_name": "a/7.PNG"}
+        for at in range(4)], refused='"file_name" is not text'),
+    "sound as datasets keeps it": Case([{"prompt": f"{at}?", "chosen": "x", "rejected": "y",
+        "clip": {"array": [0.5], "sampling_rate": 16000}} for at in range(4)], refused='"clip" is not text'),
+    "Step-DPO": Case([{"dataset": "d", "prompt": f"{at}?", "prefix": "Step 1:", "initial_reason_steps": "Step 1: so. ",
+        "chosen": "x", "rejected": "y", "full_chosen": "Step 1: so. x", "full_rejected": "Step 1: so. y",
+        "answer": "7"} for at in range(4)], refused='go on from "initial_reason_steps"'),
+    "sides that name answers": Case([{"prompt": f"{at}?", "response_a": "x", "response_b": "y",
+        "chosen": f"response_{w}", "rejected": f"response_{r}"} for at, (w, r) in enumerate(("ab", "ba"))],
+        refused='"chosen" and "rejected" name'),
+    "sides that name answers by letter": Case([{"prompt": f"{at}?", "completion_a": "x", "completion_b": "y",
+        "chosen": w, "rejected": r} for at, (w, r) in enumerate(("AB", "BA"))], refused='"chosen" and "rejected" name'),
+    "sides that name who answered": Case([{"prompt": f"{at}?", "response_1": "x", "response_2": "y", "model_1": "m-2",
+        "model_2": "m-1", "chosen": w, "rejected": r} for at, (w, r) in enumerate((("m-2", "m-1"), ("m-1", "m-2")))],
+        refused='name the answers "response_1" and "response_2"'),
+    "sides that name answers, by --columns": Case(_voted(lambda q, v: {"prompt": q, "response_a": "x",
+        "response_b": "y", "chosen": v, "rejected": "B" if v == "A" else "A"}, "A", "B"), _XY,
+        asked=Asked(columns={"winner": "chosen", "other": "rejected"})),
 }
 # fmt: on

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from pairtune.cli import main
+from pairtune.data.asked import Asked
+from pairtune.data.check import check_reading
 from pairtune.data.check_labels import check_labelled
 from pairtune.data.schema import Labelled
+from pairtune.data.sources import read_pairs
 from tests.written import write
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -56,6 +59,41 @@ def test_findings(capsys: pytest.CaptureFixture[str]) -> None:
         "effect": "nothing is learned from them",
         "todo": "--fix leaves them out",
     }
+
+
+SIDE_SCORES = [
+    lambda good, poor: {"chosen_rating": good, "rejected_rating": poor},
+    lambda good, poor: {"score_chosen": good, "score_rejected": str(poor)},
+    lambda good, poor: {"chosen-score": good, "rejected-score": poor},
+]
+
+
+@pytest.mark.parametrize("scores", SIDE_SCORES)
+def test_a_chosen_response_that_was_rated_lower(scores: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    given = [(1, 4.5), (4, 4), (5, 4), (None, 4), (2, 3)]
+    names = list(scores(1, 2))
+    source = write(*(pair(at) | scores(*both) for at, both in enumerate(given)))
+    assert main(["check", "--data", source]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[1:3] == [
+        f'! 2 pairs (rows 1, 5) have their "{names[0]}" below "{names[1]}" (50.0% of the 4 that have both); if higher '
+        "is better, turn or remove them",
+        "    the answer that was rated worse is learned; turn them round, or remove them",
+    ]
+    # a run says it before its first step, and nothing of sides that a person has named
+    read = read_pairs(source)
+    assert [finding.name for finding in check_reading(read)] == ["shape", "rated_lower"]
+    assert read.rated.both == 4
+    turned = read_pairs(source, asked=Asked(columns={"chosen": "rejected", "rejected": "chosen"}))
+    assert [finding.name for finding in check_reading(turned)] == ["shape"]
+    level = write(pair(0) | scores(2, 2), pair(1) | scores(3, 2))
+    assert [finding.name for finding in check_reading(read_pairs(level))] == ["shape"]
+
+
+def test_scores_within_the_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = {"chosen": {"text": "x", "score": 1}, "rejected": {"text": "y", "score": 2}}
+    assert main(["check", "--data", write({"prompt": "A film?"} | sides)]) == 1
+    assert 'has its "chosen.score" below "rejected.score" (100.0% of the 1 that' in capsys.readouterr().out
 
 
 def test_what_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,13 @@ def tuned(tiny_model: Any, name: str, rows: Sequence[Tokens], labels: list[bool]
     return stepped(model, lambda journal: train_preference(model, examples, loss, settings, seed=0, journal=journal))
 
 
-@pytest.mark.parametrize("name", ["dpo", "dpo+0.2*sft", "bco"])
+@pytest.mark.parametrize("name", ["dpo", "dpo+0.2*sft", "bco", *MIXING])
 @pytest.mark.usefixtures("several_passes")
 def test_two_is_twice_in_several_passes(name: str, tiny_model: Any, token_pairs: Pairs) -> None:
     test_two_is_twice_for_every_objective(name, tiny_model, token_pairs)
 
 
-@pytest.mark.parametrize("name", [*ALONE, "dpo+0.2*sft", "ipo+0.5*bco"])
+@pytest.mark.parametrize("name", [*ALONE, *MIXING, "dpo+0.2*sft", "ipo+0.5*bco", "dpo+0.5*aot-paired"])
 def test_two_is_twice_for_every_objective(name: str, tiny_model: Any, token_pairs: Pairs) -> None:
     rows = token_pairs(len(COUNTS))
     loss, after = tuned(tiny_model, name, weighted(rows, 0.7))
@@ -106,10 +107,35 @@ def test_a_constant_is_no_weight_to_the_bit(name: str, tiny_model: Any, token_pa
     assert torch.equal(after, after_plain)
 
 
-@pytest.mark.parametrize("name", MIXING)
-def test_what_compares_the_pairs_of_a_step_refuses_weights(name: str, tiny_model: Any, token_pairs: Pairs) -> None:
-    with pytest.raises(InputError, match=r"have weights, and .* compares the pairs of a step with each other"):
-        tuned(tiny_model, name, weighted(token_pairs(5)))
+@pytest.mark.usefixtures("inside")
+def test_ones_own_loss_of_a_whole_step_refuses_weights(tiny_model: Any, token_pairs: Pairs) -> None:
+    body = "return -(chosen_logratio_N - rejected_logratio_N.mean()).sigmoid().log()"
+    Path("mine.py").write_text(f"def mine(chosen_logratio_N, rejected_logratio_N):\n    {body}\n", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"have weights, and mine.py:mine compares the pairs of a step with each other"
+    ):
+        tuned(tiny_model, "mine.py:mine", weighted(token_pairs(5)))
+
+
+@pytest.mark.parametrize("name", ["aot-paired", "aot-unpaired"])
+def test_transport_of_weighted_rows_is_that_of_rows_as_often_as_they_weigh(name: str) -> None:
+    """Sorted and matched copy by copy; ties, weights that are no whole numbers, and gradients too."""
+    rng, counts = np.random.default_rng(3), [1, 3, 1, 2, 5]
+    sides = [torch.tensor(rng.normal(size=5).round(1), requires_grad=True) for _ in OBJECTIVES[name].arguments]
+    gaps = sides if len(sides) == 2 else [sides[0] - sides[1], sides[2] - sides[3]]
+    copies = [torch.tensor(np.repeat(gap.detach().numpy(), counts)).sort().values for gap in gaps]
+    by_hand = float(torch.log1p(torch.exp(-0.5 * (copies[0] - copies[1]))).mean())
+    for scale in (1.0, 0.37):
+        weight_N = scale * torch.tensor(counts, dtype=torch.float32)
+        loss_N = OBJECTIVES[name].loss(*sides, weight_N, beta=0.5, label_smoothing=0.0)
+        assert float((weight_N * loss_N.detach()).sum() / weight_N.sum()) == pytest.approx(by_hand, rel=1e-6)
+    weight_N = torch.tensor(counts, dtype=torch.float64)
+
+    def total(*given: Tensor) -> Tensor:
+        return (weight_N * OBJECTIVES[name].loss(*given, weight_N, beta=0.5, label_smoothing=0.1)).sum()
+
+    apart = [torch.tensor(rng.normal(size=5), requires_grad=True, dtype=torch.float64) for _ in sides]
+    assert torch.autograd.gradcheck(total, apart)
 
 
 def test_the_kl_baseline_is_a_weighted_mean(tiny_model: Any, token_pairs: Pairs) -> None:

@@ -14,6 +14,7 @@ class Advice(NamedTuple):
 ADVICE = {
     "skipped": Advice("these rows are not trained on", "mend them, or remove them"),
     "unread": Advice("what stands there is not trained on", "if it belongs to a row, say so with --columns"),
+    "rated_lower": Advice("the answer that was rated worse is learned", "turn them round, or remove them"),
     "identical": Advice("nothing is learned from them", "--fix leaves them out"),
     "duplicate": Advice("they count twice", "--fix leaves the later ones out; a column weight says it openly"),
     "contradictory": Advice("they pull both ways and cancel", "find out which is right; --fix leaves all of them out"),

@@ -19,6 +19,10 @@ _PLACEHOLDER = r"<\|?(?:image|audio|video)(?:_?\d+)?(?:_pad|_start|_end)?\|?>"
 _WITH_PLACEHOLDER = re.compile(rf"\s*({_PLACEHOLDER})|.*({_PLACEHOLDER})\s*\Z", re.DOTALL)
 _TURNS = re.compile(r"""\s*(?:array\()?\[?\s*\{\s*(["'])(?:role|from|content|value)\1\s*:""")
 
+# How the name of a file ends that is no text, and columns that hold names of files.
+_FILES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".wav", ".mp3", ".flac", ".ogg", ".mp4", ".webm", ".avi")
+_NAMES_FILES = re.compile(r"(?:.*_)?(?:file|file_?name|path|url|uri|media|figure|screenshot|frame)s?\Z", re.IGNORECASE)
+
 # Columns that hold lists, how those begin, and the column beside which they do.
 _PRINTED = (
     ("history", "[[", "history"),
@@ -31,7 +35,7 @@ def read_cells(columns: Columns) -> Columns:
     """The columns with their cells as they are meant. Raises MalformedError."""
     found: dict[str, object] = {}
     for name, value in columns.items():
-        if value and NOT_TEXT.match(name):
+        if value and (NOT_TEXT.match(name) or _is_media(name, value)):
             raise MalformedError(f"{quoted(name)} is not text, and only text can be trained on; remove such rows")
         found[name] = _cell(value, f'"{name}"' if name.isprintable() else quoted(name))
     return _structured(found)
@@ -43,6 +47,14 @@ def refuse_placeholders(text: str, where: str) -> None:
     if match:
         mark = quoted(match[1] or match[2])
         raise MalformedError(f"{where} has the place of something that is not text ({mark}); remove such rows")
+
+
+def _is_media(name: str, value: object) -> bool:
+    """Whether a column of another name holds pictures or sound: a file's name, or what `datasets` keeps."""
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, Mapping):
+        return {"bytes", "path"} == first.keys() or {"array", "sampling_rate"} <= first.keys()
+    return isinstance(first, str) and first[-5:].lower().endswith(_FILES) and bool(_NAMES_FILES.match(name))
 
 
 def _cell(value: object, where: str) -> object:

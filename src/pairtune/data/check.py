@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairtune.data.schema import Pair, Row, Rows, Skipped, said
+from pairtune.data.schema import Pair, Rated, Row, Rows, Skipped, said
 from pairtune.data.wording import listed, quoted
 from pairtune.progress import counted
 
@@ -92,7 +92,17 @@ def check_pairs(pairs: Iterable[Pair]) -> list[Finding]:
 def check_reading(data: Rows[Row]) -> list[Finding]:
     """How the rows were read, what was left out, and which columns were."""
     shape: list[Finding] = [Finding("shape", len(data.rows), (), data.told)] if data.told else []
-    return [*shape, *check_skipped(data.skipped), *check_unread(data.unread)]
+    return [*shape, *check_skipped(data.skipped), *check_unread(data.unread), *check_rated(data.rated)]
+
+
+def check_rated(rated: Rated) -> list[Finding]:
+    """A warning of pairs whose chosen side has the lower score in columns of their own."""
+    if not rated.lower:
+        return []
+    share = f"{len(rated.lower) / rated.both:.1%} of the {rated.both:,} that have both"
+    what = f"{quoted(rated.columns[0])} below {quoted(rated.columns[1])} ({share}); if higher is better, turn or remove"
+    found = row_finding("rated_lower", Marked(rated.lower), f"has its {what} it", f"have their {what} them")
+    return [found] if found else []
 
 
 def check_unread(columns: Sequence[str]) -> list[Finding]:

@@ -34,9 +34,10 @@ A label that is a number needs `--label-threshold`. Pairs made of one row count 
 many answers counts no more than another (`--weight pair`: as one each).
 
 A column `weight` says how often a row counts in training: 2 is the row standing there twice, 0 leaves it out, and only
-what they are to each other matters. Every objective counts them but those that compare the pairs of a step with each
-other, which refuse them; held-out figures count each row once, and say so. A column `margin` is taken from a pair's
-difference of rewards where a reward model learns, and an objective of your own takes it by the name `row_margin_B`.
+what they are to each other matters. Every objective counts them, but one of your own that compares the pairs of a step
+with each other and takes no `weight_N`; held-out figures count each row once, and say so. A column `margin` is taken
+from a pair's difference of rewards where a reward model learns, and an objective of your own takes it by the name
+`row_margin_B`.
 
 `pairtune check FILE` looks at data without training, and with `--model` as that model reads them, token by token;
 `--against FILE` for prompts that must not be among them (a benchmark's); `--fix FILE` writes the rows that are worth

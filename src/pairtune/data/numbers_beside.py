@@ -3,10 +3,24 @@
 import math
 from collections.abc import Mapping
 
+from pairtune.data.scales import number_of
 from pairtune.data.turns import Columns, MalformedError, UnusableError
 from pairtune.data.wording import kind, quoted
 
 WEIGHT, MARGIN = NUMBERS = ("weight", "margin")
+
+# What people call a score of a side, the side before or after it.
+_SCORES = ("rating", "score", "reward", "avg_rating", "average_rating", "overall_score", "rm_score")
+_RATINGS = tuple(
+    names
+    for noun in _SCORES
+    for names in (
+        (f"chosen_{noun}", f"rejected_{noun}"),
+        (f"{noun}_chosen", f"{noun}_rejected"),
+        (f"chosen-{noun}", f"rejected-{noun}"),
+        (f"chosen_{noun}s", f"rejected_{noun}s"),
+    )
+)
 
 
 def numbers_in(columns: Columns, *names: str) -> dict[str, object]:
@@ -29,6 +43,21 @@ def weight_of(columns: Columns) -> float:
 def margin_of(columns: Columns) -> float | None:
     """By how much a pair's chosen response was preferred; None where it is not said. Raises MalformedError."""
     return _number(columns, MARGIN)
+
+
+def ratings_of(columns: Columns) -> tuple[tuple[str, str], float, float] | None:
+    """The columns with a score of each of two named sides, and what they hold; None where there are none."""
+    for names in _RATINGS:
+        if names[0] in columns and names[1] in columns:
+            good, poor = (number_of(columns[name]) for name in names)
+            return None if good is None or poor is None else (names, good, poor)
+    sides = columns.get("chosen"), columns.get("rejected")
+    if isinstance(sides[0], Mapping) and isinstance(sides[1], Mapping):
+        for noun in _SCORES:
+            good, poor = (number_of(side.get(noun)) for side in sides if isinstance(side, Mapping))
+            if good is not None and poor is not None:
+                return (f"chosen.{noun}", f"rejected.{noun}"), good, poor
+    return None
 
 
 def check_same(before: Mapping[str, object], now: Mapping[str, object]) -> None:

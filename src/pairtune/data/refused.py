@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from pairtune.data.answers import LISTS
-from pairtune.data.turns import Columns
-from pairtune.data.verdicts import answers_of, verdict_of
+from pairtune.data.turns import Columns, MalformedError
+from pairtune.data.verdicts import answers_of, named_answer, verdict_of
 from pairtune.data.wording import listed
 
 _ORIGINAL = "--columns prompt=orig_instruction response_a=orig_response_A response_b=orig_response_B"
@@ -51,6 +51,20 @@ _KNOWN: tuple[tuple[Callable[[Columns], bool], str], ...] = (
         "looks like Bedrock preference tuning: write messages without the candidates, which are chosen and rejected",
     ),
 )
+
+
+def refuse_misread(columns: Columns) -> None:
+    """Raises MalformedError for a row whose columns have our names and mean something else."""
+    if (chosen := named_answer(columns, "chosen")) and (rejected := named_answer(columns, "rejected")):
+        raise MalformedError(
+            f'"chosen" and "rejected" name the answers "{chosen}" and "{rejected}" and are not answers; say '
+            "--columns winner=chosen other=rejected"
+        )
+    if columns.get("initial_reason_steps") and "chosen" in columns:  # Step-DPO's
+        raise MalformedError(
+            '"chosen" and "rejected" go on from "initial_reason_steps", the beginning of an answer; write prompt as '
+            "messages that end with it, as the assistant's turn"
+        )
 
 
 def refusal(columns: Columns) -> str | None:

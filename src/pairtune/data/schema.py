@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,14 @@ class Skipped:
 Row = TypeVar("Row", Pair, Labelled, Demonstration, Prompt)
 
 
+class Rated(NamedTuple):
+    """What columns with a score of each side say of the pairs, which are as their sides are named."""
+
+    columns: tuple[str, str] = ("", "")  #: of the chosen side and the rejected one
+    both: int = 0  #: rows with both
+    lower: Sequence[int] = ()  #: rows whose chosen side has the lower one
+
+
 @dataclass(frozen=True, slots=True)
 class Rows(Generic[Row]):
     """Everything one source held, in its order: the rows that can be used, and those that cannot."""
@@ -104,4 +112,5 @@ class Rows(Generic[Row]):
     skipped: tuple[Skipped, ...]
     unread: tuple[str, ...] = ()  #: columns that hold text and are not read
     told: str = field(default="", compare=False)  #: how they were read, in a line
+    rated: Rated = field(default=Rated(), compare=False)
     prompt_format: str = ""  #: what text prompts were taken for, once that is decided: "chat" or "text"

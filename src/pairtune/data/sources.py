@@ -8,6 +8,7 @@ and returned as ``skipped``. In a file with a ``prompt`` of its own, which its o
 rows are more than MOST_LEFT_OUT of all; whole dialogues and hub datasets are mostly other people's. A tie is none.
 """
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -23,10 +24,10 @@ from pairtune.data.files import local_files, name_of
 from pairtune.data.formats import to_demonstration, to_labelled, to_pair, to_prompt, unread
 from pairtune.data.gathering import gathered_rows, renamed
 from pairtune.data.labels import label_of
-from pairtune.data.numbers_beside import MARGIN, WEIGHT, check_same, numbers_in
-from pairtune.data.refused import refusal
+from pairtune.data.numbers_beside import MARGIN, WEIGHT, check_same, numbers_in, ratings_of
+from pairtune.data.refused import refusal, refuse_misread
 from pairtune.data.scales import scales_of
-from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rows, Skipped
+from pairtune.data.schema import Demonstration, Labelled, Pair, Prompt, Rated, Rows, Skipped
 from pairtune.data.shapes import (
     BY_NAME,
     DEMONSTRATIONS,
@@ -138,6 +139,7 @@ class _Reading:
     ignored: dict[str, None] = field(default_factory=dict)
     told: str = ""
     judged: str = ""  # by what the better answer is known
+    rated: dict[tuple[str, str], list[Any]] = field(default_factory=dict)  #: by columns: rows with both, and the lower
     beside: Mapping[str, object] | None = None  # the numbers that stood beside the first row
     count: int = 0  # of rows in the source
     unit: str = "row"
@@ -161,7 +163,7 @@ class _Reading:
             raise InputError(f"{name}: there are no rows in it; give a source that has some")
         more = f": {len(rows):,} {_NEEDED[self.kind]}" if len(rows) + len(self.skipped) != self.count else ""
         told = f"{self.told.format(counted(self.count, 'row'))}{more}" if self.told else ""
-        return Rows(rows, tuple(self.skipped), tuple(self.ignored), told)
+        return Rows(rows, tuple(self.skipped), tuple(self.ignored), told, self._rated())
 
     def _made(self, name: str, records: Iterator[Record], is_a_hubs: bool) -> Iterator[Any]:
         first = next(records, None)
@@ -195,6 +197,7 @@ class _Reading:
             columns = read_cells(renamed(columns, self.asked))
         if shape and shape.made and not shape.gathers and not shape.fits(columns):
             raise UnusableError(f"it is not {shape.title}, as the first row is", "a source has one shape")
+        refuse_misread(columns)
         made = list(shape.rows(columns, self.asked)) if shape else [Made(columns, {})]
         if self.kind in (Demonstration, Prompt):
             made = made[:1]
@@ -204,6 +207,8 @@ class _Reading:
         if not self.told and shape:
             self.told = _told(shape, made[0])
         self._check_judged(made)
+        if self.kind is Pair:
+            self._note_rated(columns, number)
         parse = _PARSERS[self.kind]
         parts = len(made) if self.asked.weight == BY_PROMPT else 1
         for each in made:
@@ -219,6 +224,20 @@ class _Reading:
             self.judged = self.judged or by
             if by != self.judged:
                 raise UnusableError(f"it is judged by {by}, and rows before it by {self.judged}", "a source has one")
+
+    def _note_rated(self, columns: Columns, number: int) -> None:
+        """What scores of the sides say of a row; of sides that a person named, nobody knows whose they are."""
+        if not self.asked.columns.keys() & {"chosen", "rejected"} and (rated := ratings_of(columns)):
+            names, good, poor = rated
+            count_and_lower = self.rated.setdefault(names, [0, array("q")])
+            count_and_lower[0] += 1
+            if good < poor:
+                count_and_lower[1].append(number)
+
+    def _rated(self) -> Rated:
+        """Of the columns with scores those that most rows have."""
+        most = max(self.rated.items(), key=lambda item: item[1][0], default=None)
+        return Rated(most[0], *most[1]) if most else Rated()
 
     def _note_unread(self, columns: Columns, made: Made, row: Any) -> None:
         words = " ".join(made.stands_for.values()).replace("+", " ").split()

@@ -33,7 +33,11 @@ RESERVED = frozenset(
 
 
 #: Names of columns, and of a turn's fields, that hold something else than text.
-NOT_TEXT = re.compile(r"(?:image|picture|audio|video|pixel_value)s?(?:_(?:path|url|file|byte)s?)?\Z", re.IGNORECASE)
+NOT_TEXT = re.compile(
+    r"(?:image|img|picture|photo|audio|video|waveform|pixel_value)s?"
+    r"(?:_?(?:path|url|file|filename|file_name|name|id|byte|base64|b64)s?)?\Z",
+    re.IGNORECASE,
+)
 
 
 class MalformedError(Exception):

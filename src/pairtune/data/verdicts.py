@@ -34,6 +34,10 @@ _MODELS = ("model", "generator", "model_name")
 _MISSING = ("", "nan", "null", "na", "n/a")
 
 
+# A longer text is no name of an answer.
+LONGEST_NAME = 80
+
+
 class Better(NamedTuple):
     """Which answer is better, and by how much: below zero the first, zero neither."""
 
@@ -44,6 +48,20 @@ class Better(NamedTuple):
 def answers_of(columns: Columns) -> tuple[str, str] | None:
     """The names of a row's two answers."""
     return next((pair for pair in ANSWERS if pair[0] in columns and pair[1] in columns), None)
+
+
+def named_answer(columns: Columns, side: str) -> str | None:
+    """The column of the answer that a side names in place of holding it: "response_b", "B", or who gave it."""
+    value = columns.get(side)
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or (names := answers_of(columns)) is None:
+        return None
+    if value in (columns[names[0]], columns[names[1]]):
+        return None
+    try:
+        strength = strength_of(value, side, names, _models(columns, names), {})
+    except (MalformedError, UnusableError):
+        return None
+    return names[strength > 0] if strength else None
 
 
 def verdict_of(columns: Columns) -> str | None:

@@ -14,6 +14,7 @@ DECIDING = (
     "models/body.py",
     "data/pack.py",
     "parallel.py",
+    "rank.py",
 )
 
 

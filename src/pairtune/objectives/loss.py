@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pairtune import own
 from pairtune.hints import nearest
 from pairtune.objectives.catalog import OBJECTIVES
-from pairtune.objectives.objective import Objective
+from pairtune.objectives.objective import WEIGHTS, Objective
 from pairtune.objectives.own import objective_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ class Loss:
         """Each term of the sum [B], its weight included, by what it is called in the sum: "dpo", "0.2*sft"."""
         found = {}
         for term in self.terms:
-            loss = term.objective.loss(*(quantities[name] for name in term.objective.arguments), **term.parameters)
+            given: dict[str, Any] = dict(term.parameters)
+            if term.objective.weighs and WEIGHTS in quantities:
+                given[WEIGHTS] = quantities[WEIGHTS]
+            loss = term.objective.loss(*(quantities[name] for name in term.objective.arguments), **given)
             if paired and term.objective.unpaired:
                 loss = loss.view(-1, 2).mean(1)
             name = term.objective.name

@@ -16,6 +16,8 @@ over the tokens, no gradient). Numbers of a whole step, without gradient:
     past_logratio        ½(mean of desirable + mean of undesirable log-ratios), a moving average over earlier steps
     past_margin          mean log-ratio of chosen − rejected, a moving average over earlier steps
     row_margin_B         by how much the chosen response was preferred, as the data's column `margin` has it
+    weight_N             how much each row counts, last and with `= None` for where all count the same: a loss that
+                         mixes examples is one for rows with weights only if it takes this
     mean_length          tokens of a chosen response, mean over the step: a sum over tokens divided by it is, over the
                          step, a mean per token
 """
@@ -36,8 +38,8 @@ QUANTITY = re.compile(r"(chosen_|rejected_|)(logprob|logratio|reference|length|c
 # The numbers of a step that are made of log-ratios, and so need the reference; and all of them.
 OF_LOGRATIOS = ("kl_baseline", "past_logratio", "past_margin")
 STEP_NUMBERS = (*OF_LOGRATIOS, "mean_length")
-#: What rows say of themselves: a pair's margin.
-OF_ROWS = "row_margin_B"
+#: What rows say of themselves: a pair's margin, and to a loss that mixes them their weights.
+OF_ROWS, WEIGHTS = "row_margin_B", "weight_N"
 # What costs more than log π: log π_ref, that of responses to other prompts, collisions; and what is made of each.
 NEEDS = {
     "reference": {"logratio", "reference", *OF_LOGRATIOS},
@@ -99,7 +101,12 @@ class Objective:
     def arguments(self) -> tuple[str, ...]:
         """The names of the tensors that the loss takes, in order."""
         takes = inspect.signature(self.loss).parameters.values()
-        return tuple(each.name for each in takes if each.kind is each.POSITIONAL_OR_KEYWORD)
+        return tuple(each.name for each in takes if each.kind is each.POSITIONAL_OR_KEYWORD and each.name != WEIGHTS)
+
+    @cached_property
+    def weighs(self) -> bool:
+        """Whether a loss that mixes the examples of a step takes their weights."""
+        return WEIGHTS in inspect.signature(self.loss).parameters
 
     @cached_property
     def needs(self) -> frozenset[str]:
@@ -116,6 +123,11 @@ class Objective:
     def whole_step(self) -> bool:
         """Whether it mixes the examples of a step, which must then be given together."""
         return any(name.endswith("_N") for name in self.arguments)
+
+    @property
+    def unweighed(self) -> bool:
+        """Whether it mixes the examples of a step and takes no weights, so that each counts once."""
+        return self.whole_step and not self.weighs
 
     @property
     def data(self) -> str:

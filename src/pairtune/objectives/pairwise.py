@@ -123,7 +123,13 @@ def discopop(chosen_logratio_B: Tensor, rejected_logratio_B: Tensor, *, beta: fl
 
 
 def beta_dpo(
-    chosen_logratio_N: Tensor, rejected_logratio_N: Tensor, past_margin: Tensor, *, beta: float, alpha: float
+    chosen_logratio_N: Tensor,
+    rejected_logratio_N: Tensor,
+    past_margin: Tensor,
+    weight_N: Tensor | None = None,
+    *,
+    beta: float,
+    alpha: float,
 ) -> Tensor:
     """DPO whose β follows the batch: larger where margins are above their moving average, smaller below it.
 
@@ -136,5 +142,7 @@ def beta_dpo(
     TRL: not there. The authors' code takes the batch into M₀ before the difference, which is then 0.9 times as large.
     """
     margin_N = chosen_logratio_N - rejected_logratio_N
-    factor = (1 + alpha * (margin_N.detach().mean() - past_margin)).clamp(min=1e-3)
+    now_N = margin_N.detach()
+    now = now_N.mean() if weight_N is None else (weight_N * now_N).sum() / weight_N.sum()
+    factor = (1 + alpha * (now - past_margin)).clamp(min=1e-3)
     return -log_sigmoid(beta * factor * margin_N)

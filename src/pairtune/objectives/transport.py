@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def aot_unpaired(
-    chosen_logratio_N: Tensor, rejected_logratio_N: Tensor, *, beta: float, label_smoothing: float
+    chosen_logratio_N: Tensor,
+    rejected_logratio_N: Tensor,
+    weight_N: Tensor | None = None,
+    *,
+    beta: float,
+    label_smoothing: float,
 ) -> Tensor:
     """AOT on unpaired data: log-ratios of chosen responses should dominate those of rejected ones as a distribution.
 
@@ -27,9 +32,7 @@ def aot_unpaired(
 
     TRL: the same (`aot_unpaired`), on one device's micro-batch; here on the whole step.
     """
-    return cdpo(
-        chosen_logratio_N.sort().values, rejected_logratio_N.sort().values, beta=beta, label_smoothing=label_smoothing
-    )
+    return _coupled(chosen_logratio_N, rejected_logratio_N, weight_N, beta=beta, label_smoothing=label_smoothing)
 
 
 def aot_paired(
@@ -37,6 +40,7 @@ def aot_paired(
     rejected_logprob_N: Tensor,
     chosen_reference_N: Tensor,
     rejected_reference_N: Tensor,
+    weight_N: Tensor | None = None,
     *,
     beta: float,
     label_smoothing: float,
@@ -50,6 +54,31 @@ def aot_paired(
 
     TRL: the same (`aot`), on one device's micro-batch; here on the whole step.
     """
-    policy_N = (chosen_logprob_N - rejected_logprob_N).sort().values
-    reference_N = (chosen_reference_N - rejected_reference_N).sort().values
-    return cdpo(policy_N, reference_N, beta=beta, label_smoothing=label_smoothing)
+    policy_N, reference_N = chosen_logprob_N - rejected_logprob_N, chosen_reference_N - rejected_reference_N
+    return _coupled(policy_N, reference_N, weight_N, beta=beta, label_smoothing=label_smoothing)
+
+
+def _coupled(upper_N: Tensor, lower_N: Tensor, weight_N: Tensor | None, **parameters: float) -> Tensor:
+    """The loss on the quantiles of one side less those of the other, in the order of the sorted values.
+
+    Rows with weights are distributions with such masses: their quantiles are constant between the sums of either side's
+    masses. Then each row of the first side, in the rows' order, has the mean over its own stretch of quantiles, and the
+    rows' mean by weight is the loss between the distributions: that of rows which stand there as often as they weigh.
+    """
+    if weight_N is None:
+        return cdpo(upper_N.sort().values, lower_N.sort().values, **parameters)
+    upper, lower = upper_N.argsort(), lower_N.argsort()
+    mass_N = weight_N.double()
+    ends, others = mass_N[upper].cumsum(0), mass_N[lower].cumsum(0)
+    edge_K = ends.new_zeros(2 * len(ends))
+    edge_K[: len(ends)], edge_K[len(ends) :] = ends, others
+    edge_K = edge_K.sort().values
+    mass_K = edge_K - edge_K.roll(1)
+    mass_K[0] = edge_K[0]
+    middle_K = edge_K - mass_K / 2
+    upper_K, lower_K = (
+        order[(middle_K[:, None] > ends_N[None]).sum(1).clamp(max=len(order) - 1)]
+        for order, ends_N in ((upper, ends), (lower, others))
+    )
+    loss_K = cdpo(upper_N[upper_K], lower_N[lower_K], **parameters) * mass_K.to(upper_N.dtype)
+    return upper_N.new_zeros(len(upper_N)).index_add(0, upper_K, loss_K) / weight_N

@@ -12,7 +12,7 @@ from pairtune.engine.examples import Examples, Passed, gathered, join, run_pass
 from pairtune.engine.mismatched import kl_baseline
 from pairtune.errors import InputError
 from pairtune.objectives.loss import Loss
-from pairtune.objectives.objective import OF_ROWS
+from pairtune.objectives.objective import OF_ROWS, WEIGHTS
 from pairtune.objectives.quantities import quantities
 from pairtune.progress import say, significant
 from pairtune.settings import Tuning
@@ -43,11 +43,11 @@ def train_preference(
     measure: Measure | None = None,
 ) -> None:
     """Tune `model` in place on pairs, or on single responses with labels if the objective takes those."""
-    if loss.whole_step and examples.weights is not None:
-        mixing = next(term.objective.name for term in loss.terms if term.objective.whole_step)
+    mixing = next((term.objective.name for term in loss.terms if term.objective.unweighed), "")
+    if mixing and examples.weights is not None:
         raise InputError(
-            f"data: the rows have weights, and {mixing} compares the pairs of a step with each other, so each counts "
-            "once; take another objective, or leave the column out"
+            f"data: the rows have weights, and {mixing} compares the pairs of a step with each other and takes no "
+            "weight_N; take another objective, or leave the column out"
         )
     if OF_ROWS in loss.arguments and examples.margins is None:
         raise InputError(
@@ -132,7 +132,7 @@ def _in_two_passes(
     passed = join(of_ranks)
     logprob_R = passed.tokens["logprob"].requires_grad_()
     loss_B = _loss(loss, examples, passed, numbers)
-    loss_B.mean().backward()
+    _weighed(loss_B, passed).mean().backward()
     assert logprob_R.grad is not None
     own_R = logprob_R.grad.split([len(each.tokens["logprob"]) for each in of_ranks])[parallel.rank()]
     parts = own_R.split([len(each.tokens["logprob"]) for each in passes])
@@ -151,7 +151,8 @@ def _loss(loss: Loss, examples: Examples, passed: Passed, numbers: Mapping[str, 
 
 
 def _values(loss: Loss, passed: Passed, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, passed.numbers(numbers))
+    found = quantities(loss.arguments, passed.tokens, passed.length_S, passed.label_S, passed.numbers(numbers))
+    return found if passed.weight_N is None else {**found, WEIGHTS: passed.weight_N}
 
 
 def _shares(term_B: Mapping[str, Tensor]) -> str:
