@@ -392,7 +392,10 @@ def test_two_runs_at_once_do_not_share_a_folder(run_settings: Callable[..., Tune
         with results.stage_of(run_settings(), "tune") as third:  # the first is the same and unfinished, but busy
             assert str(third.folder) == "runs/tune-3"
         asked = run_settings(out="runs/tune")
-        with pytest.raises(InputError, match='another run is writing to "runs/tune"'), results.stage_of(asked, ""):
+        with (
+            pytest.raises(InputError, match=rf'another run \(process {os.getpid()}\) is writing to "runs/tune"'),
+            results.stage_of(asked, ""),
+        ):
             pass
     assert [path.name for path in Path("runs").iterdir()] == ["tune"]  # nothing was written in the others
 
