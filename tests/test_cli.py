@@ -1034,3 +1034,14 @@ def test_one_prompt_is_too_little_for_kto(model: str, write: Write, fails: Calla
     """Its baseline needs responses to other prompts, on the held-out side too."""
     given = ["tune", "--model", model, "--data", write(pairs(6)), "--dtype", "float32", "--objective", "kto"]
     assert "all rows have the same prompt; hold out more" in fails(*given, "--heldout", "1", only=False)
+
+
+def test_a_finished_run_given_again_forgets_the_checkpoint_that_a_kill_left(
+    run_settings: Callable[..., TuneRun],
+) -> None:
+    settings = run_settings(out="runs/mine")
+    taken(settings)
+    left = Path("runs/mine/checkpoint.earlier.safetensors")
+    left.write_text("left")
+    assert results.is_done(settings, "tune")
+    assert not left.exists()
