@@ -394,7 +394,10 @@ def test_two_runs_at_once_do_not_share_a_folder(run_settings: Callable[..., Tune
         with results.stage_of(run_settings(), "tune") as third:  # the first is the same and unfinished, but busy
             assert str(third.folder) == "runs/tune-3"
         asked = run_settings(out="runs/tune")
-        with pytest.raises(InputError, match='another run is writing to "runs/tune"'), results.stage_of(asked, ""):
+        with (
+            pytest.raises(InputError, match=rf'another run \(process {os.getpid()}\) is writing to "runs/tune"'),
+            results.stage_of(asked, ""),
+        ):
             pass
     assert [path.name for path in Path("runs").iterdir()] == ["tune"]  # nothing was written in the others
 
@@ -1036,3 +1039,14 @@ def test_one_prompt_is_too_little_for_kto(model: str, write: Write, fails: Calla
     """Its baseline needs responses to other prompts, on the held-out side too."""
     given = ["tune", "--model", model, "--data", write(pairs(6)), "--dtype", "float32", "--objective", "kto"]
     assert "all rows have the same prompt; hold out more" in fails(*given, "--heldout", "1", only=False)
+
+
+def test_a_finished_run_given_again_forgets_the_checkpoint_that_a_kill_left(
+    run_settings: Callable[..., TuneRun],
+) -> None:
+    settings = run_settings(out="runs/mine")
+    taken(settings)
+    left = Path("runs/mine/checkpoint.earlier.safetensors")
+    left.write_text("left")
+    assert results.is_done(settings, "tune")
+    assert not left.exists()

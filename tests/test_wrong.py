@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pairtune import cli, disk
+from pairtune import cli, disk, hub, own
 from pairtune.cli import SETTINGS, main
 from pairtune.errors import InputError
 from pairtune.flags import flag
@@ -18,6 +18,7 @@ NUMBERS = (int, float, tuple[float, ...], Values)
 # No number that a setting takes, in any way of writing one.
 NO_NUMBER = ("nan", "inf", "-inf", "1e999", "true", "", "0x10", "1;2", "9" * 5000, "-1e99", "1e99", "\ud800", "١e99")
 # What --config can say and a flag cannot.
+TEXT = "'a\\0b'"  # of no NUL: a backslash and a 0, which is no number, and might be a file
 NO_VALUE = (
     ".nan",
     "-.inf",
@@ -27,7 +28,7 @@ NO_VALUE = (
     "[[1]]",
     "2020-01-01",
     "!!binary aGk=",
-    "'a\\0b'",
+    TEXT,
     '"a\\0b"',
     "!x y",
     "*a",
@@ -90,7 +91,8 @@ def test_what_only_a_settings_file_can_say(command: str, tmp_path: Path, capsys:
         setting for setting in settings_of(SETTINGS[command]) if setting.kind in NUMBERS or setting.value == FILE
     ]
     for setting, value in zip(settings, itertools.cycle(NO_VALUE), strict=False):
-        path.write_text(f"{setting.name}: {value}\n", encoding="utf-8")
+        wrong = NO_VALUE[-3] if setting.value == FILE and value == TEXT else value
+        path.write_text(f"{setting.name}: {wrong}\n", encoding="utf-8")
         refused(command, ["--config", str(path)], capsys)
 
 
@@ -134,3 +136,31 @@ def test_a_result_takes_no_devices_place(tmp_path: Path) -> None:
 def test_a_line_about_a_name_of_a_million_letters_is_short(capsys: pytest.CaptureFixture[str]) -> None:
     refused("tune", ["a" * 1_000_000], capsys)
     refused("a" * 1_000_000, [], capsys)
+
+
+def test_an_own_function_that_exits_ends_nothing_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("import sys\ndef rows():\n    sys.exit(3)\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"mine\.py:rows failed at line 3: SystemExit: 3"):
+        list(own.rows("mine.py:rows"))
+
+
+def test_a_link_to_nothing_is_no_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gone").symlink_to("nowhere")
+    Path("round").symlink_to("round")
+    for name in ("gone", "round"):
+        with pytest.raises(InputError, match=f'dataset "{name}" is a link to nothing'):
+            hub.look(name, "dataset")
+
+
+def test_a_folder_for_a_file_of_a_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # commands run
+    assert '"/" is a folder; give a file' in refused("check", ["pairs.jsonl", "--fix", "/"], capsys)
+
+
+def test_an_objective_of_weight_0_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("0*dpo", "dpo+0.0*sft"):
+        assert "weight 0" in refused("tune", ["--data", "pairs.jsonl", "--objective", name], capsys)

@@ -321,6 +321,25 @@ def test_a_damaged_file_is_computed_again_and_why_is_said(model: Any, passes: An
     assert get(model)[2] == ["reference: 3 rows from the cache"], "the damaged file was replaced"
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), OSError(28, "No space left on device")])
+def test_where_the_cache_takes_nothing_the_values_are_this_processes(
+    error: OSError, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = logprob_store.save_file
+
+    def broken(tensors: Any, path: Path, **kwargs: Any) -> None:
+        if path.is_relative_to(cache_folder()):
+            raise error
+        real(tensors, path, **kwargs)
+
+    monkeypatch.setattr(logprob_store, "save_file", broken)
+    first = get(model)[0]
+    assert "reference: cannot be kept for another run" in capsys.readouterr().err
+    assert kept_files() == []
+    monkeypatch.setattr(logprob_store, "save_file", real)
+    assert all_equal(first, get(model)[0])
+
+
 def test_a_write_that_breaks_off_leaves_no_file(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = logprob_store.save_file
 

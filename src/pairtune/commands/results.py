@@ -1,6 +1,5 @@
 """Where commands leave what they make: the folder of their one stage, or a file."""
 
-import fcntl
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from pairtune.evaluation.diagnostics import fell, per_token
 from pairtune.evaluation.heldout import accuracy, margins
 from pairtune.evaluation.statistics import estimate
 from pairtune.hashes import model_hash
+from pairtune.holding import lock, taken
 from pairtune.models import adapters
 from pairtune.models.load import Tokenizer, resolve, save_model
 from pairtune.progress import duration, say
@@ -107,10 +107,10 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
     for folder in wanted:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        if (lock := _lock(folder)) is not None:
+        if (descriptor := lock(folder)) is not None:
             break
     else:
-        raise InputError(f'out: another run is writing to "{settings.out}"; wait for its end, or give another --out')
+        raise taken(Path(settings.out))
     try:
         disk.sweep(folder)
         stage = Stage(folder, rests_on)
@@ -127,7 +127,7 @@ def stage_of(settings: Any, command: str) -> Iterator[Stage]:
         parallel.from_first(lambda: str(stage.folder))
         yield stage
     finally:
-        os.close(lock)
+        os.close(descriptor)
         for path in missing:
             with suppress(OSError):  # it is not empty: then it is the result
                 path.rmdir()
@@ -144,19 +144,6 @@ def _without_asking(rests_on: Mapping[str, Any], command: str) -> Iterator[Path]
         folder = RUNS / (command if number == 1 else f"{command}-{number}")
         if not folder.exists() or (folder.is_dir() and disk.holds_nothing(folder)):
             yield folder
-
-
-def _lock(folder: Path) -> int | None:
-    """An open folder that no other run can lock until it is closed; None if another run has it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:  # a file system without locks
-        pass
-    return descriptor
 
 
 def _refuse_another(stage: Stage) -> None:

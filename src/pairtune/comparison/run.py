@@ -18,6 +18,7 @@ from pairtune.data.left_out import write_left_out
 from pairtune.data.pack import Tokens
 from pairtune.data.preflight import check_rows
 from pairtune.data.prompt_format import in_format
+from pairtune.data.schema import Pair, Rows
 from pairtune.data.sources import asked_of, read_pairs
 from pairtune.data.trained import hashes_of, keep
 from pairtune.engine.cost import Cost, uncounted
@@ -28,8 +29,9 @@ from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import share
 from pairtune.grid import samples
 from pairtune.hashes import model_hash
+from pairtune.holding import held
 from pairtune.models import adapters
-from pairtune.models.load import load_model, load_tokenizer, resolve
+from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.objectives.loss import Loss
 from pairtune.progress import printable, say
 from pairtune.settings import CompareRun
@@ -56,6 +58,14 @@ def compare(settings: CompareRun, *, report: Report | None = None) -> Path:
     if settings.data != "reviews":
         given = in_format(read_pairs(settings.data, asked=asked_of(settings)), tokenizer, settings.prompt_format)
         settings = settle(settings, given.rows, tokenizer)
+    with held(run_folder(settings)):
+        return _compared(settings, tokenizer, given, report=report, began=began)
+
+
+def _compared(
+    settings: CompareRun, tokenizer: Tokenizer, given: Rows[Pair] | None, *, report: Report | None, began: float
+) -> Path:
+    """The comparison, its folder this run's alone."""
     out = open_run(settings)
     write_left_out(out, given.skipped if given else ())
     with Sittings(out / manifest.SITTINGS, began=began).under_way() as sittings:

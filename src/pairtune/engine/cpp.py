@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,25 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     if compiler is None:
         return None, "there is no C++ compiler"
     try:
-        path = cache_folder() / "kernels" / f"kernels-{fingerprint()}.so"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".partial-{os.getpid()}")
-            units = [str(source) for source in _sources() if source.suffix == ".cpp"]
-            subprocess.run([compiler, *FLAGS, *units, "-o", str(partial)], check=True, capture_output=True, text=True)
-            partial.replace(path)
-        return _declared(ctypes.CDLL(str(path))), ""
+        try:
+            return _declared(_built(compiler, cache_folder() / "kernels")), ""
+        except OSError:  # no room in the cache, or it was cleared meanwhile
+            with tempfile.TemporaryDirectory() as own:
+                return _declared(_built(compiler, Path(own))), ""
     except (OSError, AttributeError, subprocess.CalledProcessError) as error:
         return None, f"the C++ kernels cannot be built: {_complaint(error)}"
+
+
+def _built(compiler: str, folder: Path) -> ctypes.CDLL:
+    """The library that lies in the folder, built if it does not."""
+    path = folder / f"kernels-{fingerprint()}.so"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".partial-{os.getpid()}")
+        units = [str(source) for source in _sources() if source.suffix == ".cpp"]
+        subprocess.run([compiler, *FLAGS, *units, "-o", str(partial)], check=True, capture_output=True, text=True)
+        partial.replace(path)
+    return ctypes.CDLL(str(path))
 
 
 @cache

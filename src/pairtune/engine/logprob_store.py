@@ -9,14 +9,17 @@ Shapes: S responses of the rows asked for, M responses in the files.
 
 import hashlib
 import json
+import tempfile
 import uuid
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,6 +27,7 @@ from pairtune.data.pack import Tokens
 from pairtune.data.store import Mapped, OnDisk, map_tensors
 from pairtune.engine.cost import Cost
 from pairtune.hashes import file_hash
+from pairtune.progress import say
 
 # 128 bits; NumPy sorts and compares such bytes as they stand (all have one length, so a zero at the end is no matter).
 DIGEST = "S16"
@@ -74,7 +78,22 @@ def write_file(
     tokens: int,
     about: dict[str, str],
 ) -> LogprobFile:
-    """Keep the values of responses with these digests [M] and numbers of tokens, end to end in that order."""
+    """Keep the values of responses with these digests [M] and numbers of tokens, end to end in that order.
+
+    Where the folder has no room, or is cleared meanwhile, they are kept for this process alone, and that is said.
+    """
+    facts = {**about, "responses": len(digests), "tokens": tokens, "cost": cost.to_json()}
+    try:
+        return _write(folder, digests, sizes, values, facts)
+    except (OSError, SafetensorError) as error:
+        say(f"reference: cannot be kept for another run ({' '.join(str(error).split())})")
+        with tempfile.TemporaryDirectory() as own:  # what is open stays readable
+            return _write(Path(own), digests, sizes, values, facts)
+
+
+def _write(
+    folder: Path, digests: np.ndarray, sizes: Sequence[int], values: Tensor, facts: Mapping[str, Any]
+) -> LogprobFile:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"partial-{uuid.uuid4().hex}"
     tensors = {
@@ -82,7 +101,6 @@ def write_file(
         "ends": torch.tensor(sizes).cumsum(0),
         "logprobs": values,
     }
-    facts = {**about, "responses": len(digests), "tokens": tokens, "cost": cost.to_json()}
     try:
         save_file(tensors, partial, metadata={"about": json.dumps(facts)})
         path = folder / f"{file_hash(partial)}.safetensors"

@@ -100,6 +100,8 @@ def loss_of(name: str, given: Mapping[str, float] | None = None, *, others: Iter
     named = [(float(part[1] or 1), find(part[2], others)) for part in parts if part]
     if len(named) < len(parts):
         raise ValueError(f'"{name}" is no objective and no sum such as dpo+0.2*sft')
+    if not all(weight for weight, _ in named):
+        raise ValueError(f'"{name}" has an objective of weight 0, by which nothing is trained; leave it out')
     objectives = [objective for _, objective in named]
     if len({objective.name for objective in objectives}) < len(objectives):
         raise ValueError(f'"{name}" names an objective twice; add up its weights')

@@ -115,10 +115,10 @@ class Stage:
         old, new = flat(before), flat(self.settings)
         other = {name: [old.get(name), new.get(name)] for name in old | new if old.get(name) != new.get(name)}
         if fixed := next((name for name in other if name.startswith(NEVER_OTHER)), ""):
-            was, now = map(_short, other[fixed])
+            given, wanted = map(_short, other[fixed])
             raise InputError(
-                f'out: the work in "{self.folder}" cannot be gone on with under another {fixed} ({was} before, now '
-                f"{now}); give another --out"
+                f'out: the work in "{self.folder}" cannot be gone on with under another {fixed} ({given} before, now '
+                f"{wanted}); give another --out"
             )
         say(f"out: going on with {self.folder} although it was begun with other settings, data, model or code:")
         for name, (was, now) in other.items():

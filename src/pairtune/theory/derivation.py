@@ -220,9 +220,10 @@ def derive(*, worlds: int = 20, seed: int = 0, tried: Callable[[], object] = lam
     if worlds < 1 or seed < 0:
         raise ValueError("worlds must be at least 1 and seed at least 0")
 
+    drawn = [random_world(np.random.default_rng([seed, index])) for index in range(worlds)]
+
     def residual(claim: Claim, number: int, index: int) -> float:
-        world = random_world(np.random.default_rng([seed, index]))
-        found = claim.residual(world, np.random.default_rng([seed, index, number]))
+        found = claim.residual(drawn[index], np.random.default_rng([seed, index, number]))
         tried()
         return float(found)
 
