@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ranks`: two ranks with one thread each against one with two threads, DPO, pairs per second.
+"""`python -m benchmarks.ranks`: two ranks with one thread each against one rank with two, DPO, pairs per second.
 
 They take turns. The first steps, in which blocks are compiled, are not counted.
 """

@@ -26,7 +26,7 @@ from pairtune.rank import size as size
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 # Seconds: a collective that is not answered for so long has failed; between two looks at the store.
 TIMEOUT, LOOK = 600.0, 0.2
@@ -60,7 +60,7 @@ def of_rank(line: str) -> str:
 @cache
 def _server() -> TCPStore:
     """The launcher's store, or the first rank's own where it has none."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts = rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -75,10 +75,10 @@ class _Ranks:
     """The store that all ranks share, under keys of this attempt; the beat that says that this rank lives."""
 
     def __init__(self) -> None:
-        from torch import distributed
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         attempt = [os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RUN_ID", "RESTART_COUNT")]
-        self.store = distributed.PrefixStore("/".join(["pairtune", *attempt, str(next(_joined))]), _server())
+        self.store = PrefixStore("/".join(["pairtune", *attempt, str(next(_joined))]), _server())
         self.number, self.grouped, self.over = count(), False, threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -109,14 +109,20 @@ class _Ranks:
             return
         import torch
         from torch import distributed
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         backend = "gloo"
         if torch.cuda.is_available():
             local = int(os.environ.get("LOCAL_RANK", rank()))
             torch.cuda.set_device(local)
             backend = "cpu:gloo,cuda:nccl"
-        options = {"rank": rank(), "world_size": size(), "timeout": timedelta(seconds=TIMEOUT)}
-        distributed.init_process_group(backend, store=distributed.PrefixStore("group", self.store), **options)
+        distributed.init_process_group(
+            backend,
+            store=PrefixStore("group", self.store),
+            rank=rank(),
+            world_size=size(),
+            timeout=timedelta(seconds=TIMEOUT),
+        )
         self.grouped = True
 
     def ended_without_a_word(self, stopped: bool) -> int | None:
@@ -385,7 +391,7 @@ def tensors_from_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     import torch
     from torch import distributed
 
-    about = from_first(lambda: {name: [str(each.dtype)[6:], list(each.shape)] for name, each in tensors.items()})
+    about: Any = from_first(lambda: {name: [str(each.dtype)[6:], list(each.shape)] for name, each in tensors.items()})
     _ranks.group()
     found = {}
     for name, (dtype, shape) in about.items():

@@ -97,11 +97,8 @@ def measured(*, part: bool = False) -> Iterator[Cost]:
 def together(cost: Cost) -> Cost:
     """What all ranks spent: the first one's seconds, the tokens and FLOPs of all, the memory of the largest."""
     each = [Cost(**other) for other in parallel.of_all(cost.to_json())]
-    return Cost(
-        each[0].seconds,
-        *(sum(values) for values in zip(*((c.tokens, c.flops) for c in each), strict=True)),
-        max(c.peak_memory_bytes for c in each),
-    )
+    tokens, flops = sum(other.tokens for other in each), sum(other.flops for other in each)
+    return Cost(each[0].seconds, tokens, flops, max(other.peak_memory_bytes for other in each))
 
 
 @contextmanager

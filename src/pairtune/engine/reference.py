@@ -160,4 +160,4 @@ def _on_any_rank(missing: np.ndarray) -> np.ndarray:
     if parallel.working() == 1:
         return missing
     each = parallel.gather({"missing": torch.from_numpy(missing)})
-    return np.logical_or.reduce([found["missing"].numpy() for found in each])
+    return np.stack([found["missing"].numpy() for found in each]).any(axis=0)

@@ -32,9 +32,11 @@ class ExampleFigures:
 def measure_examples(model: PreTrainedModel, loss: Loss, examples: Examples) -> ExampleFigures:
     """The objective's own loss of held-out examples, all taken as one step, and its own verdict on each pair."""
     groups = shared_passes(examples.rows, model.device)
-    own = own_numbers(groups)
-    passed_by = [run_pass(model, examples, groups[number], loss.needs) for number in own]
-    order = [i for first in range(own.step) for group in groups[first :: own.step] for i in group]  # rank after rank
+    numbers_own = own_numbers(groups)
+    passed_by = [run_pass(model, examples, groups[number], loss.needs) for number in numbers_own]
+    order = [
+        i for first in range(numbers_own.step) for group in groups[first :: numbers_own.step] for i in group
+    ]  # rank after rank
     of_ranks = gathered(passed_by, torch.empty(0), model.device)
     passed, paired = join([each for each, _ in of_ranks]), examples.labels is None
     numbers = _numbers(model, examples, passed)
