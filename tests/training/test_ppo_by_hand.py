@@ -253,12 +253,12 @@ def test_the_list_of_settings_is_whole() -> None:
     assert {field.name for field in dataclasses.fields(Drawing)} == {"max_new_tokens", "batch_size"}
 
 
-@pytest.mark.parametrize("name", list(OTHER))
-def test_every_setting_changes_what_comes_out(name: str, fresh: Callable[[], Four]) -> None:
+def test_every_setting_changes_what_comes_out(fresh: Callable[[], Four]) -> None:
     """A setting that does nothing is an answer to nobody's question: `--ppo-...` must reach the training."""
     base, drawing = outcome(fresh(), BASE, Drawing(max_new_tokens=5)), Drawing(max_new_tokens=5)
     assert same(base, outcome(fresh(), BASE, drawing)), "or the test would see noise"
-    assert not same(base, outcome(fresh(), replace(BASE, **{name: OTHER[name]}), drawing))
+    others = {name: outcome(fresh(), replace(BASE, **{name: value}), drawing) for name, value in OTHER.items()}
+    assert [name for name, other in others.items() if same(base, other)] == []
 
 
 def test_the_longest_answer_is_the_setting_and_the_sampling_batch_is_memory_alone(fresh: Callable[[], Four]) -> None:
