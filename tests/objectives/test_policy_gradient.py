@@ -11,6 +11,7 @@ from pairtune.objectives.policy_gradient import (
     advantages,
     clipped_policy_loss,
     clipped_value_loss,
+    explained_variance,
     group_relative,
     kl_of_tokens,
     leave_one_out,
@@ -211,6 +212,15 @@ class TestValueLoss:
 )
 def test_the_adaptive_coefficient_by_hand(kl: Any, expected: Any) -> None:
     assert adapted_kl_coefficient(0.1, kl, target=6.0, answers=256) == pytest.approx(expected, rel=1e-12)
+
+
+def test_explained_variance_by_hand() -> None:
+    returns = torch.tensor([1.0, 2.0, 3.0, 6.0])  # variance 3.5
+    assert explained_variance(returns, returns) == 1
+    assert explained_variance(torch.full((4,), 9.0), returns) == pytest.approx(0)
+    assert explained_variance(torch.tensor([1.0, 2.0, 3.0, 4.0]), returns) == pytest.approx(1 - 0.75 / 3.5)
+    assert explained_variance(-returns, returns) == pytest.approx(1 - 4)
+    assert explained_variance(returns, torch.ones(4)) == 0
 
 
 class TestAgainstTheOtherAnswers:

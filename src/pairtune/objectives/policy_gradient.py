@@ -77,6 +77,12 @@ def clipped_value_loss(value_R: Tensor, old_value_R: Tensor, return_R: Tensor, *
     return Clipped(0.5 * torch.maximum(plain_R, clipped_R), (clipped_R > plain_R).detach())
 
 
+def explained_variance(value_R: Tensor, return_R: Tensor) -> float:
+    """1 − Var(G − V)/Var(G): 1 for values that foretell returns, 0 for a constant, less for worse; 0 if Var(G) is."""
+    spread = float(return_R.var(unbiased=False))
+    return 1 - float((return_R - value_R).var(unbiased=False)) / spread if spread > 0 else 0.0
+
+
 def adapted_kl_coefficient(
     coefficient: float, kl: float, *, target: float, answers: int, horizon: int = 10_000
 ) -> float:

@@ -25,7 +25,7 @@ STAGES_VERSION = 4
 
 Facts = dict[str, Any]
 # What work is: with another there is nothing to go on with.
-NEVER_OTHER = ("command", "preference.objective", "lora")
+NEVER_OTHER = ("command", "preference.objective", "online.objective", "lora")
 # Characters of a value in a line.
 SHOWN = 40
 # work(folder): does it there, and returns its facts, plain values; under "cost", what it cost if it knows better.

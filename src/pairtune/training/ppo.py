@@ -22,6 +22,7 @@ from pairtune.objectives.policy_gradient import (
     advantages,
     clipped_policy_loss,
     clipped_value_loss,
+    explained_variance,
     scale,
     token_rewards,
     whiten,
@@ -64,7 +65,8 @@ class ActorCritic:
     def begin(self, drawn: Round) -> tuple[list[Tokens], dict[str, float]]:
         """Values and advantages of the round's answers."""
         self.rollout = rollout_of(drawn, self.value, self.settings, self.weight.now)
-        return drawn.rows, {}
+        values, returns = torch.cat(self.rollout.values).detach(), torch.cat(self.rollout.returns)
+        return drawn.rows, {"explained_variance": explained_variance(values, returns)}
 
     def gradients(self, indices: Sequence[int]) -> dict[str, float]:
         """Of both losses; the values' own graph serves the first minibatch only, and only once."""
