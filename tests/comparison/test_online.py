@@ -30,6 +30,7 @@ def test_they_are_ended_measured_and_billed_as_ppo_is(tiny_run: Tiny) -> None:
         "learning_rate": 1e-2,
         "online_learning_rate": 1e-2,
         "online_temperature": 0.8,
+        "ppo_temperature": 0.8,
         "evaluation_curve_points": 0,
     }
     given = FEW | moving | {"methods": ["dpo", *SAMPLED], "match_kl": True, "evaluation_curve_points": 0}
