@@ -77,6 +77,18 @@ def test_the_first_lets_the_step_finish_and_the_second_stops_at_once(
     assert "stopping after this step" in capsys.readouterr().err
 
 
+def test_of_several_ranks_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C reaches a rank from the terminal and from its launcher."""
+    monkeypatch.setattr("pairtune.stopping.size", lambda: 2)
+    with interruptible() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.asked
+        interruption.since -= 4  # seconds later it is another
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+
+
 @pytest.mark.parametrize(("command", "number"), [("tune", signal.SIGHUP), ("compare", signal.SIGTERM)])
 def test_a_signal_ends_the_step_keeps_a_checkpoint_and_says_so(
     command: str,

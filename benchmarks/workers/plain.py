@@ -35,5 +35,5 @@ def train_plain(
 
     optimizer = Optimizer(model.parameters(), weight_decay=settings.weight_decay)
     batches = step_batches(len(rows), batch_size=settings.batch_size, epochs=settings.epochs, seed=0)
-    fit(gradients, optimizer, settings, batches=batches, journal=journal)
+    fit(gradients, optimizer, settings, rows=rows, batches=batches, journal=journal)
     optimizer.release()

@@ -8,14 +8,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from pairtune.progress import say
+from pairtune.rank import size
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OURS = "_pairtune"
+# With several ranks one Ctrl-C may come from the terminal and from the launcher: so many seconds apart they are one.
+TWICE = 3.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -40,7 +44,7 @@ class Interruption:
     """Whether somebody has asked to stop, and by which signal."""
 
     def __init__(self) -> None:
-        self.asked, self.number = False, int(signal.SIGINT)
+        self.asked, self.number, self.since = False, int(signal.SIGINT), 0.0
 
 
 @contextmanager
@@ -64,8 +68,10 @@ def interruptible(left: Callable[[], str] = str) -> Iterator[Interruption]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         if interruption.asked:
+            if size() > 1 and time.monotonic() - interruption.since < TWICE:
+                return
             raise Stopped(number)
-        interruption.asked, interruption.number = True, number
+        interruption.asked, interruption.number, interruption.since = True, number, time.monotonic()
         again = "press Ctrl-C again" if number == signal.SIGINT else "send it again"
         _say(f"\n  {signal.Signals(number).name}: stopping after this step; {again} to stop at once")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pairtune import progress
+from pairtune.data import files
 from pairtune.data.asked import Asked
 from pairtune.data.check import check_unread
 from pairtune.data.files import KNOWN, data_hash
@@ -683,3 +684,11 @@ def test_how_far_reading_is_is_told(
     assert {int(total.rstrip(",")) for _, total in told} == {size // 1000}
     assert done == sorted(done)
     assert done[-1] == pytest.approx(size * 769 / 1000 / 1000, rel=0.02)  # told at rows 1, 257, 513 and 769
+
+
+def test_several_ranks_cannot_share_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    files._standard_input.cache_clear()
+    with pytest.raises(InputError, match="several ranks cannot read standard input together"):
+        files.local_files("-")

@@ -56,6 +56,22 @@ def test_losses_and_log_ratios_stand_in_the_order_of_the_pairs(
     assert 0 < sum(found.own_wins) < len(ROWS), "an exchanged verdict would show"
 
 
+def test_what_looks_at_the_step_has_its_pairs_losses_in_their_order_too(
+    policy: Any, examples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beta-DPO's losses are of single pairs: their change in training is paired by prompt."""
+    loss = loss_of("beta-dpo")
+    expected = measure_examples(policy, loss, examples).losses
+    monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", 10)
+    found = measure_examples(policy, loss, examples)
+    assert found.losses == pytest.approx(expected, abs=1e-4)
+    assert found.own_wins is not None
+    margins = [w - r for w, r in found.log_ratios or []]
+    assert sorted(range(5), key=margins.__getitem__) == sorted(range(5), key=lambda i: -expected[i]), (
+        "falls in the margin"
+    )
+
+
 def test_without_a_reference_there_are_no_log_ratios(policy: Any) -> None:
     found = measure_examples(policy, loss_of("simpo", {"beta": 2.0, "gamma": 0.5}), Examples(ROWS))
     means = [[float(by_hand.token_logprobs(policy, row.prompt, y).mean()) for y in row.responses] for row in ROWS]

@@ -17,6 +17,7 @@ from pairtune.errors import InputError
 from pairtune.hashes import file_hash
 from pairtune.hints import near_path
 from pairtune.progress import say
+from pairtune.rank import size
 
 KNOWN = "a .jsonl, .json, .csv, .tsv, .parquet or .arrow file (each also zipped) or a folder of them"
 SUFFIX = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|parquet|arrow)(?:\.(?:gz|zst|zstd|bz2|xz))?\Z", re.IGNORECASE)
@@ -141,6 +142,8 @@ _PREFIX = "pairtune-stdin-"
 @functools.cache
 def _standard_input() -> Path:
     """What comes on standard input, in a file that goes with the process: rows are read more than once."""
+    if size() > 1:
+        raise InputError("data: several ranks cannot read standard input together; save it in a file and give that")
     content = sys.stdin.buffer.read()
     first = content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     kind = "parquet" if content[:4] == b"PAR1" else {b"[": "json", b"{": "jsonl"}.get(first, "csv")

@@ -160,4 +160,5 @@ def _on_any_rank(missing: np.ndarray) -> np.ndarray:
     if parallel.working() == 1:
         return missing
     each = parallel.gather({"missing": torch.from_numpy(missing)})
-    return np.stack([found["missing"].numpy() for found in each]).any(axis=0)
+    found: np.ndarray = np.logical_or.reduce([other["missing"].numpy() for other in each])
+    return found

@@ -41,7 +41,7 @@ def measure_examples(model: PreTrainedModel, loss: Loss, examples: Examples) -> 
     passed, paired = join([each for each, _ in of_ranks]), examples.labels is None
     numbers = _numbers(model, examples, passed)
     loss_B = _loss(loss, passed, numbers, paired=paired)
-    losses = loss_B if loss.whole_step else _in_order(loss_B, order)
+    losses = _in_order(loss_B, order)  # where a step is sorted, of its quantiles, told apart by the same places
     if not paired:
         ratio_B = quantities(["logratio_B"], passed.tokens, passed.length_S, passed.label_S, {})["logratio_B"]
         return ExampleFigures(losses.tolist(), None, [[ratio] for ratio in _in_order(ratio_B, order).tolist()])
