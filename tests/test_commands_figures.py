@@ -2,7 +2,7 @@
 
 import pytest
 
-from pairtune.commands.figures import beside_chance, say_change, say_ppo, say_share
+from pairtune.commands.figures import beside_chance, say_change, say_online, say_share
 from pairtune.estimate import Estimate
 from pairtune.evaluation.statistics import of_moments, share
 
@@ -37,14 +37,14 @@ def test_a_change_has_its_way_and_no_signed_zero(capsys: pytest.CaptureFixture[s
 def test_ppo_tells_where_it_began_and_ended(capsys: pytest.CaptureFixture[str]) -> None:
     first = {"reward": 0.02, "reward_sd": 1.0, "kl": 3e-8, "kl_sd": 1e-7}
     last = {"reward": 1.31, "reward_sd": 0.8, "kl": 4.1, "kl_sd": 2.0}
-    say_ppo([first, {}, last], answers=64, prompts=100)
+    say_online([first, {}, last], answers=64, alone=True)
     bounds = of_moments(1.31, 0.8, 64).ci95
     assert bounds
     said = capsys.readouterr().err
     assert f"1.31 (95% interval {bounds[0]:.2f} to {bounds[1]:.2f}, n = 64) in the last\n" in said
     assert "0.02 (95% interval −0.23 to 0.27, n = 64) in the first step, by the reference itself; " in said
     assert "KL from the reference, nats per response: 4.10 (95% interval 3.60 to 4.60, n = 64) in the last step" in said
-    say_ppo([first, last], answers=64, prompts=10)
-    assert "1.31 (no interval, n = 64)" in capsys.readouterr().err, "prompts repeat within a step"
-    say_ppo([last], answers=64, prompts=100)
+    say_online([first, last], answers=64, alone=False)
+    assert "1.31 (no interval, n = 64)" in capsys.readouterr().err, "a prompt has several answers in a step"
+    say_online([last], answers=64, alone=True)
     assert capsys.readouterr().err == "", "one step has nothing beside it"

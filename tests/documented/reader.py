@@ -99,7 +99,7 @@ class Reader:
 
     def run_make(self, line: Piece, words: list[str]) -> None:
         """What make would run is run here; but for the set-up, which needs the package index: this is where it led."""
-        set_up = dry_run(line, ["make", "develop"])
+        set_up = [*dry_run(line, ["make", "setup"]), *dry_run(line, ["make", "develop"])]
         for made in dry_run(line, words):
             if made[0].endswith("bin/pairtune"):
                 self.run_pairtune(line, made[1:])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pairtune import parallel
+from pairtune import parallel, rank
 from pairtune.cli import main
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
@@ -98,7 +98,7 @@ def test_an_error_of_one_rank_ends_all_and_is_told_once() -> None:
 
 @pytest.fixture
 def second_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(parallel.ENVIRONMENT, ("1", "3", "127.0.0.1", "1"), strict=True):
+    for name, value in zip(rank.ENVIRONMENT, ("1", "3", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
 
 
@@ -106,7 +106,7 @@ def second_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_ranks_would_do_twice_is_refused(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in zip(parallel.ENVIRONMENT, ("0", "2", "127.0.0.1", "1"), strict=True):
+    for name, value in zip(rank.ENVIRONMENT, ("0", "2", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
     assert main([command]) == 2
     assert capsys.readouterr().err == (
@@ -117,7 +117,7 @@ def test_what_ranks_would_do_twice_is_refused(
 def test_a_steps_examples_are_shared_by_tokens_and_each_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_ranks", object())
     lengths, indices, parts = [9, 1, 1, 1, 8, 1, 7], [5, 3, 9, 8, 0, 2, 4], []
-    for name, value in zip(parallel.ENVIRONMENT, ("0", "3", "127.0.0.1", "1"), strict=True):
+    for name, value in zip(rank.ENVIRONMENT, ("0", "3", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
     for number in range(3):
         monkeypatch.setenv("RANK", str(number))

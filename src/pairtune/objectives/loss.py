@@ -121,8 +121,8 @@ def online_loss_of(name: str, given: Mapping[str, float] | None = None, *, other
         if more := sorted(set(term.objective.arguments) - OF_PAIRS):
             able = [each.name for each in OBJECTIVES.values() if set(each.arguments) <= OF_PAIRS]
             raise ValueError(
-                f"{term.objective.name} takes {more[0]}, and of pairs that are sampled the log-ratios are known; there "
-                f"are {', '.join(able)}"
+                f"{term.objective.name} needs more of a pair than its log-ratios ({more[0]}), and of sampled pairs no "
+                f"more is known; give one of {', '.join(able)}"
             )
     return loss
 
