@@ -105,7 +105,7 @@ def test_the_presets_give_all_that_samples_as_many_answers() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"methods": ["online-kto"]}, r"kto needs more of a pair than its log-ratios \(kl_baseline\)"),
+        ({"methods": ["online-kto"]}, "kto needs more of a pair than its log-ratios (kl_baseline)"),
         ({"methods": ["online-hing"]}, 'there is no objective "hing"; did you mean "hinge"'),
         ({"methods": ["grop"]}, 'did you mean "grpo"'),
         ({"methods": ["dpo", "online-dpo"], "beta": ["online-dpo=-1"]}, "beta is -1; for dpo it must be above 0"),
