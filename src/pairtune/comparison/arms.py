@@ -60,6 +60,9 @@ class Arms:
         self.context, self.settings = context, context.settings
         self.pairs, self.reward, self.gold = pairs, reward, gold
         self.trials: dict[str, Trials] = {}
+        self._distances: dict[
+            float, float
+        ] = {}  # of the matched method's answers, by the temperature they are drawn at
         methods = list(context.candidates)
         preference = [method for method in methods if not samples(method)]
         both = preference and len(preference) < len(methods)
@@ -206,16 +209,18 @@ class Arms:
             return 0.0
         context, settings = self.context, self.settings
         name = chosen.candidate.name
-        with uncounted():
-            kl = distance(
-                context.load(name),
-                context.load("reference"),
-                context.tokenizer,
-                [row.question for row in context.pairs.train],
-                how,
-                settings.sampling,
-                seed=settings.seed,
-            )
+        if how.temperature not in self._distances:
+            with uncounted():
+                self._distances[how.temperature] = distance(
+                    context.load(name),
+                    context.load("reference"),
+                    context.tokenizer,
+                    [row.question for row in context.pairs.train],
+                    how,
+                    settings.sampling,
+                    seed=settings.seed,
+                )
+        kl = self._distances[how.temperature]
         if kl <= 0:
             say(f"  the answers of {name} are no measurable KL from the reference: it goes all its steps")
             return 0.0
