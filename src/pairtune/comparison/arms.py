@@ -60,9 +60,7 @@ class Arms:
         self.context, self.settings = context, context.settings
         self.pairs, self.reward, self.gold = pairs, reward, gold
         self.trials: dict[str, Trials] = {}
-        self._distances: dict[
-            float, float
-        ] = {}  # of the matched method's answers, by the temperature they are drawn at
+        self._distances: dict[float, float] = {}  # of the matched method, by the temperature of its answers
         methods = list(context.candidates)
         preference = [method for method in methods if not samples(method)]
         both = preference and len(preference) < len(methods)
