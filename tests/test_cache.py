@@ -16,7 +16,7 @@ from pairtune.cli import main
 from pairtune.data.pack import Tokens
 from pairtune.engine.reference import reference_logprobs
 from pairtune.engine.version import engine_version
-from pairtune.settings import GenerateRun
+from pairtune.runs import GenerateRun
 
 ROWS = [Tokens((5, 6, 7), ((8, 9, 1), (10, 1))), Tokens((5, 6), ((7, 1),))]
 MODEL = "SmolLM2-Q4_1-0123456789abcdef"

@@ -30,8 +30,8 @@ from pairtune.models.load import cache_folder, load_model
 from pairtune.objectives.catalog import OBJECTIVES
 from pairtune.quiet import quiet
 from pairtune.report.words import decimal
+from pairtune.runs import Run, TuneRun
 from pairtune.sampling.sampler import sample
-from pairtune.settings import Run, TuneRun
 from pairtune.settings_list import settings_of
 from pairtune.training import checkpoint
 

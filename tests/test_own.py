@@ -18,7 +18,7 @@ from pairtune.data.sources import has_labels, read_pairs, read_prompts
 from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.objectives import loss as losses
-from pairtune.settings import CompareRun, TuneRun
+from pairtune.runs import CompareRun, TuneRun
 from pairtune.stages import preference
 
 LOSSES = '''

@@ -19,7 +19,7 @@ from pairtune.configure import (
 from pairtune.errors import InputError
 from pairtune.flags import add_flags, by_flag, flag
 from pairtune.grid import candidates
-from pairtune.settings import CompareRun, PpoRun, Run, TuneRun
+from pairtune.runs import CompareRun, PpoRun, Run, TuneRun
 from pairtune.settings_list import settings_of, to_mapping
 
 COMMANDS = [kind for kind in SETTINGS.values() if issubclass(kind, Run)]

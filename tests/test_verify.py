@@ -14,7 +14,7 @@ from pairtune.cli import main
 from pairtune.commands import verify
 from pairtune.commands.one_file import result_file
 from pairtune.errors import InputError
-from pairtune.settings import VerifyRun
+from pairtune.runs import VerifyRun
 
 
 @pytest.fixture

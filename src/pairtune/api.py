@@ -11,7 +11,7 @@ from typing import Any
 
 from pairtune import commands
 from pairtune.configure import settings_from_keywords
-from pairtune.settings import (
+from pairtune.runs import (
     CompareRun,
     EvaluateRun,
     GenerateRun,

@@ -15,7 +15,7 @@ from pairtune.flags import Layout, Parser, add_flags, by_flag, flag, load_named,
 from pairtune.hints import suggestion
 from pairtune.parallel import OtherRankError, of_rank, tells
 from pairtune.progress import say
-from pairtune.settings import (
+from pairtune.runs import (
     CacheRun,
     CheckRun,
     CompareRun,

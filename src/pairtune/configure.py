@@ -22,7 +22,8 @@ from pairtune.errors import InputError
 from pairtune.grid import ONLINE, candidates
 from pairtune.hints import near_path, nearest, suggestion
 from pairtune.objectives.loss import Loss, load_own, loss_of, online_loss_of, own_names
-from pairtune.settings import TEXT, CompareRun, OnlineDpoRun, OnlinePreference, TuneRun, Values
+from pairtune.runs import CompareRun, OnlineDpoRun, TuneRun
+from pairtune.settings import TEXT, OnlinePreference, Values
 from pairtune.settings_list import PARAMETERS, Setting, is_parameters, parameters, settings_of
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from pairtune.configure import by_key, load_objectives, read_preset, read_yaml
 from pairtune.errors import InputError
-from pairtune.settings import WORD, CompareRun, Values
+from pairtune.runs import CompareRun
+from pairtune.settings import WORD, Values
 from pairtune.settings_list import Setting, settings_of
 
 

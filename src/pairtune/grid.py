@@ -10,17 +10,8 @@ from typing import Any
 from pairtune.errors import InputError
 from pairtune.objectives.loss import Loss, loss_of, online_loss_of, short
 from pairtune.report.words import varied
-from pairtune.settings import (
-    CompareRun,
-    Grpo,
-    Online,
-    OnlinePreference,
-    OnlineRun,
-    Ppo,
-    PpoRun,
-    Rloo,
-    Values,
-)
+from pairtune.runs import CompareRun, OnlineRun, PpoRun
+from pairtune.settings import Grpo, Online, OnlinePreference, Ppo, Rloo, Values
 
 # The methods that need a reward model and have settings of their own, and how one is called that samples its pairs.
 GRADIENTS = ("ppo", "rloo", "grpo")

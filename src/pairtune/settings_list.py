@@ -13,8 +13,7 @@ from functools import cache
 from typing import Any
 
 from pairtune.objectives.loss import known
-from pairtune.settings import (
-    NUMBER,
+from pairtune.runs import (
     CompareRun,
     EvaluateRun,
     GenerateRun,
@@ -28,8 +27,8 @@ from pairtune.settings import (
     SampleRun,
     SftRun,
     TuneRun,
-    Values,
 )
+from pairtune.settings import NUMBER, Values
 
 # The section of each command whose settings stand alone.
 MAIN_SECTION: dict[type, str] = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pairtune.configure import settings_from_keywords
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pairtune.comparison.pairs import SharedPairs
 from pairtune.comparison.run import compare
 from pairtune.configure import settings_from_keywords
 from pairtune.errors import InputError
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 
 
 @pytest.fixture

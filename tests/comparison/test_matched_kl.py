@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from pairtune.comparison.run import compare
 from pairtune.errors import InputError
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 from pairtune.stages import online
 
 Tiny = Callable[..., CompareRun]

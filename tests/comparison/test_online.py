@@ -13,7 +13,8 @@ from pairtune.configure import settings_from_keywords
 from pairtune.errors import InputError
 from pairtune.grid import candidates
 from pairtune.objectives import pairwise, policy_gradient
-from pairtune.settings import CompareRun, Grpo, Online, OnlinePreference, Ppo, Rloo
+from pairtune.runs import CompareRun
+from pairtune.settings import Grpo, Online, OnlinePreference, Ppo, Rloo
 from pairtune.training import grouped, online, online_pairs, ppo
 
 Tiny = Callable[..., CompareRun]

@@ -10,7 +10,7 @@ import pytest
 
 from pairtune.comparison.pairs import SharedPairs, read_own_pairs, sample_review_pairs
 from pairtune.errors import InputError
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 from pairtune.stages.measure import distinct_prompts
 from tests.chat.formats import DEEPSEEK_R1
 from tests.chat.tokenizers_of import tokenizer_of

@@ -13,7 +13,7 @@ import yaml
 
 from pairtune.comparison.plan import check_disk, open_run, write_environment
 from pairtune.errors import InputError
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 from pairtune.settings_list import to_mapping
 
 Tiny = Callable[..., CompareRun]

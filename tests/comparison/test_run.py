@@ -24,7 +24,7 @@ from pairtune.models import adapters
 from pairtune.models.load import load_model
 from pairtune.models.machine import Machine
 from pairtune.report import page
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 from pairtune.stages import preference
 from pairtune.training.checkpoint import Journal
 

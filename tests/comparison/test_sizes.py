@@ -12,7 +12,7 @@ from pairtune.comparison.sizes import Parts, parts_of, settle
 from pairtune.configure import settings_from_keywords
 from pairtune.data.sources import read_pairs
 from pairtune.errors import InputError
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 
 Own = Callable[..., CompareRun]
 

@@ -11,7 +11,7 @@ from pairtune import hub, own, parallel
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.progress import say
-from pairtune.settings import OnlineRun, Run, Training
+from pairtune.runs import OnlineRun, Run, Training
 
 # The module of a command that is not called as the command is.
 MODULES = dict.fromkeys(("ppo", "rloo", "grpo", "online-dpo"), "online")

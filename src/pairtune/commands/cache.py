@@ -2,7 +2,7 @@
 
 from pairtune.cache import cache_folder, entries, megabytes, remove
 from pairtune.progress import counted, printable
-from pairtune.settings import CacheRun
+from pairtune.runs import CacheRun
 
 
 def run(settings: CacheRun) -> None:

@@ -31,7 +31,8 @@ from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.progress import counted, printable, say
 from pairtune.quiet import quiet
 from pairtune.report import check_page
-from pairtune.settings import CheckRun, Tuning
+from pairtune.runs import CheckRun
+from pairtune.settings import Tuning
 
 # Tokens of a prompt's end, and of a response's beginning, that are shown.
 SHOWN_TOKENS = 60

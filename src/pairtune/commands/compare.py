@@ -11,7 +11,7 @@ from pairtune.comparison.plan import MODELS
 from pairtune.comparison.run import compare
 from pairtune.progress import say
 from pairtune.report import page, terminal
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 
 
 def run(settings: CompareRun) -> Path:

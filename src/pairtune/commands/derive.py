@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.console import Console
 
 from pairtune.progress import say, task
-from pairtune.settings import DeriveRun
+from pairtune.runs import DeriveRun
 from pairtune.theory.derivation import CLAIMS, derive
 from pairtune.theory.walkthrough import show
 

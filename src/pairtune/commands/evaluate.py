@@ -27,7 +27,7 @@ from pairtune.models.load import load_model, load_tokenizer
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say, task
 from pairtune.report import words
-from pairtune.settings import EvaluateRun
+from pairtune.runs import EvaluateRun
 from pairtune.stages.measure import distinct_prompts, measure
 
 HELD_OUT = "heldout_accuracy"

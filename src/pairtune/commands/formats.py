@@ -2,7 +2,7 @@
 
 from pairtune.data import listing
 from pairtune.progress import say
-from pairtune.settings import FormatsRun
+from pairtune.runs import FormatsRun
 
 
 def run(settings: FormatsRun) -> None:

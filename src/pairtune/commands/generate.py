@@ -16,8 +16,8 @@ from pairtune.data.tokenize import encode_prompts
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer, load_tokenizer
 from pairtune.progress import printable, say, task
+from pairtune.runs import GenerateRun
 from pairtune.sampling.sampler import sample
-from pairtune.settings import GenerateRun
 
 
 def run(settings: GenerateRun) -> list[str]:

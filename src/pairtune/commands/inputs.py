@@ -29,7 +29,8 @@ from pairtune.models.heads import ScalarModel, learner_of
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
-from pairtune.settings import Adapting, EvaluateRun, Merging, OnlineRun, PpoRun, RewardRun, Run, SftRun, TuneRun
+from pairtune.runs import EvaluateRun, Merging, OnlineRun, PpoRun, RewardRun, Run, SftRun, TuneRun
+from pairtune.settings import Adapting
 
 # What becomes of rows' margins.
 OF_REWARDS = "each is taken from its pair's difference of rewards"

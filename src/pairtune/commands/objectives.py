@@ -2,7 +2,7 @@
 
 from pairtune.objectives import listing
 from pairtune.progress import say
-from pairtune.settings import ObjectivesRun
+from pairtune.runs import ObjectivesRun
 
 
 def run(settings: ObjectivesRun) -> None:

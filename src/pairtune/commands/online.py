@@ -13,7 +13,8 @@ from pairtune.grid import check_groups
 from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import load_tokenizer
-from pairtune.settings import GrpoRun, Online, OnlineDpoRun, OnlineRun, PpoRun, RlooRun
+from pairtune.runs import GrpoRun, OnlineDpoRun, OnlineRun, PpoRun, RlooRun
+from pairtune.settings import Online
 from pairtune.stages.online import online
 from pairtune.stages.stage import Facts
 from pairtune.training.checkpoint import read_records

@@ -10,7 +10,7 @@ from pairtune.commands.one_file import result_file
 from pairtune.errors import InputError
 from pairtune.progress import say
 from pairtune.report import page, plots, terminal
-from pairtune.settings import ReportRun
+from pairtune.runs import ReportRun
 
 
 def run(settings: ReportRun) -> Path:

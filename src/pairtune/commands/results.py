@@ -26,7 +26,7 @@ from pairtune.holding import lock, taken
 from pairtune.models import adapters
 from pairtune.models.load import Tokenizer, resolve, save_model
 from pairtune.progress import duration, say
-from pairtune.settings import Merging
+from pairtune.runs import Merging
 from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import Done, Stage, flat
 from pairtune.training.checkpoint import SETTINGS, bound_to, forget_checkpoint

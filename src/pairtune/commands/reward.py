@@ -8,7 +8,7 @@ from pairtune.commands.inputs import OF_REWARDS, load_to_train, split_pairs
 from pairtune.commands.results import MERGED, base_facts, is_done, say_done, say_next, stage_of
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy
-from pairtune.settings import RewardRun
+from pairtune.runs import RewardRun
 from pairtune.stages.reward import reward
 from pairtune.stages.stage import Facts
 

@@ -21,9 +21,9 @@ from pairtune.engine.value_heads import score_rewards
 from pairtune.errors import InputError
 from pairtune.models.load import load_tokenizer
 from pairtune.progress import counted, say, task
+from pairtune.runs import SampleRun
 from pairtune.sampling.answer import Sample
 from pairtune.sampling.sampler import sample
-from pairtune.settings import SampleRun
 
 # An answer's text and its score.
 Scored = tuple[str, float]

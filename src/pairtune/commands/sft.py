@@ -12,7 +12,7 @@ from pairtune.data.tokenize import encode_demonstrations
 from pairtune.data.trained import hashes_of
 from pairtune.engine.self_check import check_engine
 from pairtune.models.load import load_tokenizer
-from pairtune.settings import SftRun
+from pairtune.runs import SftRun
 from pairtune.stages.sft import sft
 from pairtune.stages.stage import Facts
 

@@ -41,7 +41,7 @@ from pairtune.objectives.loss import Loss
 from pairtune.objectives.objective import OF_ROWS
 from pairtune.progress import counted, say, task
 from pairtune.report import words
-from pairtune.settings import TuneRun
+from pairtune.runs import TuneRun
 from pairtune.stages.preference import tune
 from pairtune.stages.stage import Facts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pairtune import manifest
 from pairtune.errors import InputError
 from pairtune.progress import counted, printable, say
-from pairtune.settings import VerifyRun
+from pairtune.runs import VerifyRun
 
 # What a folder is known by in which a comparison, or a stage, has begun.
 BEGUN = ("plan.yaml", "settings.json")

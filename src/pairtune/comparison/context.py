@@ -39,7 +39,8 @@ from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer, load_model
 from pairtune.models.machine import choose_machine
 from pairtune.progress import duration, say
-from pairtune.settings import Adapting, CompareRun, Ppo
+from pairtune.runs import CompareRun
+from pairtune.settings import Adapting, Ppo
 from pairtune.stages.measure import Score
 from pairtune.stages.stage import Done, Stage, Work
 

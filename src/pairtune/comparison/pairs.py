@@ -30,9 +30,9 @@ from pairtune.data.trained import Hashes, hashes_of
 from pairtune.errors import InputError
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say, task
+from pairtune.runs import CompareRun
 from pairtune.sampling.answer import Sample
 from pairtune.sampling.sampler import sample, stream_seed
-from pairtune.settings import CompareRun
 
 # Share of responses longer than sampled answers can be, above which a person should know.
 WORTH_SAYING = 0.1

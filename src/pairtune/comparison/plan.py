@@ -16,7 +16,7 @@ from pairtune.errors import InputError
 from pairtune.grid import candidates, check_groups, samples
 from pairtune.models.machine import Machine, describe_machine
 from pairtune.progress import say
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import flat
 

@@ -34,7 +34,7 @@ from pairtune.models import adapters
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.objectives.loss import Loss
 from pairtune.progress import printable, say
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 from pairtune.settings_list import to_mapping
 from pairtune.stages.reward import reward
 from pairtune.stages.sft import sft

@@ -17,7 +17,7 @@ from pairtune.errors import InputError
 from pairtune.grid import candidates, chooses
 from pairtune.models.load import Tokenizer
 from pairtune.progress import say
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 
 # Pairs trained on for each that is held out (and that is the judge's, and that is chosen by).
 TRAINED = 3

@@ -26,7 +26,7 @@ from pairtune.objectives.loss import loss_of
 from pairtune.report import figures
 from pairtune.report.figures import Figure
 from pairtune.report.verdict import verdict
-from pairtune.settings import CompareRun
+from pairtune.runs import CompareRun
 from pairtune.stages.stage import Done
 from pairtune.training.checkpoint import read_records
 

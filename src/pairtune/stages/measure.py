@@ -21,8 +21,9 @@ from pairtune.evaluation.heldout import log_ratios
 from pairtune.evaluation.policy import Answer, log_ratios_to, repetition, write_answers
 from pairtune.models.heads import ScalarModel
 from pairtune.models.load import Tokenizer
+from pairtune.runs import CompareRun
 from pairtune.sampling.sampler import stream_seed
-from pairtune.settings import CompareRun, Sampling
+from pairtune.settings import Sampling
 from pairtune.stages.stage import Facts
 from pairtune.training.checkpoint import SNAPSHOTS
 
