@@ -1,4 +1,4 @@
-"""What each training, sampling and measuring is told: frozen dataclasses, of which `pairtune.runs` makes the commands'."""
+"""What each training, sampling and measuring is told: frozen dataclasses; `pairtune.runs` makes commands of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
