@@ -150,7 +150,7 @@ class PpoBase(PolicyGradient):
     value_learning_rate: float = setting(2e-5, "peak learning rate of the value model's Adam", above=0)
     discount: float = setting(1.0, "γ of generalised advantage estimation", above=0, most=1)
     gae_lambda: float = setting(0.95, "λ of generalised advantage estimation", least=0, most=1)
-    clip_value: float = setting(0.2, "how far a value may move from the old one before it stops counting", above=0)
+    clip_value: float = setting(0.2, "how far a value may move in a step, in deviations of returns", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)

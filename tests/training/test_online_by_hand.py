@@ -159,6 +159,11 @@ def test_a_minibatchs_gradients(name: str, moved: bool, build: Any, monkeypatch:
     three, how = build(), METHODS[name]
     answers = draw(three.policy)
     drawn = round_of(PROMPTS, answers, three.reward_model, three.reference, how)
+    monkeypatch.setattr(online.Optimizer, "_gather", lambda *_: lambda parameter: None)  # the gradients stay to be seen
+    method = three.method(how)
+    taken, told = method.begin(drawn)
+    examples = len(taken)
+    assert (examples, told["no_signal"]) == (len(PROMPTS), 0)
     if moved:
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -167,11 +172,6 @@ def test_a_minibatchs_gradients(name: str, moved: bool, build: Any, monkeypatch:
     expected = plain_loss(name, three, answers)
     expected.backward()
     plain = gradients_of(three.policy)
-    monkeypatch.setattr(online.Optimizer, "_gather", lambda *_: lambda parameter: None)  # the gradients stay to be seen
-    method = three.method(how)
-    taken, told = method.begin(drawn)
-    examples = len(taken)
-    assert (examples, told["no_signal"]) == (len(PROMPTS), 0)
     for budget in (10_000, 30):  # in one pass, and in several
         monkeypatch.setitem(hidden.TOKENS_PER_PASS, "cpu", budget)
         figures = method.gradients([2, 0, 3, 1])

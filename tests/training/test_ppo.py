@@ -27,7 +27,7 @@ from pairtune.objectives.policy_gradient import (
     advantages,
     clipped_policy_loss,
     clipped_value_loss,
-    scale,
+    rewards_to_go,
     token_rewards,
 )
 from pairtune.sampling.sampler import Sample, sample
@@ -36,6 +36,7 @@ from pairtune.training import online, ppo
 from pairtune.training.checkpoint import Journal
 from pairtune.training.online import round_of, step_prompts, update
 from pairtune.training.ppo import ActorCritic, compute_values, minibatch_gradients, rollout_of, train_ppo
+from pairtune.training.return_unit import ReturnUnit
 from pairtune.training.reward import normalise
 from pairtune.training.step import Optimizer
 
@@ -64,7 +65,8 @@ class Four:
         )
 
     def rollout(self, answers: Sequence[Sample], settings: Ppo | None = None, coefficient: float = 0.1) -> ppo.Rollout:
-        return rollout_of(self.drawn(answers, settings), self.value, settings or Ppo(), coefficient)
+        unit = ReturnUnit(self.value.head)
+        return rollout_of(self.drawn(answers, settings), self.value, unit, settings or Ppo(), coefficient)
 
     def drawn(self, answers: Sequence[Sample], settings: Ppo | None = None) -> online.Round:
         return round_of(PROMPTS, answers, self.reward_model, self.reference, settings or Ppo())
@@ -327,22 +329,20 @@ def test_13_advantages_are_gae() -> None:
     assert (Ppo().discount, Ppo().gae_lambda) == (1.0, 0.95)
 
 
-def test_14_rewards_are_scaled_and_length_is_not_paid_for(four: Four, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_14_values_have_the_unit_of_returns_and_length_is_not_paid_for(four: Four) -> None:
     lengths = torch.tensor([2, 6])
     rewards = token_rewards(torch.ones(2), torch.zeros(8), torch.zeros(8), lengths, kl_coefficient=0.1)
-    scaled = scale(rewards)
-    assert scaled.square().mean().item() == pytest.approx(1, abs=1e-6)
-    first, second = (float(part.sum()) for part in scaled.split([2, 6]))
-    assert first == pytest.approx(second)  # equal scores, whatever the length
-    scaled_tokens: list[int] = []
-
-    def watched(values_R: Tensor) -> Tensor:
-        scaled_tokens.append(len(values_R))
-        return scale(values_R)
-
-    monkeypatch.setattr(ppo, "scale", watched)
-    rollout = four.rollout(four.answers())
-    assert scaled_tokens == [sum(len(row.responses[0]) for row in rollout.rows)]
+    assert rewards_to_go(rewards, lengths, discount=1.0).tolist() == [1.0] * 8  # equal scores, whatever the length
+    drawn, found = four.drawn(four.answers()), []
+    for size in (1.0, 50.0):  # the same task, its rewards in another unit and with another zero
+        unit = ReturnUnit(four.value.head)
+        scored = replace(drawn, score_S=size * drawn.score_S + size - 1)
+        found.append((unit, rollout_of(scored, four.value, unit, Ppo(), 0.0)))
+    (one, first), (other, second) = found
+    assert other.deviation == pytest.approx(50 * one.deviation, rel=1e-4)
+    assert other.mean == pytest.approx(50 * one.mean + 49, rel=1e-4)
+    for mine, theirs in zip(first.returns + first.advantages, second.returns + second.advantages, strict=True):
+        assert mine.tolist() == pytest.approx(theirs.tolist(), abs=1e-3)
 
 
 def test_15_advantages_are_whitened_over_real_tokens_only(four: Four) -> None:

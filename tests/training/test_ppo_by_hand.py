@@ -26,6 +26,7 @@ from pairtune.training import ppo
 from pairtune.training.checkpoint import Journal
 from pairtune.training.online import Round, round_of
 from pairtune.training.ppo import minibatch_gradients, rollout_of, train_ppo
+from pairtune.training.return_unit import ReturnUnit
 from tests import by_hand
 
 EOS = 1
@@ -84,16 +85,17 @@ def plain_values(four: Four, answers: Sequence[Any]) -> list[list[float]]:
 
 
 def plain_advantages(four: Four, answers: Sequence[Any]) -> tuple[list[list[float]], list[list[float]]]:
-    """Advantages as GAE's double sum and returns A + V, neither whitened."""
+    """Advantages as GAE's double sum, in rewards; returns A + V, in deviations from the mean of rewards to go."""
     rewards, values = plain_rewards(four, answers), plain_values(four, answers)
-    every = [reward for row in rewards for reward in row]
-    size = math.sqrt(sum(reward**2 for reward in every) / len(every))
+    to_go = [sum(0.9 ** (k - t) * row[k] for k in range(t, len(row))) for row in rewards for t in range(len(row))]
+    mean, deviation = statistics.fmean(to_go), statistics.pstdev(to_go)
     advantages, returns = [], []
-    for row, value in zip(rewards, values, strict=True):
+    for row, head in zip(rewards, values, strict=True):
+        value = [mean + deviation * v for v in head]
         following = [*value[1:], 0.0]
-        delta = [r / size + 0.9 * after - now for r, after, now in zip(row, following, value, strict=True)]
+        delta = [r + 0.9 * after - now for r, after, now in zip(row, following, value, strict=True)]
         advantages.append([sum((0.9 * 0.8) ** k * delta[t + k] for k in range(len(row) - t)) for t in range(len(row))])
-        returns.append([a + v for a, v in zip(advantages[-1], value, strict=True)])
+        returns.append([(a + v - mean) / deviation for a, v in zip(advantages[-1], value, strict=True)])
     return advantages, returns
 
 
@@ -108,7 +110,7 @@ def whitened(rows: Sequence[Sequence[float]]) -> list[list[float]]:
 def test_advantages_are_whitened_over_all_answers_and_returns_are_not(four: Four, answers: list[Any]) -> None:
     assert len({len(answer.response) for answer in answers}) > 1
     assert len({answer.ended for answer in answers}) == 2
-    rollout = rollout_of(drawn(four, answers), four.value, SETTINGS, KL_COEFFICIENT)
+    rollout = rollout_of(drawn(four, answers), four.value, ReturnUnit(four.value.head), SETTINGS, KL_COEFFICIENT)
     advantages, returns = plain_advantages(four, answers)
     for found, expected in zip(rollout.advantages, whitened(advantages), strict=True):
         assert found.tolist() == pytest.approx(expected, abs=1e-3)
@@ -174,7 +176,7 @@ def plain_losses(
 
 def test_a_minibatchs_gradients(four: Four, answers: list[Any]) -> None:
     """Away from the models that sampled and scored, so that ratios, clips and values all take part."""
-    rollout = rollout_of(drawn(four, answers), four.value, SETTINGS, KL_COEFFICIENT)
+    rollout = rollout_of(drawn(four, answers), four.value, ReturnUnit(four.value.head), SETTINGS, KL_COEFFICIENT)
     rollout = replace(rollout, values=[values.detach() for values in rollout.values])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

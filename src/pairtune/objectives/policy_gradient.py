@@ -42,17 +42,14 @@ def advantages(
     return advantage_R, advantage_R + value_R
 
 
+def rewards_to_go(reward_R: Tensor, lengths_B: Tensor, *, discount: float) -> Tensor:
+    """Σ_k γ^k·r_{t+k} to each answer's end: the returns that no value model has a part in, [R]."""
+    return advantages(reward_R, torch.zeros_like(reward_R), lengths_B, discount=discount, gae_lambda=1.0)[1]
+
+
 def whiten(values_R: Tensor) -> Tensor:
     """Shift to mean 0 and scale to standard deviation 1: for advantages."""
     return (values_R - values_R.mean()) * torch.rsqrt(values_R.var(unbiased=False) + 1e-8)
-
-
-def scale(values_R: Tensor) -> Tensor:
-    """Divide by the root mean square: for rewards, whose zeros must stay zeros.
-
-    Whitening and adding the mean back, as is common, adds a constant to every token, which pays for length.
-    """
-    return values_R * torch.rsqrt((values_R**2).mean() + 1e-8)
 
 
 class Clipped(NamedTuple):

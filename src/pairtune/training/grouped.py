@@ -4,6 +4,7 @@ Shape suffixes: P prompts of one step, K answers to each, S all answers, R their
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 from pairtune.data.pack import Tokens, pack
 from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.reference import compute_logprobs
 from pairtune.objectives.policy_gradient import (
     clipped_policy_loss,
     group_relative,
@@ -106,6 +108,11 @@ class LeaveOneOut(Grouped):
     def __init__(self, policy: PreTrainedModel, settings: Rloo) -> None:
         each, weight = settings.answers_per_prompt, settings.kl_coefficient
         super().__init__(policy, settings, answers_per_prompt=each, kl_coefficient=weight)
+
+    def begin(self, drawn: Round) -> tuple[list[Tokens], dict[str, float]]:
+        """With the engine's own log-probabilities for the sampler's: the sum over an answer gathers the rounding."""
+        old = compute_logprobs(self.policy, drawn.rows, temperature=self.temperature)
+        return super().begin(replace(drawn, old=old))
 
     def advantages(self, drawn: Round, size: tuple[int, int]) -> Tensor:
         """Of rewards less the weighted log-ratio to the reference."""

@@ -23,13 +23,14 @@ from pairtune.objectives.policy_gradient import (
     clipped_policy_loss,
     clipped_value_loss,
     explained_variance,
-    scale,
+    rewards_to_go,
     token_rewards,
     whiten,
 )
 from pairtune.settings import Drawing, Ppo
 from pairtune.training.kl_weight import KlWeight
 from pairtune.training.online import ADAM_EPS, Round, train_online
+from pairtune.training.return_unit import ReturnUnit
 from pairtune.training.room import within_memory
 from pairtune.training.step import Optimizer, micro_batches
 
@@ -42,7 +43,7 @@ class Rollout:
     old: list[Tensor]  # the log-probabilities that the sampler drew with
     values: list[Tensor]  # before any update; with their graph where the update can begin with the pass that made them
     advantages: list[Tensor]
-    returns: list[Tensor]
+    returns: list[Tensor]  # in the values' unit
 
 
 class ActorCritic:
@@ -59,12 +60,13 @@ class ActorCritic:
         }
         self.rates = {"actor.": settings.learning_rate, "critic.": settings.value_learning_rate}
         self.weight = KlWeight(settings.kl_coefficient, target=settings.kl_target)
-        self.state = self.weight.state
+        self.unit = ReturnUnit(value.head)
+        self.state = self.weight.state | self.unit.state
         self.rollout: Rollout | None = None
 
     def begin(self, drawn: Round) -> tuple[list[Tokens], dict[str, float]]:
         """Values and advantages of the round's answers."""
-        self.rollout = rollout_of(drawn, self.value, self.settings, self.weight.now)
+        self.rollout = rollout_of(drawn, self.value, self.unit, self.settings, self.weight.now)
         values, returns = torch.cat(self.rollout.values).detach(), torch.cat(self.rollout.returns)
         return drawn.rows, {"explained_variance": explained_variance(values, returns)}
 
@@ -96,9 +98,12 @@ def train_ppo(
 
 
 @torch.no_grad()
-def rollout_of(drawn: Round, value: ScalarModel, settings: Ppo, kl_coefficient: float) -> Rollout:
+def rollout_of(drawn: Round, value: ScalarModel, unit: ReturnUnit, settings: Ppo, kl_coefficient: float) -> Rollout:
     """Take the values of a round's answers, one to a prompt, and estimate advantages."""
-    rows, length_B = drawn.rows, drawn.length_S
+    rows, length_B, discount = drawn.rows, drawn.length_S, settings.discount
+    old_R, reference_R = torch.cat(drawn.old), torch.cat(drawn.reference)
+    reward_R = token_rewards(drawn.score_S, old_R, reference_R, length_B, kl_coefficient=kl_coefficient)
+    unit.see(rewards_to_go(reward_R, length_B, discount=discount))
 
     def valued() -> list[Tensor]:
         one_pass = settings.minibatches == 1 and len(passes(rows, value.body.device)) == 1
@@ -106,19 +111,15 @@ def rollout_of(drawn: Round, value: ScalarModel, settings: Ppo, kl_coefficient: 
             return compute_values(value, rows)
 
     values = within_memory(valued, rows, (), value.body.device)
-    old_R, reference_R, value_R = torch.cat(drawn.old), torch.cat(drawn.reference), torch.cat(values).detach()
-    reward_R = token_rewards(drawn.score_S, old_R, reference_R, length_B, kl_coefficient=kl_coefficient)
-    reward_R = scale(reward_R)
-    advantage_R, return_R = advantages(
-        reward_R, value_R, length_B, discount=settings.discount, gae_lambda=settings.gae_lambda
-    )
+    value_R = unit.to_rewards(torch.cat(values).detach())
+    advantage_R, return_R = advantages(reward_R, value_R, length_B, discount=discount, gae_lambda=settings.gae_lambda)
     sizes = length_B.tolist()
     return Rollout(
         rows=rows,
         old=drawn.old,
         values=values,
         advantages=list(whiten(advantage_R).split(sizes)),
-        returns=list(return_R.split(sizes)),
+        returns=list(unit.from_rewards(return_R).split(sizes)),
     )
 
 
