@@ -108,7 +108,7 @@ class Comparison:
         arms.check_disk()
         arms.train_all()
         validated = arms.validate("reference", None) if context.validation else None
-        measured = arms.measure_all()
+        measured, others = arms.measure_all(), arms.measure_others()
         before = {"reference": logprobs, "mismatched": mismatched, "reward": rewards}
         summarise(
             self.out,
@@ -118,6 +118,7 @@ class Comparison:
             | {name: done for name, done in before.items() if done},
             trials={method: arms.trials[method] for method in context.candidates},
             measured=measured,
+            others=others,
             validated=validated,
             pairs=context.pairs,
         )

@@ -39,12 +39,14 @@ def summarise(
     stages: Mapping[str, Done],
     trials: Mapping[str, Trials],
     measured: Mapping[str, Done],
+    others: Mapping[str, Done],
     validated: Done | None,
     pairs: SharedPairs,
 ) -> None:
     """Write records.jsonl, samples.jsonl and summary.json.
 
-    stages: what came before the arms, "gold" among it, and "reward" where an arm needs a reward model. Pairs of one
+    stages: what came before the arms, "gold" among it, and "reward" where an arm needs a reward model. others: by name,
+    candidates that were not chosen, as they were measured on the curve's prompts. Pairs of one
     prompt are not independent: intervals of what is measured on them are drawn over prompts. Answers are one to a
     prompt.
     """
@@ -81,6 +83,7 @@ def summarise(
     curves = _curves(measured, ends) if settings.evaluation.curve_points else {}
     summary["along_the_way"] = _along_the_way(curves, measured["reference"], scale)
     records = [*_step_rows(spent), *_evaluation_rows(curves, scale, pairs.heldout)]
+    records += _frontier_rows(trials, measured, others, scale)
     disk.write(out / "records.jsonl", _lines(records))
     disk.write(out / "samples.jsonl", _lines(_sample_rows(measured, scale, tokenizer)))
     disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
@@ -294,6 +297,29 @@ def _evaluation_rows(curves: Curves, scale: tuple[float, float], heldout: Sequen
                 }
             )
     return rows
+
+
+def _frontier_rows(
+    trials: Mapping[str, Trials], measured: Mapping[str, Done], others: Mapping[str, Done], scale: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Every candidate along its training, from the reference to its end: KL and score of each answer, by prompt.
+
+    All on the same prompts in the same order, so that any two points are paired: those that every point has.
+    """
+    rows = []
+    for method, found in trials.items():
+        for trial in found.every:
+            name = trial.candidate.name
+            done = measured.get(method) if trial is found.chosen else others.get(name)
+            if done is None or trial.trained is None:
+                continue
+            end = {**done.facts, "step": trial.trained.facts["step"], "seconds": trial.trained.facts["seconds"]}
+            for point in ({**measured["reference"].facts, "step": 0, "seconds": 0.0}, *done.facts["curve"], end):
+                row = {"kind": "frontier", "arm": method, "candidate": name}
+                row |= {"step": point["step"], "seconds": point["seconds"], "kl_from_reference": point["log_ratio"]}
+                rows.append(row | {"gold_score": _standard(point["gold"], scale)})
+    shared = min((len(row["gold_score"]) for row in rows), default=0)
+    return [row | {key: row[key][:shared] for key in ("kl_from_reference", "gold_score")} for row in rows]
 
 
 def _sample_rows(
