@@ -84,7 +84,8 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
         assert summary["reward_model"] is None
     assert set(summary["arms"]) == arms
     for name, arm in summary["arms"].items():
-        assert set(arm) == figures | OTHER_FIGURES | set(COSTS)
+        grid = {"grid_seconds", "grid_flops", "candidates"} if name in summary["grid"] else set()
+        assert set(arm) == figures | OTHER_FIGURES | set(COSTS) | grid
         for figure in figures:
             check_mean(arm[figure])
         for cost, kind in COSTS.items():
@@ -171,6 +172,11 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
     assert set(summary["arms"]["ppo"]["seconds"]) == {"reward", "ppo"}
     assert set(summary["arms"]["dpo"]["seconds"]) == {"reference", "dpo"}
     assert summary["gold_scorer"]["kind"] == "judge"
+    assert "another seed, and from the model as it was before" in summary["gold_scorer"]["apart"]
+    seeds = {
+        name: json.loads((out / "models" / name / "settings.json").read_text())["seed"] for name in ("judge", "reward")
+    }
+    assert seeds["reward"] == 0 != seeds["judge"]
     assert summary["failed"] == {}
     assert summary["grid"] == {}
     assert summary["pairs"]["validation"] == 0
@@ -388,6 +394,9 @@ def test_each_method_stands_at_its_best_value_by_validation_data(tiny_run: Tiny,
         assert chosen["gold_score"]["mean"] == max(point["gold_score"]["mean"] for point in points)
         assert summary["arms"][method]["parameters"] == chosen["parameters"]
         assert sum(summary["arms"][method]["seconds"].values()) >= chosen["seconds"] > 0
+        bill, shared = summary["arms"][method], sum(summary["arms"][method]["seconds"].values()) - chosen["seconds"]
+        assert bill["grid_seconds"] == pytest.approx(sum(point["seconds"] for point in points) + shared)
+        assert bill["grid_flops"] > 1.5 * bill["flops"] / (1 + ("reward" in bill["seconds"]))
         for point in points:
             for figure in (
                 "heldout_accuracy",

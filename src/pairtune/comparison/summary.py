@@ -19,12 +19,14 @@ from pairtune.estimate import Estimate
 from pairtune.evaluation.diagnostics import distinct_bigrams, fell, margin_length_correlation, per_token
 from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
-from pairtune.evaluation.statistics import estimate, paired_difference, share
+from pairtune.evaluation.simultaneous import simultaneous
+from pairtune.evaluation.statistics import estimate, share
 from pairtune.grid import samples
 from pairtune.models.load import Tokenizer
 from pairtune.objectives.loss import loss_of
 from pairtune.report import figures
 from pairtune.report.figures import Figure
+from pairtune.report.records import REFERENCE
 from pairtune.report.verdict import verdict
 from pairtune.runs import CompareRun
 from pairtune.stages.stage import Done
@@ -61,7 +63,8 @@ def summarise(
         "seed": settings.seed,
         "pairs": {"train": len(pairs.train), "heldout": len(pairs.heldout), "validation": len(pairs.validation)},
         "gold_scorer": {name: stages["gold"].facts[name] for name in ("kind", "heldout_accuracy")}
-        | ({"pairs": len(pairs.judge)} if pairs.judge else {}),
+        | ({"pairs": len(pairs.judge)} if pairs.judge else {})
+        | ({"apart": stages["gold"].facts["apart"]} if "apart" in stages["gold"].facts else {}),
         "reward_model": {"heldout_accuracy": stages["reward"].facts["heldout_accuracy"]}
         if "reward" in stages
         else None,
@@ -69,6 +72,7 @@ def summarise(
             arm: means(values[arm], pairs.heldout)
             | _of_all(done.facts, pairs.heldout)
             | _costs(arm, spent, lora=settings.lora)
+            | _grid_costs(arm, spent, trials)
             | {"parameters": chosen[arm].candidate.parameters if arm in chosen else {}}
             for arm, done in measured.items()
         },
@@ -144,18 +148,23 @@ def _mean(figure: Figure, values: Sequence[float], prompts: Sequence[Hashable]) 
 
 
 def differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Sequence[Tokens]) -> dict[str, Any]:
-    """Every arm against every one before it."""
+    """Every arm against every one before it; intervals hold together with 95%.
+
+    Of each figure: those of all arms against each other, and those of all arms against the reference.
+    """
     prompts = [row.prompt for row in rows]
-    return {
-        f"{first} - {second}": {
-            each.key: paired_difference(
-                values[first][each.key], values[second][each.key], prompts if each.per == "pair" else None
-            ).to_json()
-            for each in figures.FIGURES
-            if each.difference and each.key in values[first]
-        }
-        for second, first in combinations(values, 2)
-    }
+    pairs = list(combinations(values, 2))
+    families = [pair for pair in pairs if REFERENCE in pair], [pair for pair in pairs if REFERENCE not in pair]
+    found: dict[str, dict[str, Any]] = {f"{first} - {second}": {} for second, first in pairs}
+    for figure in (each for each in figures.FIGURES if each.difference):
+        of = prompts if figure.per == "pair" else None
+        for family in families:
+            known = [pair for pair in family if all(figure.key in values[arm] for arm in pair)]
+            columns = [np.subtract(values[first][figure.key], values[second][figure.key]) for second, first in known]
+            told = simultaneous(np.stack(columns, axis=1), of) if columns else []
+            for (second, first), each in zip(known, told, strict=True):
+                found[f"{first} - {second}"][figure.key] = each.to_json()
+    return found
 
 
 def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:
@@ -227,6 +236,19 @@ def _costs(arm: str, stages: Mapping[str, Done], *, lora: bool) -> dict[str, Any
         "settings_to_tune": asked.settings_to_tune if asked else [],
         "lines_of_code": asked.lines_of_code if asked else 0,
     }
+
+
+def _grid_costs(arm: str, stages: Mapping[str, Done], trials: Mapping[str, Trials]) -> dict[str, Any]:
+    """What it took to try all candidates of a method that had several: all that was trained, and chosen by or not.
+
+    A candidate whose training failed has left no bill.
+    """
+    if arm not in trials or len(trials[arm].every) < 2:
+        return {}
+    trained = {trial.candidate.name: trial.trained.cost for trial in trials[arm].every if trial.trained}
+    shared = [stages[name].cost for name in _stages_of(arm) if name in stages and name != arm]
+    total = sum([*shared, *trained.values()], Cost())
+    return {"grid_seconds": total.seconds, "grid_flops": total.flops, "candidates": len(trials[arm].every)}
 
 
 def _stages_of(arm: str) -> list[str]:
