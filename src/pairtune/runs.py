@@ -412,6 +412,14 @@ class CheckLossRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GradeRun:
+    """`pairtune grade`."""
+
+    notebook: str = setting("", "a notebook of the course, .py or .ipynb, with your own functions", FILE, common=True)
+    json: bool = setting(False, "print what is found as JSON", common=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeriveRun:
     """`pairtune derive`."""
 
