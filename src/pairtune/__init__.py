@@ -8,15 +8,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pairtune.api import compare, evaluate, generate, grpo, online_dpo, ppo, reward, rloo, sample, sft, tune
+    from pairtune.api import (
+        check_loss,
+        compare,
+        evaluate,
+        generate,
+        grpo,
+        log_probs,
+        online_dpo,
+        ppo,
+        reward,
+        rloo,
+        sample,
+        sft,
+        tune,
+    )
     from pairtune.errors import InputError
 
 __all__ = [
     "InputError",
+    "check_loss",
     "compare",
     "evaluate",
     "generate",
     "grpo",
+    "log_probs",
     "online_dpo",
     "ppo",
     "reward",

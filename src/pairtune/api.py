@@ -5,17 +5,20 @@ A keyword is a flag without its dashes, `pairtune.tune(model="...", data="pairs.
 raises `pairtune.InputError`, with the sentence that the command line would print.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pairtune import commands
 from pairtune.configure import settings_from_keywords
 from pairtune.runs import (
+    CheckLossRun,
     CompareRun,
     EvaluateRun,
     GenerateRun,
     GrpoRun,
+    LogProbsRun,
     OnlineDpoRun,
     PpoRun,
     RewardRun,
@@ -90,6 +93,27 @@ def evaluate(*, config: str | None = None, **settings: Any) -> dict[str, Any]:
     """Measure a tuned model on held-out pairs. Returns its figures, each a mean with n and a 95% interval."""
     figures: dict[str, Any] = _run("evaluate", EvaluateRun, settings, config)
     return figures
+
+
+def log_probs(*, config: str | None = None, **settings: Any) -> list[dict[str, float]]:
+    """log π of the chosen and the rejected response of each pair, sums over their tokens: to hold one's own against."""
+    found: list[dict[str, float]] = _run("log_probs", LogProbsRun, settings, config)
+    return found
+
+
+def check_loss(loss: str | Callable[..., Any]) -> bool:
+    """Hold a DPO loss, FILE.py:FUNCTION or the function itself, against the theory; print what is right and wrong.
+
+    It takes (policy, reference, chosen, rejected, beta), as `pairtune.course.check_loss` says. Returns whether it is
+    right in everything.
+    """
+    if isinstance(loss, str):
+        right: bool = _run("check-loss", CheckLossRun, {"loss": loss}, None)
+        return right
+    from pairtune.commands.check_loss import show
+    from pairtune.own import Own
+
+    return show(Own(loss.__name__, loss, Path(inspect.getsourcefile(loss) or ""), ""))
 
 
 def _run(command: str, kind: type, keywords: Mapping[str, Any], config: str | None) -> Any:

@@ -17,12 +17,14 @@ from pairtune.parallel import OtherRankError, of_rank, tells
 from pairtune.progress import say
 from pairtune.runs import (
     CacheRun,
+    CheckLossRun,
     CheckRun,
     CompareRun,
     DeriveRun,
     EvaluateRun,
     FormatsRun,
     GenerateRun,
+    GradeRun,
     GrpoRun,
     ObjectivesRun,
     OnlineDpoRun,
@@ -56,6 +58,8 @@ SETTINGS: dict[str, type] = {
     "formats": FormatsRun,
     "check": CheckRun,
     "derive": DeriveRun,
+    "check-loss": CheckLossRun,
+    "grade": GradeRun,
     "cache": CacheRun,
 }
 HELP = {
@@ -76,10 +80,12 @@ HELP = {
     "formats": "list the shapes of data that are read, with two rows of each",
     "check": "look at data without training: what is wrong with them",
     "derive": "walk through the derivation of DPO, checked in numbers",
+    "check-loss": "hold a DPO loss of your own against the theory",
+    "grade": "look at your exercises of the course",
     "cache": "list what is kept between runs, or clear it",
 }
 # The setting of a command that may stand without its flag: `pairtune check pairs.jsonl`.
-BARE = {"check": "data"}
+BARE = {"check": "data", "check-loss": "loss", "grade": "notebook"}
 # Characters of a line that says what is wrong.
 LONGEST = 2000
 DESCRIPTION = """\
@@ -191,7 +197,7 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
-            usage=f"pairtune {name}{word(SETTINGS[name])}{' [DATA]' * (name in BARE)} [options]",
+            usage=f"pairtune {name}{word(SETTINGS[name])}{_bare(name)} [options]",
             description=text[0].upper() + text[1:] + ".",
             formatter_class=Layout,
             allow_abbrev=False,
@@ -204,6 +210,10 @@ def _parser(asked: str) -> argparse.ArgumentParser:
         general.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
         general.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _bare(name: str) -> str:
+    return f" [{BARE[name].upper()}]" if name in BARE else ""
 
 
 def _commands() -> str:

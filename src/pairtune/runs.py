@@ -301,6 +301,15 @@ class EvaluateRun(DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogProbsRun(DataRun):
+    """`pairtune.log_probs`."""
+
+    model: str = _model("model that the responses' log-probabilities are of")
+    data: str = _data("pairs")
+    max_tokens: int = _max_tokens("row")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareRun(Adapting, Keeping, DataRun):
     """`pairtune compare`."""
 
@@ -391,6 +400,23 @@ class ObjectivesRun:
 @dataclass(frozen=True, kw_only=True)
 class FormatsRun:
     """`pairtune formats`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckLossRun:
+    """`pairtune check-loss`."""
+
+    loss: str = setting(
+        "", "FILE.py:FUNCTION, a DPO loss of (policy, reference, chosen, rejected, beta)", FILE, common=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradeRun:
+    """`pairtune grade`."""
+
+    notebook: str = setting("", "a notebook of the course, .py or .ipynb, with your own functions", FILE, common=True)
+    json: bool = setting(False, "print what is found as JSON", common=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pairtune.progress import say
 from pairtune.runs import OnlineRun, Run, Training
 
 # The module of a command that is not called as the command is.
-MODULES = dict.fromkeys(("ppo", "rloo", "grpo", "online-dpo"), "online")
+MODULES = {**dict.fromkeys(("ppo", "rloo", "grpo", "online-dpo"), "online"), "check-loss": "check_loss"}
 
 # What several ranks do together; any other command would do its work once on each.
 SHARED = ("sft", "tune", "reward")

@@ -29,7 +29,7 @@ from pairtune.models.heads import ScalarModel, learner_of
 from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.models.machine import choose_machine
 from pairtune.progress import counted, say
-from pairtune.runs import EvaluateRun, Merging, OnlineRun, PpoRun, RewardRun, Run, SftRun, TuneRun
+from pairtune.runs import EvaluateRun, LogProbsRun, Merging, OnlineRun, PpoRun, RewardRun, Run, SftRun, TuneRun
 from pairtune.settings import Adapting
 
 # What becomes of rows' margins.
@@ -112,7 +112,7 @@ def load_value_model(
     return model
 
 
-def read(settings: RewardRun | TuneRun | EvaluateRun) -> tuple[Rows[Pair], Tokenizer]:
+def read(settings: RewardRun | TuneRun | EvaluateRun | LogProbsRun) -> tuple[Rows[Pair], Tokenizer]:
     """The pairs, with what is to be said of them, and the model's tokenizer."""
     data = read_pairs(given(settings.data, "data"), asked=asked_of(settings))
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
