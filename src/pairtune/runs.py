@@ -329,7 +329,8 @@ class CompareRun(Adapting, Keeping, DataRun):
     methods: tuple[str, ...] = setting(
         ("dpo", "ppo"),
         "the arms: ppo, rloo, grpo, objectives of `pairtune objectives`, FILE.py:FUNCTION of your own, sums; "
-        "online-dpo and the like: an objective on answers that are sampled as it goes",
+        "online-dpo and the like: an objective on answers that are sampled as it goes; best-of-4 and the like: no "
+        "training, of so many answers of the reference the reward model's best",
         NAME,
         common=True,
     )
