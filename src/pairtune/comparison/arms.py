@@ -298,6 +298,27 @@ class Arms:
             self.context.stage(f"measure_{arm}", self._measuring(trained)), work, title=f"measuring {arm}"
         )
 
+    def measure_others(self) -> dict[str, Done]:
+        """By name, candidates that were not chosen, on the curve's prompts: points of their methods' frontiers."""
+        found = {}
+        for trial in (trial for trials in self.trials.values() for trial in trials.every if trial is not trials.chosen):
+            if trial.trained and not trial.failed:
+                try:
+                    found[trial.candidate.name] = self._measure_other(trial.candidate.name, trial.trained)
+                except Exception as error:
+                    _reason(trial.candidate, error)
+        return found
+
+    def _measure_other(self, name: str, trained: Done) -> Done:
+        rows = self.context.pairs.heldout[: self.settings.evaluation.curve_prompts]
+
+        def work(folder: Path) -> Facts:
+            snapshots = Snapshots.load(trained.folder, before=trained.facts["step"])
+            return self._measured(self.context.load(name), rows, snapshots)
+
+        stage = self.context.stage(f"frontier_{name}", self._measuring(trained))
+        return self.context.done(stage, work, title=f"measuring {name}, for its method's frontier")
+
     def _measuring(self, trained: Done | None) -> dict[str, Any]:
         """What measuring rests on."""
         settings = self.settings

@@ -145,6 +145,7 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
             # The gold scorer is tested on labelled reviews; a judge and the reward model on held-out pairs.
             tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
             on = f"trained on {words.whole(facts['pairs'])} pairs kept apart; " if facts.get("pairs") else ""
+            on += f"unlike the reward model with {facts['apart']}; " if facts.get("apart") else ""
             yield title, f"{on}right on {cell.text} of {tested} ({cell.note})"
     if took := words.whole_run(summary):
         yield "Whole run", took
