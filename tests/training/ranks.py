@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from pairtune import parallel
+from pairtune import joining, parallel
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
 from pairtune.engine.examples import prepare
@@ -115,7 +115,7 @@ class Stopping(Journal):
 
 def main(folder: Path) -> None:
     """Every training, what it leaves in FOLDER; the last one stops after two steps, its checkpoint left there."""
-    with parallel.joined():
+    with joining.joined():
         for name, train in trainings().items():
             journal = Journal(name)
             keep(folder / f"{name}.safetensors", journal, train(journal))
@@ -125,7 +125,7 @@ def main(folder: Path) -> None:
 
 def go_on(folder: Path, out: Path) -> None:
     """Go on with what another number of ranks has left in FOLDER."""
-    with parallel.joined():
+    with joining.joined():
         journal = Journal("bco", folder / "stopped", every=1e9)
         trained = preference("bco", rows())(journal)
         assert [row["step"] for row in journal.rows if "step" in row] == [1, 2, 3]

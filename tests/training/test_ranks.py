@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pairtune import parallel, rank
+from pairtune import joining, parallel, rank
 from pairtune.cli import main
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
@@ -115,7 +115,7 @@ def test_what_ranks_would_do_twice_is_refused(
 
 
 def test_a_steps_examples_are_shared_by_tokens_and_each_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_ranks", object())
+    monkeypatch.setattr(joining, "_together", object())
     lengths, indices, parts = [9, 1, 1, 1, 8, 1, 7], [5, 3, 9, 8, 0, 2, 4], []
     for name, value in zip(rank.ENVIRONMENT, ("0", "3", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
@@ -139,7 +139,7 @@ def test_more_ranks_than_examples_are_refused(second_of_three: None, monkeypatch
     from pairtune.settings import Sft
     from pairtune.training.step import enough_for
 
-    monkeypatch.setattr(parallel, "_ranks", object())
+    monkeypatch.setattr(joining, "_together", object())
     rows = [Tokens((3,), ((4, 1),))] * 8
     enough_for(rows, Sft(batch_size=3))
     with pytest.raises(InputError, match="a step has 2 of the examples and there are 3 ranks; give fewer"):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from pairtune import hub, own, parallel
+from pairtune import hub, joining, own, parallel
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.progress import say
@@ -35,7 +35,7 @@ def run(command: str, settings: Any) -> Any:
         _check_paths(settings)
     from pairtune.quiet import quiet
 
-    with quiet(), parallel.joined(), _cache():
+    with quiet(), joining.joined(), _cache():
         work = import_module(module).run
         if not isinstance(settings, Training):
             return work(settings)
