@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pairtune import joining
 from pairtune.errors import InputError
 from pairtune.rank import is_first as is_first
+from pairtune.rank import on_this_machine as on_this_machine
 from pairtune.rank import rank as rank
 from pairtune.rank import size as size
 
@@ -99,12 +100,28 @@ def check_enough(examples: int) -> None:
         )
 
 
+def check_shard(shard: str) -> None:
+    """Raises InputError if weights are to be parted among ranks and there is one process."""
+    if shard == "always" and size() == 1:
+        raise InputError(
+            "shard: there is one process, which holds all weights; start several, as in `torchrun --nproc-per-node 2 "
+            "-m pairtune ...`, or leave --shard out"
+        )
+
+
 def working() -> int:
     """Among how many ranks work is shared out now."""
     return 1 if joining.ranks() is None else size()
 
 
 # ---- numbers and tensors, through torch.distributed ----------------------------------------------------------------
+
+
+def make_group() -> None:
+    """Make torch's process group, if nothing has made it yet."""
+    ranks = joining.ranks()
+    assert ranks is not None
+    ranks.group()
 
 
 def totals(*values: float) -> list[float]:
@@ -119,6 +136,19 @@ def totals(*values: float) -> list[float]:
     sums = torch.tensor(values, dtype=torch.float64)
     distributed.all_reduce(sums)
     return sums.tolist()
+
+
+def most(value: int) -> int:
+    """The largest of the ranks' whole numbers."""
+    if joining.ranks() is None:
+        return value
+    import torch
+    from torch import distributed
+
+    make_group()
+    largest = torch.tensor(value)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)
 
 
 def any_of(*values: bool) -> list[bool]:
@@ -152,9 +182,7 @@ def _gather_bytes(mine: Tensor) -> list[Tensor]:
     import torch
     from torch import distributed
 
-    ranks = joining.ranks()
-    assert ranks is not None
-    ranks.group()
+    make_group()
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(size())]
     distributed.all_gather(lengths, torch.tensor([len(mine)]))
     most = max(int(length) for length in lengths)
@@ -165,11 +193,13 @@ def _gather_bytes(mine: Tensor) -> list[Tensor]:
     return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
 
 
-def tensors_from_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The first rank's tensors by name, one after the other, on the processor; the others give none."""
+def tensors_from_first(
+    tensors: Mapping[str, Tensor], keep: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
+) -> dict[str, Tensor]:
+    """The first rank's tensors by name, one after the other, on the processor: what `keep` leaves of each."""
     ranks = joining.ranks()
     if ranks is None:
-        return dict(tensors)
+        return {name: keep(name, tensor) for name, tensor in tensors.items()}
     import torch
     from torch import distributed
 
@@ -181,7 +211,7 @@ def tensors_from_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         whole = tensors[name].cpu().contiguous().clone() if is_first() else empty
         if whole.numel():
             distributed.broadcast(whole.reshape(-1).view(torch.uint8), 0)
-        found[name] = whole
+        found[name] = keep(name, whole)
     return found
 
 

@@ -31,6 +31,7 @@ def run(command: str, settings: Any) -> Any:
     module = f"pairtune.commands.{MODULES.get(command, command)}"
     if not isinstance(settings, Run):  # lists or proves something, and needs none of the libraries that talk
         return import_module(module).run(settings)
+    parallel.check_shard(getattr(settings, "shard", ""))
     if command != "compare":
         _check_paths(settings)
     from pairtune.quiet import quiet
