@@ -107,8 +107,8 @@ def _of_best(n: int, figures: Mapping[str, Any]) -> str:
     return (
         f"Nothing is trained. The KL is estimated from n and each answer's probability under the reference; it is at "
         f"most log n − (n − 1)/n = {words.decimal(kl_bound(n))} nats. Time and FLOPs are those of the reward model, "
-        f"and of drawing and scoring {n} answers to each of the {prompts} prompts measured on: each answer in use costs "
-        "as much again. What it makes of given responses nobody knows, so it has no held-out accuracy."
+        f"and of drawing and scoring {n} answers to each of the {prompts} prompts measured on: each answer in use "
+        "costs as much again. What it makes of given responses nobody knows, so it has no held-out accuracy."
     )
 
 
