@@ -29,9 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, content=text))
     pages = [(file.src_uri, file.content_string) for file in files.documentation_pages()]
     for target in sorted({target for page, text in pages for target in _outside(page, text)}):
-        files.append(
-            File.generated(config, f"sources/{target}.txt", content=(ROOT / target).read_text(encoding="utf-8"))
-        )
+        files.append(File.generated(config, f"sources/{target}.txt", content=_source(ROOT / target)))
     return files
 
 
@@ -57,7 +55,7 @@ def _target(page: str, link: str) -> str:
             return name
     if place.startswith("docs/"):
         return place.removeprefix("docs/")
-    return f"sources/{place}.txt" if (ROOT / place).is_file() else link  # what is nowhere, mkdocs tells
+    return f"sources/{place}.txt" if (ROOT / place).exists() else link  # what is nowhere, mkdocs tells
 
 
 def _outside(page: str, text: str) -> list[str]:
@@ -65,8 +63,15 @@ def _outside(page: str, text: str) -> list[str]:
     places = [_place(page, match[2]) for match in LINK.finditer(text) if not re.match(r"\w+:", match[2])]
     known = tuple(ELSEWHERE.values())
     return [
-        place for place in places if not place.startswith("docs/") and place not in known and (ROOT / place).is_file()
+        place for place in places if not place.startswith("docs/") and place not in known and (ROOT / place).exists()
     ]
+
+
+def _source(path: Path) -> str:
+    """A file's text; of a folder what is in it."""
+    return (
+        path.read_text(encoding="utf-8") if path.is_file() else "\n".join(sorted(each.name for each in path.iterdir()))
+    )
 
 
 def _formulas(text: str) -> str:

@@ -247,8 +247,8 @@ def test_an_interrupted_comparison_ends_as_if_never_stopped(
     whole = read(compare(tiny_run(methods=["dpo"], epochs=3)))
     keep = Journal.checkpoint
 
-    def stop_in_dpo(self: Any, step: int, *others: Any, stopping: bool) -> None:
-        keep(self, step, *others, stopping=self.stage == "dpo" and step == 2)
+    def stop_in_dpo(self: Any, step: int, *others: Any, stopping: bool, due: bool) -> None:
+        keep(self, step, *others, stopping=self.stage == "dpo" and step == 2, due=due)
 
     parts = tiny_run(methods=["dpo"], epochs=3, out=str(tmp_path / "parts"))
     with monkeypatch.context() as patched:

@@ -29,7 +29,7 @@ from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import share
-from pairtune.grid import samples
+from pairtune.grid import rewarded
 from pairtune.hashes import model_hash
 from pairtune.holding import held
 from pairtune.models import adapters
@@ -107,7 +107,7 @@ class Comparison:
         pairs = self.make_pairs(warm, gold)
         logprobs, mismatched = self.reference_pass(pairs), self.mismatched_pass(pairs)
         external = gold or self.train_judge(pairs)
-        rewards = self.reward_model(pairs) if any(map(samples, settings.methods)) else None  # nothing else needs it
+        rewards = self.reward_model(pairs) if any(map(rewarded, settings.methods)) else None  # nothing else needs it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
         arms.train_all()

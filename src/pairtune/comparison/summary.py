@@ -21,13 +21,14 @@ from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
 from pairtune.evaluation.simultaneous import simultaneous
 from pairtune.evaluation.statistics import estimate, share
-from pairtune.grid import samples
+from pairtune.grid import rewarded
 from pairtune.models.load import Tokenizer
 from pairtune.objectives.loss import loss_of
 from pairtune.report import figures
 from pairtune.report.figures import Figure
 from pairtune.report.records import REFERENCE
 from pairtune.report.verdict import verdict
+from pairtune.report.words import best_of
 from pairtune.runs import CompareRun
 from pairtune.stages.stage import Done
 from pairtune.training.checkpoint import read_records
@@ -83,10 +84,11 @@ def summarise(
     }
     summary["notices"] = [*notices(summary, values), *_warned(spent)]
     summary["verdict"] = verdict(summary)
-    ends = {method: trial.trained for method, trial in chosen.items() if trial.trained}
+    ends = {method: trial.trained for method, trial in chosen.items() if trial.trained and not best_of(method)}
     curves = _curves(measured, ends) if settings.evaluation.curve_points else {}
     summary["along_the_way"] = _along_the_way(curves, measured["reference"], scale)
-    records = [*_step_rows(spent), *_evaluation_rows(curves, scale, pairs.heldout)]
+    points = [_point_row(arm, values[arm], pairs.heldout) for arm in measured if best_of(arm)]
+    records = [*_step_rows(spent), *_evaluation_rows(curves, scale, pairs.heldout), *points]
     records += _frontier_rows(trials, measured, others, scale)
     disk.write(out / "records.jsonl", _lines(records))
     disk.write(out / "samples.jsonl", _lines(_sample_rows(measured, scale, tokenizer)))
@@ -120,13 +122,23 @@ def _standard(gold: Sequence[float], scale: tuple[float, float]) -> list[float]:
 
 
 def _values(facts: Mapping[str, Any], scale: tuple[float, float], rows: Sequence[Tokens]) -> dict[str, list[float]]:
-    """One value per held-out pair or per answer, in the same order for every arm. Of an arm or one of its snapshots."""
-    ratios = facts["log_ratios"]
+    """One value per held-out pair or per answer, in the same order for every arm. Of an arm or one of its snapshots.
+
+    Best of n has none of pairs.
+    """
+    ratios = facts.get("log_ratios")
+    of_pairs = (
+        {
+            "heldout_accuracy": wins(margins(ratios)),
+            "chosen_nats_per_token": per_token(ratios, rows, 0),
+            "rejected_nats_per_token": per_token(ratios, rows, 1),
+            "chosen_fell": fell(ratios),
+        }
+        if ratios
+        else {}
+    )
     return {
-        "heldout_accuracy": wins(margins(ratios)),
-        "chosen_nats_per_token": per_token(ratios, rows, 0),
-        "rejected_nats_per_token": per_token(ratios, rows, 1),
-        "chosen_fell": fell(ratios),
+        **of_pairs,
         **({"reward_model_score": facts["reward"]} if "reward" in facts else {}),
         "gold_score": _standard(facts["gold"], scale),
         "kl_from_reference": facts["log_ratio"],
@@ -169,8 +181,8 @@ def differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Seque
 
 def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:
     """What is no mean of one value each, and the method's own criterion, which the reference has not."""
-    own = facts["own_wins"]
-    correlation = margin_length_correlation(facts["log_ratios"], rows)
+    own, ratios = facts["own_wins"], facts.get("log_ratios")
+    correlation = margin_length_correlation(ratios, rows) if ratios else None
     return {
         "heldout_own_accuracy": share(own, [row.prompt for row in rows]).to_json() if own else None,
         "margin_length_correlation": correlation.to_json() if correlation else None,
@@ -255,7 +267,7 @@ def _stages_of(arm: str) -> list[str]:
     """The stages whose cost an arm bears, in the order in which they ran."""
     if arm == "reference":
         return []
-    if samples(arm):
+    if rewarded(arm):
         return ["reward", arm]
     loss = loss_of(arm)
     return [*(name for name in ("reference", "mismatched") if name in loss.needs), arm]
@@ -321,6 +333,11 @@ def _evaluation_rows(curves: Curves, scale: tuple[float, float], heldout: Sequen
     return rows
 
 
+def _point_row(arm: str, values: Mapping[str, Sequence[float]], heldout: Sequence[Tokens]) -> dict[str, Any]:
+    """An arm without steps: one point of the frontier, and of no curve."""
+    return {"kind": "point", "arm": arm, "step": 0, "seconds": 0.0, **means(values, heldout)}
+
+
 def _frontier_rows(
     trials: Mapping[str, Trials], measured: Mapping[str, Done], others: Mapping[str, Done], scale: tuple[float, float]
 ) -> list[dict[str, Any]]:
@@ -333,7 +350,7 @@ def _frontier_rows(
         for trial in found.every:
             name = trial.candidate.name
             done = measured.get(method) if trial is found.chosen else others.get(name)
-            if done is None or trial.trained is None:
+            if done is None or trial.trained is None or best_of(method):
                 continue
             end = {**done.facts, "step": trial.trained.facts["step"], "seconds": trial.trained.facts["seconds"]}
             for point in ({**measured["reference"].facts, "step": 0, "seconds": 0.0}, *done.facts["curve"], end):

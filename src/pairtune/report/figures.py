@@ -105,7 +105,8 @@ FIGURES: tuple[Figure, ...] = (
         unit="nats per response",
         meaning="KL(π‖π_ref), estimated as the mean of log π(y|x) − log π_ref(y|x) over responses sampled from the "
         "policy π, each summed over its tokens with its end of text; both at the sampling temperature. How far the "
-        "policy has moved.",
+        "policy has moved. Of the best of n answers it is estimated from n and each one's probability under the "
+        "reference (Beirami et al. 2024), and log n − (n − 1)/n at most.",
         code="pairtune.evaluation.policy:log_ratios_to",
         show=words.decimal,
         per="answer",

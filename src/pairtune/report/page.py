@@ -285,7 +285,7 @@ def _learning(run: Run, colours: dict[str, int]) -> Iterator[Markup]:
     known = figures.of_run(run.summary)
     once = [each for each in known if len(each.curve) == 1]
     twice = [each for each in known if len(each.curve) > 1]
-    drawn = [plots.frontier(run.evaluations, figures.score(run.summary), colours)]
+    drawn = [plots.frontier([*run.evaluations, *run.points], figures.score(run.summary), colours)]
     drawn += [
         plots.learning_curve(run.evaluations, each, colours, over=over, started=before)
         for each in (*once[:1], *twice, *once[1:])

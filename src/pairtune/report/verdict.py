@@ -238,14 +238,22 @@ def _weak(scorer: Mapping[str, Any]) -> str:
 
 
 def _doubtful_reward(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """Whether there was anything in the reward model for the methods that sample to learn."""
+    """Whether there was anything in the reward model for the methods that sample to learn, or to choose by."""
     obeying = [_name(arm) for arm in arms if arm in ("ppo", "rloo", "grpo") or arm.startswith("online-")]
-    if not obeying:
+    choosing = [_name(arm) for arm in arms if words.best_of(arm)]
+    if not obeying and not choosing:
         return ""
-    who = words.listed(obeying)
-    level = f"so {who} had nothing to learn from"
-    below = f"so {who} learned from a reward that prefers the wrong responses"
-    return _doubtful("The reward model's", summary.get("reward_model") or {}, level, below)
+    level, below = [], []
+    if obeying:
+        who = words.listed(obeying)
+        level.append(f"{who} had nothing to learn from")
+        below.append(f"{who} learned from a reward that prefers the wrong responses")
+    if choosing:
+        who = words.listed(choosing)
+        level.append(f"{who} may as well be chosen by chance")
+        below.append(f"{who} {'is' if len(choosing) == 1 else 'are'} rather the worst")
+    whose = summary.get("reward_model") or {}
+    return _doubtful("The reward model's", whose, f"so {words.listed(level)}", f"so {words.listed(below)}")
 
 
 def _doubtful(whose: str, scorer: Mapping[str, Any], if_level: str, if_below: str) -> str:
@@ -262,7 +270,7 @@ def _doubtful(whose: str, scorer: Mapping[str, Any], if_level: str, if_below: st
 
 def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     cost = {arm: (sum(summary["arms"][arm]["seconds"].values()), float(summary["arms"][arm]["flops"])) for arm in arms}
-    spent = sorted((arm for arm in arms if min(cost[arm]) > 0), key=cost.__getitem__)
+    spent = sorted((arm for arm in arms if min(cost[arm]) > 0 and not words.best_of(arm)), key=cost.__getitem__)
     if len(arms) == 1 and spent:
         seconds, flops = cost[arms[0]]
         accuracy = _measured(summary, arms[0], "heldout_accuracy")
