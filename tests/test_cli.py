@@ -787,8 +787,8 @@ def test_an_interrupted_step_command_goes_on_and_ends_as_if_never_stopped(
     assert main([*given, "--out", "whole"]) == 0
     keep = checkpoint.Journal.checkpoint
 
-    def stop_at_2(self: Any, step: int, *others: Any, stopping: bool) -> None:
-        keep(self, step, *others, stopping=step == 2)
+    def stop_at_2(self: Any, step: int, *others: Any, stopping: bool, due: bool) -> None:
+        keep(self, step, *others, stopping=step == 2, due=due)
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.Journal, "checkpoint", stop_at_2)

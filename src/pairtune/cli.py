@@ -13,7 +13,7 @@ from pairtune.configure import settings_from
 from pairtune.errors import InputError, is_memory, is_panic
 from pairtune.flags import Layout, Parser, add_flags, by_flag, flag, load_named, word
 from pairtune.hints import suggestion
-from pairtune.parallel import OtherRankError, of_rank, tells
+from pairtune.joining import OtherRankError, of_rank, tells
 from pairtune.progress import say
 from pairtune.runs import (
     CacheRun,
@@ -24,6 +24,7 @@ from pairtune.runs import (
     EvaluateRun,
     FormatsRun,
     GenerateRun,
+    GradeRun,
     GrpoRun,
     ObjectivesRun,
     OnlineDpoRun,
@@ -58,6 +59,7 @@ SETTINGS: dict[str, type] = {
     "check": CheckRun,
     "derive": DeriveRun,
     "check-loss": CheckLossRun,
+    "grade": GradeRun,
     "cache": CacheRun,
 }
 HELP = {
@@ -79,10 +81,11 @@ HELP = {
     "check": "look at data without training: what is wrong with them",
     "derive": "walk through the derivation of DPO, checked in numbers",
     "check-loss": "hold a DPO loss of your own against the theory",
+    "grade": "look at your exercises of the course",
     "cache": "list what is kept between runs, or clear it",
 }
 # The setting of a command that may stand without its flag: `pairtune check pairs.jsonl`.
-BARE = {"check": "data", "check-loss": "loss"}
+BARE = {"check": "data", "check-loss": "loss", "grade": "notebook"}
 # Characters of a line that says what is wrong.
 LONGEST = 2000
 DESCRIPTION = """\

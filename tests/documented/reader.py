@@ -29,6 +29,9 @@ SMALLER = {
     "pairtune compare --methods dpo online-dpo": (
         f"{FEW_REVIEWS} --online-steps 1 --online-batch-size 8 --methods dpo online-dpo"
     ),
+    "pairtune compare --config examples/between.yaml": (
+        f"{FEW_REVIEWS} --online-steps 1 --online-batch-size 8 --epochs 1 --methods dpo online-dpo"
+    ),
     **{f"pairtune {each}": "--steps 1 --batch-size 8" for each in ("ppo", "rloo", "grpo", "online-dpo")},
     "pairtune derive": "--worlds 3",
 }
@@ -42,7 +45,7 @@ NOT_RUN = {
 }
 """Commands that are not run, and why. What can be checked of their words is: see `Reader.check_words`."""
 
-IN_A_CLONE = ("Makefile", "README.md", "pyproject.toml", "docs", "examples")
+IN_A_CLONE = ("Makefile", "README.md", "pyproject.toml", "course", "docs", "examples")
 Run = Callable[[list[str]], int]
 
 

@@ -96,6 +96,17 @@ def test_an_example_of_settings_works_by_the_command_in_its_first_line(
     reader.run_line(Piece(f"examples/{example}", 1, first.removeprefix("# ")))
 
 
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "course").glob("*.py")))
+@pytest.mark.usefixtures("small_world")
+def test_a_notebook_runs_from_top_to_bottom(
+    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only_words: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Reader(tmp_path, said=str, only_words=only_words)  # lays out a clone
+    path = tmp_path / "course" / notebook
+    exec(compile(path.read_bytes(), str(path), "exec"), {"__name__": "__main__"})
+
+
 READERS: dict[str, Callable[[str], Any]] = {
     "demonstrations": read_demonstrations,
     "labelled": read_labelled,

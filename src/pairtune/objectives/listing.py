@@ -61,6 +61,16 @@ pairtune compare --data examples/pairs.jsonl --methods dpo "examples/my_losses.p
 
 """
 
+SHEET = """**At a glance.** What each loss pushes, at its defaults, for two responses of 20 tokens: how fast it falls
+for a nat more of the chosen response (solid) and rises for a nat more of the rejected one (dashed), over the margin.
+Where both lines come to 0 a pair has taught what it can; where they stay apart from 0 it teaches for ever; where one
+crosses 0 the loss holds that response at a place of its own. The two lie on each other where a loss looks at the margin
+alone.
+
+![Push on the chosen and on the rejected response over the margin, a panel for each objective](figures/objectives.svg)
+
+"""
+
 TAIL = """## Left out
 
 - **TDPO** (Zeng et al. 2024, arXiv 2404.11999) adds Σ_t KL(π_ref(·|x, y_<t)‖π(·|x, y_<t)) for each response, through
@@ -96,7 +106,7 @@ def as_page() -> str:
     sections = [
         f"## {family}\n\n" + "".join(_section(entry) for entry in entries) for family, entries in FAMILIES.items()
     ]
-    return HEAD + table + "\n\n" + "".join(sections) + TAIL
+    return HEAD + table + "\n\n" + SHEET + "".join(sections) + TAIL
 
 
 def summary(entry: Objective) -> str:
