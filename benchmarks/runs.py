@@ -24,12 +24,16 @@ LIMIT = 120.0
 _GIVEN = "--model model --data pairs.jsonl --dtype float32"
 _SMALL = "--sampling-max-new-tokens 4 --sampling-batch-size 8"
 _PPO = "--reward-model scorer --steps 5 --batch-size 4"
+_GROUPS = f"{_PPO} --answers-per-prompt 2"
 _ARMS = "--methods dpo ppo --pairs 12 --heldout 6 --evaluation-prompts 4 --evaluation-curve-points 2"
 COMMANDS = {
     "sft": f"sft {_GIVEN} --batch-size 4",
     "reward": f"reward {_GIVEN} --batch-size 4",
     "tune": f"tune {_GIVEN} --batch-size 4",
     "ppo": f"ppo {_GIVEN} {_PPO} {_SMALL}",
+    "rloo": f"rloo {_GIVEN} {_GROUPS} {_SMALL}",
+    "grpo": f"grpo {_GIVEN} {_GROUPS} {_SMALL}",
+    "online-dpo": f"online-dpo {_GIVEN} {_GROUPS} {_SMALL}",
     "compare": f"compare {_GIVEN} {_ARMS} --evaluation-curve-prompts 4 --ppo-steps 3 --ppo-batch-size 4 "
     f"--batch-size 2 --sft-batch-size 4 {_SMALL}",
 }
@@ -52,7 +56,7 @@ class Attempt:
 
 
 def prepare(work: Path, commands: Collection[str] = tuple(COMMANDS)) -> None:
-    """What these commands share, in `work`: a tiny model, pairs, a cache, and a reward model for `ppo`."""
+    """What these commands share, in `work`: a tiny model, pairs, a cache, and a reward model for the online ones."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -73,7 +77,7 @@ def prepare(work: Path, commands: Collection[str] = tuple(COMMANDS)) -> None:
     tokens = dict(zip(("bos_token", "eos_token", "pad_token"), marks, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=bare, **tokens).save_pretrained(work / "model")
     _in_child(lambda: _save_model(work / "model", LlamaForCausalLM, LlamaConfig), work)
-    if "ppo" in commands:
+    if any("--reward-model scorer" in COMMANDS[command] for command in commands):
         assert attempt(work, [*shlex.split(COMMANDS["reward"]), "--out", "scorer"]).code == 0
 
 
