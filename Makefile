@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src benchmarks || true
 
-.PHONY: setup develop compare test lint clean
+.PHONY: setup develop compare test lint site clean
 
 setup: .venv/.installed
 develop: .venv/.developing
@@ -35,6 +35,10 @@ compare: setup
 
 test: develop
 	$(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+
+# Links, anchors and formulas that do not hold are errors.
+site: develop
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 lint: develop
 	$(BIN)/ruff check .

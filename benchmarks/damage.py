@@ -14,8 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from benchmarks import runs
 
@@ -46,7 +45,7 @@ def stop_after(steps: int) -> Callable[[], None]:
 
         keep = Journal.checkpoint
 
-        def checkpoint(self: Journal, step: int, seconds: float, tensors: dict[str, Tensor], *, stopping: bool) -> None:
+        def checkpoint(self: Journal, step: int, seconds: float, tensors: Any, *, stopping: bool, **how: Any) -> None:
             self.every = 1e-9
             keep(self, step, seconds, tensors, stopping=stopping)
             if step == steps:

@@ -522,7 +522,13 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("command", HELP)
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(command, capsys)
-    word = {"report": " DIR", "verify": " DIR", "check": " [DATA]"}.get(command, "")
+    word = {
+        "report": " DIR",
+        "verify": " DIR",
+        "check": " [DATA]",
+        "check-loss": " [LOSS]",
+        "grade": " [NOTEBOOK]",
+    }.get(command, "")
     said = f"{HELP[command][0].upper()}{HELP[command][1:]}.\n"
     assert text.startswith(f"usage: pairtune {command}{word} [options]\n\n{said}")
     assert max(map(len, text.splitlines())) <= 80
@@ -636,7 +642,8 @@ def test_importing_it_imports_nothing_heavy(module: str) -> None:
 
 def test_the_public_surface_is_what_is_written_down() -> None:
     trained = ["grpo", "online_dpo", "ppo", "reward", "rloo", "sample", "sft", "tune"]
-    assert pairtune.__all__ == ["InputError", "compare", "evaluate", "generate", *trained]
+    own = ["check_loss", "compare", "evaluate", "generate"]
+    assert sorted(pairtune.__all__) == sorted(["InputError", "log_probs", *own, *trained])
     assert set(pairtune.__all__) <= set(dir(pairtune))
     for name in pairtune.__all__:
         assert getattr(pairtune, name).__doc__
@@ -647,7 +654,7 @@ def test_the_public_surface_is_what_is_written_down() -> None:
 
 def test_every_command_that_has_settings_is_a_function() -> None:
     assert [name.replace("-", "_") for name, kind in SETTINGS.items() if issubclass(kind, Run)] == FUNCTIONS
-    assert set(FUNCTIONS) == set(pairtune.__all__) - {"InputError"}
+    assert set(FUNCTIONS) == set(pairtune.__all__) - {"InputError", "check_loss", "log_probs"}
     assert list(HELP) == list(SETTINGS)
 
 
@@ -787,8 +794,8 @@ def test_an_interrupted_step_command_goes_on_and_ends_as_if_never_stopped(
     assert main([*given, "--out", "whole"]) == 0
     keep = checkpoint.Journal.checkpoint
 
-    def stop_at_2(self: Any, step: int, *others: Any, stopping: bool) -> None:
-        keep(self, step, *others, stopping=step == 2)
+    def stop_at_2(self: Any, step: int, *others: Any, stopping: bool, due: bool) -> None:
+        keep(self, step, *others, stopping=step == 2, due=due)
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.Journal, "checkpoint", stop_at_2)

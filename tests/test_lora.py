@@ -149,7 +149,7 @@ def test_stopped_and_gone_on_with_they_end_in_the_same_bits(base: str, monkeypat
         patched.setattr(
             checkpoint.Journal,
             "checkpoint",
-            lambda self, step, *others, stopping: keep(self, step, *others, stopping=step == 2),
+            lambda self, step, *others, stopping, due: keep(self, step, *others, stopping=step == 2, due=due),
         )
         assert main([*words, "--out", "parts"]) == 130
     assert main([*words, "--out", "parts"]) == 0

@@ -13,7 +13,7 @@ from pairtune.configure import settings_from
 from pairtune.errors import InputError, is_memory, is_panic
 from pairtune.flags import Layout, Parser, add_flags, by_flag, flag, load_named, word
 from pairtune.hints import suggestion
-from pairtune.parallel import OtherRankError, of_rank, tells
+from pairtune.joining import OtherRankError, of_rank, tells
 from pairtune.progress import say
 from pairtune.runs import (
     CacheRun,

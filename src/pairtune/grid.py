@@ -9,29 +9,43 @@ from typing import Any
 
 from pairtune.errors import InputError
 from pairtune.objectives.loss import Loss, loss_of, online_loss_of, short
-from pairtune.report.words import varied
+from pairtune.report.words import best_of, varied
 from pairtune.runs import CompareRun, OnlineRun, PpoRun
 from pairtune.settings import Grpo, Online, OnlinePreference, Ppo, Rloo, Values
 
 # The methods that need a reward model and have settings of their own, and how one is called that samples its pairs.
 GRADIENTS = ("ppo", "rloo", "grpo")
 ONLINE = "online-"
+# To one prompt, of best-of-n.
+MOST_ANSWERS = 1024
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """No training: of so many answers of the reference the one that the reward model scores highest."""
+
+    answers: int
+
+
+How = Loss | Online | BestOf
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One method at one setting of its parameters: a loss, or how answers are learned from that are sampled.
+    """One method at one setting of its parameters: a loss, how sampled answers are learned from, or chosen among.
 
     `name` is the method's own where nothing is to be chosen, else it tells the candidates apart: dpo@beta=0.1.
     """
 
     method: str
     name: str
-    how: Loss | Online
+    how: How
 
     @property
     def parameters(self) -> dict[str, float]:
         """Every parameter and its value; of a policy gradient, the one that a comparison may vary."""
+        if isinstance(self.how, BestOf):
+            return {}
         if isinstance(self.how, Ppo | Rloo | Grpo):
             return {"kl_coefficient": self.how.kl_coefficient}
         found: dict[str, dict[str, float]] = {}
@@ -51,7 +65,12 @@ def samples(method: str) -> bool:
     return method in GRADIENTS or method.startswith(ONLINE)
 
 
-def loss_in(how: Loss | Online) -> Loss:
+def rewarded(method: str) -> bool:
+    """Whether a method needs a reward model."""
+    return samples(method) or best_of(method) > 0
+
+
+def loss_in(how: How) -> Loss:
     """The loss of a method that has one: on given pairs, or on pairs that are sampled."""
     if isinstance(how, OnlinePreference):
         return online_loss_of(how.objective, how.parameters)
@@ -61,7 +80,7 @@ def loss_in(how: Loss | Online) -> Loss:
 
 def loss_called(method: str, given: Mapping[str, float] | None = None) -> Loss:
     """The loss of a method with a loss, by the method's name."""
-    others = [*GRADIENTS, f"{ONLINE}dpo"]
+    others = [*GRADIENTS, f"{ONLINE}dpo", "best-of-4"]
     if method.startswith(ONLINE):
         return online_loss_of(method.removeprefix(ONLINE), given, others=others)
     return loss_of(method, given, others=others)
@@ -94,7 +113,11 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
         asked = {short(method): method for method in settings.methods}
         if len(asked) < len(set(settings.methods)):
             raise ValueError(f"two of {', '.join(settings.methods)} have one name; results are told apart by it")
-        known = {method: loss_called(name) for method, name in asked.items() if method not in GRADIENTS}
+        known = {
+            method: loss_called(name)
+            for method, name in asked.items()
+            if method not in GRADIENTS and not best_of(method)
+        }
         has = {method: [key for term in loss.terms for key in term.parameters] for method, loss in known.items()}
         given = {
             key: {short(method): values for method, values in of.items()}
@@ -105,6 +128,8 @@ def candidates(settings: CompareRun) -> dict[str, list[Candidate]]:
         for method in asked:
             if method in GRADIENTS:
                 found[method] = _of_gradient(method, settings)
+            elif answers := best_of(method):
+                found[method] = [Candidate(method, method, _best_of(method, answers))]
             else:
                 values = {key: given[key].get(method) or given[key].get("") for key in given if key in has[method]}
                 tried = {key: each for key, each in values.items() if each}
@@ -130,6 +155,12 @@ def _with_loss(method: str, settings: CompareRun, parameters: dict[str, float]) 
     return OnlinePreference(**fixed | {"objective": method.removeprefix(ONLINE), "parameters": parameters})
 
 
+def _best_of(method: str, answers: int) -> BestOf:
+    if method != f"best-of-{answers}" or not 2 <= answers <= MOST_ANSWERS:
+        raise ValueError(f"{method}: the best is taken of 2 to {MOST_ANSWERS:,} answers, as in best-of-4")
+    return BestOf(answers)
+
+
 def _fixed(section: Any, kind: type) -> dict[str, Any]:
     """What a comparison's section says of the settings of one of its methods."""
     names = [each.name for each in dataclasses.fields(kind)]
@@ -146,7 +177,7 @@ def _of_gradient(method: str, settings: CompareRun) -> list[Candidate]:
 
 
 def _at_each(
-    method: str, values: Mapping[str, tuple[float, ...]], make: Callable[[dict[str, float]], Loss | Online]
+    method: str, values: Mapping[str, tuple[float, ...]], make: Callable[[dict[str, float]], How]
 ) -> list[Candidate]:
     """A method at every combination of the values, named by what tells them apart."""
     combinations = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]

@@ -16,6 +16,11 @@ def size() -> int:
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in ENVIRONMENT) else 1
 
 
+def on_this_machine() -> int:
+    """How many of them run on this machine, as far as the launcher says it; else all."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", size()))
+
+
 def is_first() -> bool:
     """Whether this rank is the one that writes, prints and shows progress."""
     return rank() == 0

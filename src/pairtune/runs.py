@@ -100,6 +100,19 @@ class Training(Keeping):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sharing(Training):
+    """What a training that several processes do together may be told beside."""
+
+    shard: str = setting(
+        "auto",
+        "under torchrun, whether each process holds a part of weights, gradients and moments (always) or all (never); "
+        "auto: a part where all would take more than half of its memory",
+        "WORD",
+        choices=("auto", "always", "never"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Merging(Adapting):
     """Adapters (LoRA)."""
 
@@ -163,7 +176,7 @@ class CheckRun(RowsRead):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRun(Merging, Training, DataRun):
+class SftRun(Merging, Sharing, DataRun):
     """`pairtune sft`."""
 
     model: str = _model("model to train")
@@ -174,7 +187,7 @@ class SftRun(Merging, Training, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardRun(Merging, Training, DataRun):
+class RewardRun(Merging, Sharing, DataRun):
     """`pairtune reward`."""
 
     model: str = _model("model to start from")
@@ -186,7 +199,7 @@ class RewardRun(Merging, Training, DataRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRun(Merging, Training, DataRun):
+class TuneRun(Merging, Sharing, DataRun):
     """`pairtune tune`."""
 
     model: str = _model("model to tune")
@@ -329,7 +342,8 @@ class CompareRun(Adapting, Keeping, DataRun):
     methods: tuple[str, ...] = setting(
         ("dpo", "ppo"),
         "the arms: ppo, rloo, grpo, objectives of `pairtune objectives`, FILE.py:FUNCTION of your own, sums; "
-        "online-dpo and the like: an objective on answers that are sampled as it goes",
+        "online-dpo and the like: an objective on answers that are sampled as it goes; best-of-4 and the like: no "
+        "training, of so many answers of the reference the reward model's best",
         NAME,
         common=True,
     )

@@ -84,7 +84,8 @@ def check_schema(summary: dict[str, Any], arms: set[str]) -> None:
         assert summary["reward_model"] is None
     assert set(summary["arms"]) == arms
     for name, arm in summary["arms"].items():
-        assert set(arm) == figures | OTHER_FIGURES | set(COSTS)
+        grid = {"grid_seconds", "grid_flops", "candidates"} if name in summary["grid"] else set()
+        assert set(arm) == figures | OTHER_FIGURES | set(COSTS) | grid
         for figure in figures:
             check_mean(arm[figure])
         for cost, kind in COSTS.items():
@@ -171,6 +172,11 @@ def test_a_comparison_on_own_data_from_start_to_end(tiny_run: Tiny, worked: list
     assert set(summary["arms"]["ppo"]["seconds"]) == {"reward", "ppo"}
     assert set(summary["arms"]["dpo"]["seconds"]) == {"reference", "dpo"}
     assert summary["gold_scorer"]["kind"] == "judge"
+    assert "another seed, and from the model as it was before" in summary["gold_scorer"]["apart"]
+    seeds = {
+        name: json.loads((out / "models" / name / "settings.json").read_text())["seed"] for name in ("judge", "reward")
+    }
+    assert seeds["reward"] == 0 != seeds["judge"]
     assert summary["failed"] == {}
     assert summary["grid"] == {}
     assert summary["pairs"]["validation"] == 0
@@ -241,8 +247,8 @@ def test_an_interrupted_comparison_ends_as_if_never_stopped(
     whole = read(compare(tiny_run(methods=["dpo"], epochs=3)))
     keep = Journal.checkpoint
 
-    def stop_in_dpo(self: Any, step: int, *others: Any, stopping: bool) -> None:
-        keep(self, step, *others, stopping=self.stage == "dpo" and step == 2)
+    def stop_in_dpo(self: Any, step: int, *others: Any, stopping: bool, due: bool) -> None:
+        keep(self, step, *others, stopping=self.stage == "dpo" and step == 2, due=due)
 
     parts = tiny_run(methods=["dpo"], epochs=3, out=str(tmp_path / "parts"))
     with monkeypatch.context() as patched:
@@ -346,11 +352,35 @@ def test_every_method_bears_the_cost_of_what_it_needs_and_no_more(tiny_run: Tiny
     assert worked == ["simpo", "measure_simpo"], "a parameter of one objective does not touch the others"
 
 
+def check_frontier(records: list[dict[str, Any]], samples: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Every candidate is kept prompt by prompt from the reference to its end, the chosen ones as in the table."""
+    points = [row for row in records if row["kind"] == "frontier"]
+    names = [point["arm"] for method in summary["grid"].values() for point in method]
+    assert {row["candidate"] for row in points} == {*names, "simpo"}
+    (size,) = {len(row[key]) for row in points for key in ("gold_score", "kl_from_reference")}
+    chosen = {method: next(p["arm"] for p in each if p["chosen"]) for method, each in summary["grid"].items()}
+    for name in (*names, "simpo"):
+        first, *between, last = (row for row in points if row["candidate"] == name)
+        assert [row["step"] for row in (first, *between, last)] == [0, 1, 2]
+        assert first["kl_from_reference"] == [0] * size
+        method = first["arm"]
+        if name != chosen.get(method, method):
+            continue
+        for point, arm in ((first, "reference"), (last, method)):
+            own = [row for row in samples if row["arm"] == arm][:size]
+            assert point["gold_score"] == [row["gold_score"] for row in own]
+            assert point["kl_from_reference"] == [row["log_ratio"] for row in own]
+        (drawn,) = (row for row in records if row["kind"] == "evaluation" and (row["arm"], row["step"]) == (method, 1))
+        for key in ("gold_score", "kl_from_reference"):
+            assert drawn[key]["mean"] == pytest.approx(sum(between[0][key]) / size)
+
+
 def test_each_method_stands_at_its_best_value_by_validation_data(tiny_run: Tiny, worked: list[str]) -> None:
     grid = {"methods": ["dpo", "simpo", "ppo"], "beta": [0.1, 5.0, "simpo=2"], "ppo_kl_coefficient": [0.02, 50.0]}
     grid["batch_size"] = 6  # two steps: after one, Adam has forgotten the size of beta
     grid["match_kl"] = False  # or PPO rests on which beta stands for DPO
-    settings = tiny_run(**grid, validation=6, heldout=8, evaluation_curve_points=0)
+    grid |= {"validation": 6, "heldout": 8, "evaluation_curve_points": 2, "evaluation_curve_prompts": 6}
+    settings = tiny_run(**grid)
     out = compare(settings)
     summary = read(out)
     check_schema(summary, {"reference", "dpo", "simpo", "ppo"})
@@ -364,6 +394,9 @@ def test_each_method_stands_at_its_best_value_by_validation_data(tiny_run: Tiny,
         assert chosen["gold_score"]["mean"] == max(point["gold_score"]["mean"] for point in points)
         assert summary["arms"][method]["parameters"] == chosen["parameters"]
         assert sum(summary["arms"][method]["seconds"].values()) >= chosen["seconds"] > 0
+        bill, shared = summary["arms"][method], sum(summary["arms"][method]["seconds"].values()) - chosen["seconds"]
+        assert bill["grid_seconds"] == pytest.approx(sum(point["seconds"] for point in points) + shared)
+        assert bill["grid_flops"] > 1.5 * bill["flops"] / (1 + ("reward" in bill["seconds"]))
         for point in points:
             for figure in (
                 "heldout_accuracy",
@@ -385,11 +418,14 @@ def test_each_method_stands_at_its_best_value_by_validation_data(tiny_run: Tiny,
     assert not any(prompts[a] & prompts[b] for a in SPLITS for b in SPLITS if a < b)
     assert {row["prompt"] for row in rows(out / "samples.jsonl")} <= prompts["heldout"]
 
+    check_frontier(rows(out / "records.jsonl"), rows(out / "samples.jsonl"), summary)
+
     # One more value trains one more candidate; the others are kept.
     worked.clear()
-    compare(tiny_run(**grid | {"beta": [0.1, 5.0, 1.0, "simpo=2"]}, validation=6, heldout=8, evaluation_curve_points=0))
+    compare(tiny_run(**grid | {"beta": [0.1, 5.0, 1.0, "simpo=2"]}))
     assert worked[:2] == ["dpo@beta=1", "validate_dpo@beta=1"]
-    assert set(worked[2:]) <= {"measure_dpo"}
+    assert set(worked[2:]) <= {"measure_dpo", *(f"frontier_dpo@beta={beta}" for beta in ("0.1", "5", "1"))}
+    assert worked[2:]
 
 
 def test_a_disk_without_room_for_the_arms_is_told_before_they_are_trained(

@@ -210,12 +210,47 @@ def test_what_was_chosen_and_by_what_is_said_where_there_was_a_choice() -> None:
     found = two_arms("above")
     assert "tried" not in verdict(found)
     found |= {"grid": {"dpo": tried(0.3, 0.1, 0.3, 0.5)}}
-    said = "Chosen by gold reward on 180 validation prompts: DPO at beta 0.3 (of 3 tried)."
-    assert verdict(found).endswith(said)
-    found["grid"]["ppo"] = tried(0.5, 0.1, 0.5)
-    assert verdict(found).endswith("DPO at beta 0.3 (of 3 tried) and PPO at beta 0.5 (of 2 tried).")
+    said = "Chosen by gold reward on 180 validation prompts: DPO at beta 0.3 (of 3 tried)"
+    unequal = "; they were not tried equally often (DPO 3 and PPO 1), which favours those with more"
+    last = "; no held-out figure had a part in it."
+    assert verdict(found).endswith(said + unequal + last)
+    found["grid"]["ppo"] = tried(0.5, 0.1, 0.5, 0.7)
+    assert verdict(found).endswith(f"DPO at beta 0.3 (of 3 tried) and PPO at beta 0.5 (of 3 tried){last}")
     found["grid"]["ppo"][0]["failed"] = "FloatingPointError: nan"
-    assert verdict(found).endswith("PPO at beta 0.5 (of 2 tried, 1 failed).")
+    assert verdict(found).endswith(f"PPO at beta 0.5 (of 3 tried, 1 failed){last}")
+
+
+def test_the_bill_of_the_whole_grid_stands_beside_the_winners() -> None:
+    found = two_arms("above")
+    assert "tried" not in verdict(found)
+    found["arms"]["dpo"] |= {"grid_seconds": 300.0, "grid_flops": 3e15, "candidates": 3}
+    said = "6.2 times the FLOPs of DPO; with every value that was tried, DPO 300 s and 3.0×10¹⁵ FLOPs. Both"
+    assert said in verdict(found)
+
+
+def test_of_how_many_comparisons_the_intervals_hold_is_said() -> None:
+    arms = {name: arm(0.6) for name in ("dpo", "ipo", "kto")}
+    found = summary(arms, {f"{name} - dpo": differ("level") for name in ("ipo", "kto")})
+    assert "The intervals of the 3 differences between arms hold together with 95%." in verdict(found)
+    assert "hold together" not in verdict(two_arms("above"))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [
+        (
+            (0.63, 0.47, 0.8, 40),
+            "The judge's own accuracy of 63.0% (95% interval 47.0 to 80.0%, n = 40) cannot be told",
+        ),
+        ((0.63, 0.57, 0.69, 240), "The judge is weak, right on 63.0% of held-out pairs (95% interval 57.0 to 69.0%, n"),
+    ],
+)
+def test_a_judge_that_is_often_wrong_is_said_to_be(accuracy: Any, said: str) -> None:
+    found = two_arms("above") | {"gold_scorer": {"kind": "judge"} | right(*accuracy)}
+    assert said in verdict(found)
+    assert "gold" not in verdict(found).lower()
+    found["gold_scorer"] = {"kind": "judge"} | right(0.8, 0.7, 0.9)
+    assert "weak" not in verdict(found)
 
 
 def test_of_several_arms_those_that_cannot_be_told_apart_in_accuracy_are_named_together() -> None:

@@ -58,8 +58,8 @@ class StoppedJournal(Journal):
         super().__init__(stage, folder, **others)
         self.stop = stop
 
-    def checkpoint(self, step: int, seconds: float, tensors: dict[str, Tensor], *, stopping: bool) -> None:
-        super().checkpoint(step, seconds, tensors, stopping=stopping or step == self.stop)
+    def checkpoint(self, step: int, seconds: float, tensors: Any, *, stopping: bool, **how: Any) -> None:
+        super().checkpoint(step, seconds, tensors, stopping=stopping or step == self.stop, **how)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pairtune import parallel, rank
+from pairtune import joining, parallel, rank
 from pairtune.cli import main
 from pairtune.data.pack import Tokens
 from pairtune.engine import hidden
@@ -38,7 +38,7 @@ def run(script: str, *words: Path | str) -> list[tuple[int, str]]:
         )
         for number in ("0", "1")
     ]
-    printed = [process.communicate(timeout=100)[0] for process in started]
+    printed = [process.communicate(timeout=300)[0] for process in started]
     return [(process.returncode, text) for process, text in zip(started, printed, strict=True)]
 
 
@@ -57,9 +57,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         if (first / "kernels").is_dir():  # not to be built twice; the reference is computed anew
             shutil.copytree(first / "kernels", second / "kernels")
         patch.setenv("PAIRTUNE_CACHE", str(second))
-        for code, printed in run("ranks.py", folders[2], stopped / "1", folders[2] / "went on.safetensors"):
+        for code, printed in run("ranks.py", folders[2], stopped / "1", folders[2]):
             assert code == 0, printed
-        ranks.go_on(folders[2], folders[1] / "went on.safetensors")
+        ranks.go_on(folders[2], folders[1])
     return folders
 
 
@@ -72,14 +72,25 @@ def distance(first: Path, second: Path) -> float:
     return max(float((a - b).norm() / a.norm()) for a, b in (losses, weights))
 
 
-@pytest.mark.parametrize("name", list(ranks.trainings()))
+@pytest.mark.parametrize("name", [*ranks.trainings(), *ranks.parted()])
 def test_two_ranks_learn_what_one_does(name: str, both: dict[int, Path]) -> None:
     assert distance(*(both[number] / f"{name}.safetensors" for number in (1, 2))) < 1e-5
 
 
 @pytest.mark.parametrize("ends", [1, 2])
-def test_what_was_stopped_goes_on_with_another_number_of_ranks(ends: int, both: dict[int, Path]) -> None:
-    assert distance(both[1] / "bco.safetensors", both[ends] / "went on.safetensors") < 1e-5
+@pytest.mark.parametrize("name", list(ranks.stopped()))
+def test_what_was_stopped_goes_on_with_another_number_of_ranks(name: str, ends: int, both: dict[int, Path]) -> None:
+    assert distance(both[1] / f"{name}.safetensors", both[ends] / f"{name} went on.safetensors") < 1e-5
+
+
+def test_a_rank_holds_half_of_what_one_process_does(both: dict[int, Path]) -> None:
+    alone, parted = (int((both[number] / "bytes.json").read_text()) for number in (1, 2))
+    assert parted <= 0.55 * alone
+
+
+def test_parts_without_torchrun_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "--shard", "always", "--data", "pairs.jsonl"]) == 2
+    assert "shard: there is one process" in capsys.readouterr().err
 
 
 def test_a_rank_that_was_killed_is_named_by_the_other() -> None:
@@ -115,7 +126,7 @@ def test_what_ranks_would_do_twice_is_refused(
 
 
 def test_a_steps_examples_are_shared_by_tokens_and_each_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_ranks", object())
+    monkeypatch.setattr(joining, "_together", object())
     lengths, indices, parts = [9, 1, 1, 1, 8, 1, 7], [5, 3, 9, 8, 0, 2, 4], []
     for name, value in zip(rank.ENVIRONMENT, ("0", "3", "127.0.0.1", "1"), strict=True):
         monkeypatch.setenv(name, value)
@@ -139,7 +150,7 @@ def test_more_ranks_than_examples_are_refused(second_of_three: None, monkeypatch
     from pairtune.settings import Sft
     from pairtune.training.step import enough_for
 
-    monkeypatch.setattr(parallel, "_ranks", object())
+    monkeypatch.setattr(joining, "_together", object())
     rows = [Tokens((3,), ((4, 1),))] * 8
     enough_for(rows, Sft(batch_size=3))
     with pytest.raises(InputError, match="a step has 2 of the examples and there are 3 ranks; give fewer"):

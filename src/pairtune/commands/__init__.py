@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from pairtune import hub, own, parallel
+from pairtune import hub, joining, own, parallel
 from pairtune.cache import cache_folder
 from pairtune.errors import InputError
 from pairtune.progress import say
@@ -31,11 +31,12 @@ def run(command: str, settings: Any) -> Any:
     module = f"pairtune.commands.{MODULES.get(command, command)}"
     if not isinstance(settings, Run):  # lists or proves something, and needs none of the libraries that talk
         return import_module(module).run(settings)
+    parallel.check_shard(getattr(settings, "shard", ""))
     if command != "compare":
         _check_paths(settings)
     from pairtune.quiet import quiet
 
-    with quiet(), parallel.joined(), _cache():
+    with quiet(), joining.joined(), _cache():
         work = import_module(module).run
         if not isinstance(settings, Training):
             return work(settings)

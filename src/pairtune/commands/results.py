@@ -36,7 +36,7 @@ RUNS = Path("runs")
 # The whole model beside its adapters.
 MERGED = "merged"
 # Settings on which no result rests.
-NO_PART = ("out", "checkpoint_every", "resume_anyway")
+NO_PART = ("out", "checkpoint_every", "resume_anyway", "shard")
 # Settings named in a message.
 SHOWN_SETTINGS = 4
 

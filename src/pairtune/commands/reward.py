@@ -34,6 +34,7 @@ def run(settings: RewardRun) -> Path:
                 settings=settings.reward,
                 seed=settings.seed,
                 every=settings.checkpoint_every,
+                shard=settings.shard,
                 merged=folder / MERGED if settings.merge else None,
             )
             told = kept.write(folder, model=settings.model) | base_facts(settings)

@@ -45,6 +45,7 @@ def run(settings: SftRun) -> Path:
                 settings=how,
                 seed=settings.seed,
                 every=settings.checkpoint_every,
+                shard=settings.shard,
             )
             told = kept.write(folder, model=settings.model) if how.epochs else {}
             return facts | told | of_adapters(settings, model, tokenizer, folder)

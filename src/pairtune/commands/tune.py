@@ -73,6 +73,7 @@ def run(settings: TuneRun) -> Path:
                 settings=settings.preference,
                 seed=settings.seed,
                 every=settings.checkpoint_every,
+                shard=settings.shard,
             )
             told = kept.write(folder, model=settings.model)
             with uncounted():

@@ -17,7 +17,8 @@ from pairtune.engine.examples import prepare
 from pairtune.errors import DivergedError, InputError
 from pairtune.evaluation.heldout import wins
 from pairtune.evaluation.objective import measure_examples
-from pairtune.grid import Candidate, loss_in, samples
+from pairtune.evaluation.policy import Answer
+from pairtune.grid import BestOf, Candidate, loss_in, samples
 from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel, learner_of
 from pairtune.objectives.loss import Loss
@@ -25,7 +26,8 @@ from pairtune.progress import say
 from pairtune.sampling.sampler import stream_seed
 from pairtune.settings import Grpo, Online, OnlinePreference, Ppo, Rloo
 from pairtune.settings_list import parameters, to_mapping
-from pairtune.stages.measure import Snapshots, distinct_prompts, measure
+from pairtune.stages.best_of import best_of
+from pairtune.stages.measure import Snapshots, distinct_prompts, judged, measure
 from pairtune.stages.online import distance, online
 from pairtune.stages.preference import tune
 from pairtune.stages.stage import Done, Facts, Stage
@@ -61,9 +63,9 @@ class Arms:
         self.pairs, self.reward, self.gold = pairs, reward, gold
         self.trials: dict[str, Trials] = {}
         self._distances: dict[float, float] = {}  # of the matched method, by the temperature of its answers
-        methods = list(context.candidates)
-        preference = [method for method in methods if not samples(method)]
-        both = preference and len(preference) < len(methods)
+        kinds = {method: several[0].how for method, several in context.candidates.items()}
+        preference = [method for method, how in kinds.items() if isinstance(how, Loss)]
+        both = preference and any(isinstance(how, Online) for how in kinds.values())
         self.matched = preference[0] if self.settings.match_kl and both else None
 
     # ---- training ------------------------------------------------------------------------------------------------
@@ -71,7 +73,8 @@ class Arms:
     def check_disk(self) -> None:
         """Raises InputError if the disk clearly has no room for what is still to be trained."""
         context = self.context
-        untrained = [each for each in context.every_candidate if not self._stage(each).finished()]
+        learning = [each for each in context.every_candidate if not isinstance(each.how, BestOf)]
+        untrained = [each for each in learning if not self._stage(each).finished()]
         weights = sum(path.stat().st_size for path in context.model_folder("reference").glob("*.safetensors"))
         context.check_disk(weights / context.machine.dtype.itemsize, untrained)
 
@@ -105,6 +108,10 @@ class Arms:
         """A candidate's training, with all that it rests on."""
         settings = self.settings
         needs: dict[str, Any]
+        if isinstance(candidate.how, BestOf):
+            needs = {"pairs": self.pairs.key, "reward": _key(self.reward), "prompts": settings.evaluation.prompts}
+            needs |= {"sampling": to_mapping(settings.sampling), "seed": settings.seed}
+            return self.context.stage(candidate.name, needs)
         if isinstance(candidate.how, Online):
             how = to_mapping(candidate.how)
             needs = {"reward": _key(self.reward), "ppo" if isinstance(candidate.how, Ppo) else "online": how}
@@ -123,6 +130,8 @@ class Arms:
 
     def _train(self, candidate: Candidate) -> Done:
         how = candidate.how
+        if isinstance(how, BestOf):
+            return self._draw(candidate, how.answers)
         does = "preference tuning" if isinstance(how, Loss) else "sampling, scoring, updating"
 
         def work(folder: Path) -> Facts:
@@ -135,6 +144,24 @@ class Arms:
             return facts | told | ({"matched": {"arm": self.matched, "kl": kl, "steps": how.steps}} if kl else {})
 
         return self.context.done(self._stage(candidate), work, title=f"{candidate.name}: {does}")
+
+    def _draw(self, candidate: Candidate, answers: int) -> Done:
+        """Best of n: nothing is trained, and what is told of it is all drawn and chosen here."""
+        context, settings = self.context, self.settings
+
+        def work(folder: Path) -> Facts:
+            return best_of(
+                context.load("reference"),
+                context.load_scalar("reward"),
+                distinct_prompts(context.pairs.heldout)[: settings.evaluation.prompts],
+                answers=answers,
+                sampling=settings.sampling,
+                end_ids=end_ids(context.tokenizer),
+                seed=stream_seed(settings.seed, candidate.name),
+            )
+
+        title = f"{candidate.name}: {answers} answers of the reference to each prompt, the reward model's best"
+        return context.done(self._stage(candidate), work, title=title)
 
     def _tune(self, folder: Path, policy: PreTrainedModel, candidate: Candidate, loss: Loss) -> Facts:
         """One preference objective on the pairs. The reference's log-probabilities have stages of their own."""
@@ -260,6 +287,8 @@ class Arms:
         trained = trial.trained if trial else None
 
         def work(folder: Path) -> Facts:
+            if trial and trained and isinstance(trial.candidate.how, BestOf):
+                return self._measured_best(trained)
             policy = self.context.load(trial.candidate.name if trial else "reference")
             snapshots = Snapshots.load(trained.folder, before=trained.facts["step"]) if trained else []
             facts = self._measured(policy, self.context.pairs.heldout, snapshots)
@@ -268,6 +297,27 @@ class Arms:
         return self.context.done(
             self.context.stage(f"measure_{arm}", self._measuring(trained)), work, title=f"measuring {arm}"
         )
+
+    def measure_others(self) -> dict[str, Done]:
+        """By name, candidates that were not chosen, on the curve's prompts: points of their methods' frontiers."""
+        found = {}
+        for trial in (trial for trials in self.trials.values() for trial in trials.every if trial is not trials.chosen):
+            if trial.trained and not trial.failed:
+                try:
+                    found[trial.candidate.name] = self._measure_other(trial.candidate.name, trial.trained)
+                except Exception as error:
+                    _reason(trial.candidate, error)
+        return found
+
+    def _measure_other(self, name: str, trained: Done) -> Done:
+        rows = self.context.pairs.heldout[: self.settings.evaluation.curve_prompts]
+
+        def work(folder: Path) -> Facts:
+            snapshots = Snapshots.load(trained.folder, before=trained.facts["step"])
+            return self._measured(self.context.load(name), rows, snapshots)
+
+        stage = self.context.stage(f"frontier_{name}", self._measuring(trained))
+        return self.context.done(stage, work, title=f"measuring {name}, for its method's frontier")
 
     def _measuring(self, trained: Done | None) -> dict[str, Any]:
         """What measuring rests on."""
@@ -301,12 +351,19 @@ class Arms:
             snapshots=snapshots,
         )
 
+    def _measured_best(self, drawn: Done) -> Facts:
+        """What there is of an arm whose probabilities of given responses nobody knows: figures of its answers."""
+        answers = [Answer.from_json(fields) for fields in drawn.facts["answers"]]
+        figures = judged(answers, self.context.load_scalar("reward"), self.context.external_score(self.gold))
+        known = {"answers": drawn.facts["answers"], "log_ratio": drawn.facts["kl"]}
+        return {**known, **figures, "own_wins": wins(self.reward.facts["margins"]) if self.reward else None}
+
     def _own_wins(self, candidate: Candidate, policy: PreTrainedModel) -> list[float] | None:
         """Held-out pairs by the method's own criterion: its loss, or the reward model that it obeys.
 
         None where it cannot be had: a baseline from responses to other prompts, of pairs with one prompt.
         """
-        if isinstance(candidate.how, Online):
+        if not isinstance(candidate.how, Loss):
             return wins(self.reward.facts["margins"]) if self.reward else None
         held = self.context.pairs.heldout
         if "mismatched" in candidate.how.needs and len({row.prompt for row in held}) < 2:

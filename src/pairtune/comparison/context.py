@@ -137,12 +137,15 @@ class Context:
         trust = self.settings.trust_remote_code
         return self.on_its_path(load_model(str(self.model_folder(name)), self.machine, trust_remote_code=trust))
 
-    def load_to_train(self, name: str) -> PreTrainedModel:
-        """One of the run's models as it is to learn: the whole of it, or fresh adapters beside weights that stay."""
+    def load_to_train(self, name: str, *, seed: int | None = None) -> PreTrainedModel:
+        """One of the run's models as it is to learn: the whole of it, or fresh adapters beside weights that stay.
+
+        seed: of the adapters, if it is not the run's.
+        """
         model = self.load(name)
         if self.settings.lora:
             base = str(self.model_folder(name).resolve())
-            adapters.adapt(model, self.settings, base=base, seed=self.settings.seed)
+            adapters.adapt(model, self.settings, base=base, seed=self.settings.seed if seed is None else seed)
         return model
 
     @property

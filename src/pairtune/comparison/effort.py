@@ -18,7 +18,9 @@ from pairtune.engine.mismatched import kl_baseline, mismatched_rows
 from pairtune.engine.reference import reference_logprobs
 from pairtune.grid import GRADIENTS, loss_called, samples
 from pairtune.objectives.loss import loss_of
+from pairtune.report.words import best_of
 from pairtune.settings import Grpo, OnlinePreference, Ppo, Reward, Rloo, Tuning
+from pairtune.stages.best_of import best_of as drawing
 from pairtune.stages.online import online
 from pairtune.stages.preference import tune
 from pairtune.stages.reward import reward
@@ -49,7 +51,8 @@ class Effort:
 def effort(method: str, *, lora: bool = False) -> Effort:
     """Of a method by name. The reference pass of preference tuning is over before training starts: one model.
 
-    Methods that sample hold the reward model and the reference beside the policy, and PPO its value model.
+    Methods that sample hold the reward model and the reference beside the policy, and PPO its value model; best of n
+    the reference and the reward model.
     lora: adapters learn, and all these are one base with as many sets of them.
     """
     if samples(method):
@@ -58,6 +61,9 @@ def effort(method: str, *, lora: bool = False) -> Effort:
         names = [f"reward.{name}" for name in _fields(Reward)] + [f"{section}.{name}" for name in own]
         names += [f"preference.{name}" for name in _parameters(method)]
         return Effort(1 if lora else 4 if method == "ppo" else 3, names, sum(map(code_lines, sources(method))))
+    if best_of(method):
+        names = [f"reward.{name}" for name in _fields(Reward)] + ["n"]
+        return Effort(1 if lora else 2, names, sum(map(code_lines, sources(method))))
     names = _fields(Tuning)
     names += _parameters(method)
     return Effort(1, [f"preference.{name}" for name in names], sum(map(code_lines, sources(method))))
@@ -80,6 +86,8 @@ def sources(method: str) -> set[Source]:
     if samples(method):
         losses = () if method in GRADIENTS else [term.objective.loss for term in loss_called(method).terms]
         return reached(reward, online, _method(method)[1], *losses) - reached(sft)
+    if best_of(method):
+        return reached(reward, drawing) - reached(sft)
     loss = loss_of(method)
     idle = {inspect.unwrap(each) for need, several in ONLY_FOR.items() if need not in loss.needs for each in several}
     return reached(prepare, tune, *(term.objective.loss for term in loss.terms), idle=idle) - reached(sft)

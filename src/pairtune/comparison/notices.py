@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pairtune.estimate import Estimate
+from pairtune.evaluation.best_of import kl_bound
 from pairtune.evaluation.statistics import paired_difference
 from pairtune.report import words
+from pairtune.report.words import best_of
 
 # Chosen responses: the share of pairs whose chosen response fell, and the mean fall in nats per token.
 FELL_SHARE, FELL_NATS = 0.5, 0.1
@@ -33,19 +35,23 @@ def notices(summary: Mapping[str, Any], values: Mapping[str, Mapping[str, Sequen
     for arm, figures in summary["arms"].items():
         if arm != "reference":
             gained = (summary.get("differences") or {}).get(f"{arm} - reference", {}).get("gold_score")
-            every = _of_arm(figures, summary["arms"]["reference"], values[arm], values["reference"], gained)
+            every = _of_arm(arm, figures, summary["arms"]["reference"], values[arm], values["reference"], gained)
             found += [{"arm": arm, "figure": figure, "text": text} for figure, text in every]
     return found
 
 
 def _of_arm(
+    arm: str,
     figures: Mapping[str, Any],
     reference: Mapping[str, Any],
     values: Mapping[str, Sequence[float]],
     reference_values: Mapping[str, Sequence[float]],
     gained: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, str]]:
-    share, nats = figures["chosen_fell"]["mean"], figures["chosen_nats_per_token"]["mean"]
+    if n := best_of(arm):
+        yield "kl_from_reference", _of_best(n, figures)
+    fallen = figures.get("chosen_fell") or {"mean": 0.0}  # best of n has no figures of pairs
+    share, nats = fallen["mean"], (figures.get("chosen_nats_per_token") or fallen)["mean"]
     if share > FELL_SHARE and nats < -FELL_NATS and _excludes_zero(figures["chosen_nats_per_token"]):
         rejected = figures["rejected_nats_per_token"]["mean"]
         yield (
@@ -93,6 +99,17 @@ def _of_arm(
             f"{distinct:.0%} of all 2-grams are distinct, against {usually:.0%} in the reference's (told below "
             f"{DISTINCT:.0%} of that). Longer answers lower it too.",
         )
+
+
+def _of_best(n: int, figures: Mapping[str, Any]) -> str:
+    """What is not as it is with arms that learn: the KL, and what the costs are of."""
+    prompts = words.whole(figures["response_tokens"]["n"])
+    return (
+        f"Nothing is trained. The KL is estimated from n and each answer's probability under the reference; it is at "
+        f"most log n − (n − 1)/n = {words.decimal(kl_bound(n))} nats. Time and FLOPs are those of the reward model, "
+        f"and of drawing and scoring {n} answers to each of the {prompts} prompts measured on: each answer in use "
+        "costs as much again. What it makes of given responses nobody knows, so it has no held-out accuracy."
+    )
 
 
 def _differs(name: str, values: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> bool:

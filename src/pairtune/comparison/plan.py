@@ -16,6 +16,7 @@ from pairtune.errors import InputError
 from pairtune.grid import candidates, check_groups, samples
 from pairtune.models.machine import Machine, describe_machine
 from pairtune.progress import say
+from pairtune.report.words import best_of
 from pairtune.runs import CompareRun
 from pairtune.settings_list import to_mapping
 from pairtune.stages.stage import flat
@@ -37,7 +38,8 @@ def run_folder(settings: CompareRun) -> Path:
     """
     if len(set(settings.methods)) < len(settings.methods):
         raise InputError("methods: a method is named twice")
-    if settings.match_kl and "match_kl" not in settings.not_given and len({*map(samples, settings.methods)}) < 2:
+    learning = {samples(each) for each in settings.methods if not best_of(each)}
+    if settings.match_kl and "match_kl" not in settings.not_given and len(learning) < 2:
         raise InputError("match_kl: it needs ppo or another method that samples, and a preference method")
     check_groups(settings)
     if settings.judge and settings.data == "reviews":

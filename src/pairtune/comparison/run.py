@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from pairtune import clock, manifest, own
 from pairtune.comparison.arms import Arms
 from pairtune.comparison.context import Context
@@ -27,7 +29,7 @@ from pairtune.engine.mismatched import mismatched_rows
 from pairtune.engine.self_check import check_engine
 from pairtune.evaluation.heldout import accuracy, reward_margins
 from pairtune.evaluation.statistics import share
-from pairtune.grid import samples
+from pairtune.grid import rewarded
 from pairtune.hashes import model_hash
 from pairtune.holding import held
 from pairtune.models import adapters
@@ -35,6 +37,8 @@ from pairtune.models.load import Tokenizer, load_model, load_tokenizer, resolve
 from pairtune.objectives.loss import Loss
 from pairtune.progress import printable, say
 from pairtune.runs import CompareRun
+from pairtune.sampling.sampler import stream_seed
+from pairtune.settings import LARGEST_SEED
 from pairtune.settings_list import to_mapping
 from pairtune.stages.reward import reward
 from pairtune.stages.sft import sft
@@ -103,12 +107,12 @@ class Comparison:
         pairs = self.make_pairs(warm, gold)
         logprobs, mismatched = self.reference_pass(pairs), self.mismatched_pass(pairs)
         external = gold or self.train_judge(pairs)
-        rewards = self.reward_model(pairs) if any(map(samples, settings.methods)) else None  # nothing else needs it
+        rewards = self.reward_model(pairs) if any(map(rewarded, settings.methods)) else None  # nothing else needs it
         arms = Arms(context, pairs=pairs, reward=rewards, gold=external)
         arms.check_disk()
         arms.train_all()
         validated = arms.validate("reference", None) if context.validation else None
-        measured = arms.measure_all()
+        measured, others = arms.measure_all(), arms.measure_others()
         before = {"reference": logprobs, "mismatched": mismatched, "reward": rewards}
         summarise(
             self.out,
@@ -118,6 +122,7 @@ class Comparison:
             | {name: done for name, done in before.items() if done},
             trials={method: arms.trials[method] for method in context.candidates},
             measured=measured,
+            others=others,
             validated=validated,
             pairs=context.pairs,
         )
@@ -142,8 +147,7 @@ class Comparison:
         settings = self.settings
 
         def work(folder: Path) -> dict[str, Any]:
-            loaded = load_model(settings.model, self.context.machine, trust_remote_code=settings.trust_remote_code)
-            model = self.context.on_its_path(adapters.whole(loaded, round_into))
+            model = self._given_model()
             shared = 2 + self.context.own_data  # reference, reward model, judge
             parameters = sum(p.numel() for p in model.parameters())
             self.context.check_disk(parameters, self.context.every_candidate, shared=shared)
@@ -274,18 +278,39 @@ class Comparison:
         return self.context.done(stage, work, title="reference: of responses to other prompts, once")
 
     def train_judge(self, pairs: Done) -> Done:
-        """The score that no arm is trained on: a reward model on the third part of one's own pairs, or one given."""
+        """The score that no arm is trained on: a reward model on the third part of one's own pairs, or one given.
+
+        What it shares with the reward model that arms obey, it is wrong about as they are: it has another seed, and
+        starts from the model as it was before its warm start, where there was one and no adapters lie beside it.
+        """
         if self.settings.judge:
             return self._given_judge(pairs)
-        return self._fit_reward(
-            "judge", self.context.pairs.judge, pairs, title="judge: a reward model on pairs kept apart"
-        )
+        seed = stream_seed(self.settings.seed, "judge") % LARGEST_SEED
+        before = self.settings.sft.epochs > 0 and not self.settings.lora
+        apart = "another seed" + ", and from the model as it was before its warm start" * before
+
+        def body() -> PreTrainedModel:
+            if not before:
+                return self.context.load_to_train("reference", seed=seed)
+            return self._given_model()
+
+        title = f"judge: a reward model on pairs kept apart, with {apart}"
+        return self._fit_reward("judge", self.context.pairs.judge, pairs, body, seed=seed, title=title, apart=apart)
 
     def reward_model(self, pairs: Done) -> Done:
         """The reward model, on the same pairs as preference tuning."""
-        return self._fit_reward(
-            "reward", self.context.pairs.train, pairs, title="reward model: Bradley-Terry on the pairs"
-        )
+        title, seed = "reward model: Bradley-Terry on the pairs", self.settings.seed
+
+        def body() -> PreTrainedModel:
+            return self.context.load_to_train("reference", seed=seed)
+
+        return self._fit_reward("reward", self.context.pairs.train, pairs, body, seed=seed, title=title)
+
+    def _given_model(self) -> PreTrainedModel:
+        """The model that was given, whole, before any warm start."""
+        trust = self.settings.trust_remote_code
+        loaded = load_model(self.settings.model, self.context.machine, trust_remote_code=trust)
+        return self.context.on_its_path(adapters.whole(loaded, round_into))
 
     def _given_judge(self, pairs: Done) -> Done:
         def work(folder: Path) -> dict[str, Any]:
@@ -298,24 +323,36 @@ class Comparison:
         stage = self.context.stage("judge", {"pairs": pairs.key, "judge": known})
         return self._told(self.context.done(stage, work, title=f"judge: {printable(judge)}"))
 
-    def _fit_reward(self, name: str, rows: Sequence[Tokens], pairs: Done, *, title: str) -> Done:
+    def _fit_reward(
+        self,
+        name: str,
+        rows: Sequence[Tokens],
+        pairs: Done,
+        body: Callable[[], PreTrainedModel],
+        *,
+        seed: int,
+        title: str,
+        apart: str = "",
+    ) -> Done:
         settings = self.settings
 
         def work(folder: Path) -> dict[str, Any]:
             facts = reward(
                 folder,
                 name=name,
-                body=self.context.load_to_train("reference"),
+                body=body(),
                 tokenizer=self.tokenizer,
                 rows=rows,
                 heldout=self.context.pairs.heldout,
                 settings=settings.reward,
-                seed=settings.seed,
+                seed=seed,
                 every=settings.checkpoint_every,
             )
-            return {"kind": "judge", **facts, **self.context.base_facts("reference")}
+            told = {"apart": apart} if apart else {}
+            return {"kind": "judge", **told, **facts, **self.context.base_facts("reference")}
 
-        rests_on = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": settings.seed}
+        rests_on = {"pairs": pairs.key, "reward": to_mapping(settings.reward), "seed": seed}
+        rests_on |= {"apart": apart} if apart else {}
         rests_on |= self.context.adapted
         return self._told(self.context.done(self.context.stage(name, rests_on, model=name), work, title=title))
 

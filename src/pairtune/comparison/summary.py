@@ -19,13 +19,16 @@ from pairtune.estimate import Estimate
 from pairtune.evaluation.diagnostics import distinct_bigrams, fell, margin_length_correlation, per_token
 from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
-from pairtune.evaluation.statistics import estimate, paired_difference, share
-from pairtune.grid import samples
+from pairtune.evaluation.simultaneous import simultaneous
+from pairtune.evaluation.statistics import estimate, share
+from pairtune.grid import rewarded
 from pairtune.models.load import Tokenizer
 from pairtune.objectives.loss import loss_of
 from pairtune.report import figures
 from pairtune.report.figures import Figure
+from pairtune.report.records import REFERENCE
 from pairtune.report.verdict import verdict
+from pairtune.report.words import best_of
 from pairtune.runs import CompareRun
 from pairtune.stages.stage import Done
 from pairtune.training.checkpoint import read_records
@@ -39,12 +42,14 @@ def summarise(
     stages: Mapping[str, Done],
     trials: Mapping[str, Trials],
     measured: Mapping[str, Done],
+    others: Mapping[str, Done],
     validated: Done | None,
     pairs: SharedPairs,
 ) -> None:
     """Write records.jsonl, samples.jsonl and summary.json.
 
-    stages: what came before the arms, "gold" among it, and "reward" where an arm needs a reward model. Pairs of one
+    stages: what came before the arms, "gold" among it, and "reward" where an arm needs a reward model. others: by name,
+    candidates that were not chosen, as they were measured on the curve's prompts. Pairs of one
     prompt are not independent: intervals of what is measured on them are drawn over prompts. Answers are one to a
     prompt.
     """
@@ -59,7 +64,8 @@ def summarise(
         "seed": settings.seed,
         "pairs": {"train": len(pairs.train), "heldout": len(pairs.heldout), "validation": len(pairs.validation)},
         "gold_scorer": {name: stages["gold"].facts[name] for name in ("kind", "heldout_accuracy")}
-        | ({"pairs": len(pairs.judge)} if pairs.judge else {}),
+        | ({"pairs": len(pairs.judge)} if pairs.judge else {})
+        | ({"apart": stages["gold"].facts["apart"]} if "apart" in stages["gold"].facts else {}),
         "reward_model": {"heldout_accuracy": stages["reward"].facts["heldout_accuracy"]}
         if "reward" in stages
         else None,
@@ -67,6 +73,7 @@ def summarise(
             arm: means(values[arm], pairs.heldout)
             | _of_all(done.facts, pairs.heldout)
             | _costs(arm, spent, lora=settings.lora)
+            | _grid_costs(arm, spent, trials)
             | {"parameters": chosen[arm].candidate.parameters if arm in chosen else {}}
             for arm, done in measured.items()
         },
@@ -77,10 +84,12 @@ def summarise(
     }
     summary["notices"] = [*notices(summary, values), *_warned(spent)]
     summary["verdict"] = verdict(summary)
-    ends = {method: trial.trained for method, trial in chosen.items() if trial.trained}
+    ends = {method: trial.trained for method, trial in chosen.items() if trial.trained and not best_of(method)}
     curves = _curves(measured, ends) if settings.evaluation.curve_points else {}
     summary["along_the_way"] = _along_the_way(curves, measured["reference"], scale)
-    records = [*_step_rows(spent), *_evaluation_rows(curves, scale, pairs.heldout)]
+    points = [_point_row(arm, values[arm], pairs.heldout) for arm in measured if best_of(arm)]
+    records = [*_step_rows(spent), *_evaluation_rows(curves, scale, pairs.heldout), *points]
+    records += _frontier_rows(trials, measured, others, scale)
     disk.write(out / "records.jsonl", _lines(records))
     disk.write(out / "samples.jsonl", _lines(_sample_rows(measured, scale, tokenizer)))
     disk.write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
@@ -113,13 +122,23 @@ def _standard(gold: Sequence[float], scale: tuple[float, float]) -> list[float]:
 
 
 def _values(facts: Mapping[str, Any], scale: tuple[float, float], rows: Sequence[Tokens]) -> dict[str, list[float]]:
-    """One value per held-out pair or per answer, in the same order for every arm. Of an arm or one of its snapshots."""
-    ratios = facts["log_ratios"]
+    """One value per held-out pair or per answer, in the same order for every arm. Of an arm or one of its snapshots.
+
+    Best of n has none of pairs.
+    """
+    ratios = facts.get("log_ratios")
+    of_pairs = (
+        {
+            "heldout_accuracy": wins(margins(ratios)),
+            "chosen_nats_per_token": per_token(ratios, rows, 0),
+            "rejected_nats_per_token": per_token(ratios, rows, 1),
+            "chosen_fell": fell(ratios),
+        }
+        if ratios
+        else {}
+    )
     return {
-        "heldout_accuracy": wins(margins(ratios)),
-        "chosen_nats_per_token": per_token(ratios, rows, 0),
-        "rejected_nats_per_token": per_token(ratios, rows, 1),
-        "chosen_fell": fell(ratios),
+        **of_pairs,
         **({"reward_model_score": facts["reward"]} if "reward" in facts else {}),
         "gold_score": _standard(facts["gold"], scale),
         "kl_from_reference": facts["log_ratio"],
@@ -141,24 +160,29 @@ def _mean(figure: Figure, values: Sequence[float], prompts: Sequence[Hashable]) 
 
 
 def differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Sequence[Tokens]) -> dict[str, Any]:
-    """Every arm against every one before it."""
+    """Every arm against every one before it; intervals hold together with 95%.
+
+    Of each figure: those of all arms against each other, and those of all arms against the reference.
+    """
     prompts = [row.prompt for row in rows]
-    return {
-        f"{first} - {second}": {
-            each.key: paired_difference(
-                values[first][each.key], values[second][each.key], prompts if each.per == "pair" else None
-            ).to_json()
-            for each in figures.FIGURES
-            if each.difference and each.key in values[first]
-        }
-        for second, first in combinations(values, 2)
-    }
+    pairs = list(combinations(values, 2))
+    families = [pair for pair in pairs if REFERENCE in pair], [pair for pair in pairs if REFERENCE not in pair]
+    found: dict[str, dict[str, Any]] = {f"{first} - {second}": {} for second, first in pairs}
+    for figure in (each for each in figures.FIGURES if each.difference):
+        of = prompts if figure.per == "pair" else None
+        for family in families:
+            known = [pair for pair in family if all(figure.key in values[arm] for arm in pair)]
+            columns = [np.subtract(values[first][figure.key], values[second][figure.key]) for second, first in known]
+            told = simultaneous(np.stack(columns, axis=1), of) if columns else []
+            for (second, first), each in zip(known, told, strict=True):
+                found[f"{first} - {second}"][figure.key] = each.to_json()
+    return found
 
 
 def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:
     """What is no mean of one value each, and the method's own criterion, which the reference has not."""
-    own = facts["own_wins"]
-    correlation = margin_length_correlation(facts["log_ratios"], rows)
+    own, ratios = facts["own_wins"], facts.get("log_ratios")
+    correlation = margin_length_correlation(ratios, rows) if ratios else None
     return {
         "heldout_own_accuracy": share(own, [row.prompt for row in rows]).to_json() if own else None,
         "margin_length_correlation": correlation.to_json() if correlation else None,
@@ -226,11 +250,24 @@ def _costs(arm: str, stages: Mapping[str, Done], *, lora: bool) -> dict[str, Any
     }
 
 
+def _grid_costs(arm: str, stages: Mapping[str, Done], trials: Mapping[str, Trials]) -> dict[str, Any]:
+    """What it took to try all candidates of a method that had several: all that was trained, and chosen by or not.
+
+    A candidate whose training failed has left no bill.
+    """
+    if arm not in trials or len(trials[arm].every) < 2:
+        return {}
+    trained = {trial.candidate.name: trial.trained.cost for trial in trials[arm].every if trial.trained}
+    shared = [stages[name].cost for name in _stages_of(arm) if name in stages and name != arm]
+    total = sum([*shared, *trained.values()], Cost())
+    return {"grid_seconds": total.seconds, "grid_flops": total.flops, "candidates": len(trials[arm].every)}
+
+
 def _stages_of(arm: str) -> list[str]:
     """The stages whose cost an arm bears, in the order in which they ran."""
     if arm == "reference":
         return []
-    if samples(arm):
+    if rewarded(arm):
         return ["reward", arm]
     loss = loss_of(arm)
     return [*(name for name in ("reference", "mismatched") if name in loss.needs), arm]
@@ -294,6 +331,34 @@ def _evaluation_rows(curves: Curves, scale: tuple[float, float], heldout: Sequen
                 }
             )
     return rows
+
+
+def _point_row(arm: str, values: Mapping[str, Sequence[float]], heldout: Sequence[Tokens]) -> dict[str, Any]:
+    """An arm without steps: one point of the frontier, and of no curve."""
+    return {"kind": "point", "arm": arm, "step": 0, "seconds": 0.0, **means(values, heldout)}
+
+
+def _frontier_rows(
+    trials: Mapping[str, Trials], measured: Mapping[str, Done], others: Mapping[str, Done], scale: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Every candidate along its training, from the reference to its end: KL and score of each answer, by prompt.
+
+    All on the same prompts in the same order, so that any two points are paired: those that every point has.
+    """
+    rows = []
+    for method, found in trials.items():
+        for trial in found.every:
+            name = trial.candidate.name
+            done = measured.get(method) if trial is found.chosen else others.get(name)
+            if done is None or trial.trained is None or best_of(method):
+                continue
+            end = {**done.facts, "step": trial.trained.facts["step"], "seconds": trial.trained.facts["seconds"]}
+            for point in ({**measured["reference"].facts, "step": 0, "seconds": 0.0}, *done.facts["curve"], end):
+                row = {"kind": "frontier", "arm": method, "candidate": name}
+                row |= {"step": point["step"], "seconds": point["seconds"], "kl_from_reference": point["log_ratio"]}
+                rows.append(row | {"gold_score": _standard(point["gold"], scale)})
+    shared = min((len(row["gold_score"]) for row in rows), default=0)
+    return [row | {key: row[key][:shared] for key in ("kl_from_reference", "gold_score")} for row in rows]
 
 
 def _sample_rows(

@@ -120,6 +120,16 @@ def uncounted() -> Iterator[None]:
         _current.reset(token)
 
 
+@contextmanager
+def idling() -> Iterator[None]:
+    """Leave passes inside out of the tokens and FLOPs: they compute nothing that is used. Their seconds count."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def count_pass(model: PreTrainedModel, *, tokens: int, attended: int, predicted: int) -> None:
     """Add one pass: its tokens, the (query, key) pairs that attention had to look at, the rows of logits."""
     cost = _current.get()

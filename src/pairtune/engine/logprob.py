@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pairtune.data.pack import Pack
+from pairtune.data.pack import Pack, Tokens
+from pairtune.data.pack import pack as pack_rows
 from pairtune.engine.cost import count_pass
 from pairtune.engine.head import CHUNK_ROWS, head_logprobs, head_of
 from pairtune.engine.hidden import check_finite, path_for
 from pairtune.engine.own import logits_logprobs, own_response_logits
 from pairtune.engine.packed import packed_hidden_states
+from pairtune.engine.sharded import at_hand
 
 
 def token_logprobs(model: PreTrainedModel, pack: Pack, *, temperature: float = 1.0) -> Tensor:
@@ -22,7 +24,14 @@ def token_logprobs(model: PreTrainedModel, pack: Pack, *, temperature: float = 1
 
     Raises InputError if the model cannot be computed with, or if a hidden state or a logit is not finite.
     """
-    return _logprobs(model, pack, temperature, colliding=False)[0]
+    return at_hand(model, lambda: _logprobs(model, pack, temperature, colliding=False))[0]
+
+
+def idle_pass(model: PreTrainedModel, row: Tokens) -> None:
+    """A pass of a rank that has no more examples in a step; it adds 0 to every gradient where there are gradients."""
+    nothing = token_logprobs(model, pack_rows([row]).to(model.device)).sum() * 0.0
+    if nothing.requires_grad:
+        nothing.backward()
 
 
 def logprobs_and_collisions(model: PreTrainedModel, pack: Pack) -> tuple[Tensor, Tensor]:
@@ -31,7 +40,7 @@ def logprobs_and_collisions(model: PreTrainedModel, pack: Pack) -> tuple[Tensor,
     exp of the latter is the probability that two draws from π agree: 1 for a certain policy, 1/V for a uniform one.
     For objectives that weigh pairs by how concentrated the policy is.
     """
-    logprob_R, collision_R = _logprobs(model, pack, 1.0, colliding=True)
+    logprob_R, collision_R = at_hand(model, lambda: _logprobs(model, pack, 1.0, colliding=True))
     assert collision_R is not None
     return logprob_R, collision_R
 

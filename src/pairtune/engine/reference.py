@@ -21,8 +21,9 @@ from pairtune.data.pack import Tokens, batches_by_length, pack, row_lengths
 from pairtune.engine.content import about, model_key
 from pairtune.engine.cost import Cost, measured, together
 from pairtune.engine.hidden import fair_budget, from_ranks, own_numbers, shared_passes
-from pairtune.engine.logprob import token_logprobs
+from pairtune.engine.logprob import idle_pass, token_logprobs
 from pairtune.engine.logprob_store import Kept, LogprobFile, find, open_files, response_digests, write_file
+from pairtune.engine.sharded import keeping_up
 from pairtune.engine.version import engine_version
 from pairtune.progress import counted
 
@@ -45,7 +46,8 @@ def compute_logprobs(
     groups = shared_passes(rows, model.device)
     own = own_numbers(groups)
     passed = _passes(model, rows, [groups[number] for number in own], temperature=temperature, progress=progress)
-    found = {number: logprobs_R for number, (_, _, logprobs_R) in zip(own, passed, strict=True)}
+    with torch.no_grad(), keeping_up(model, len(own), lambda: idle_pass(model, rows[0])):
+        found = {number: logprobs_R for number, (_, _, logprobs_R) in zip(own, passed, strict=True)}
     for group, logprobs_R in zip(groups, from_ranks(groups, found), strict=True):
         sizes = [sum(len(response) for response in rows[i].responses) for i in group]
         for i, values in zip(group, logprobs_R.split(sizes), strict=True):

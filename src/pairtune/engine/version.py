@@ -13,6 +13,7 @@ DECIDING = (
     "models/adapters.py",
     "models/body.py",
     "data/pack.py",
+    "joining.py",
     "parallel.py",
     "rank.py",
 )

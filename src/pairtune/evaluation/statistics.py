@@ -43,7 +43,7 @@ def estimate(
     values_N = _checked(values_N)
     # Measured from the first value, constants are exactly zero, so their mean and interval are exact.
     origin = float(values_N[0])
-    sums_K, counts_K = _by_prompt(values_N - origin, prompts_N)
+    sums_K, counts_K = by_prompt(values_N - origin, prompts_N)
     mean = origin + float(sums_K.sum() / counts_K.sum())
     if len(sums_K) == 1:
         return Estimate(mean=mean, n=len(values_N), ci95=None)
@@ -82,7 +82,7 @@ def share(right_N: ArrayLike, prompts_N: Sequence[Hashable] | None = None) -> Es
     Estimated from Survey Data (1998).
     """
     right_N = _checked(right_N)
-    sums_K, counts_K = _by_prompt(right_N, prompts_N)
+    sums_K, counts_K = by_prompt(right_N, prompts_N)
     size, prompts, mean = len(right_N), len(sums_K), float(right_N.mean())
     if prompts == 1:
         return Estimate(mean=mean, n=size, ci95=None)
@@ -148,7 +148,7 @@ def _checked(values: ArrayLike) -> NDArray[np.float64]:
     return values_N
 
 
-def _by_prompt(
+def by_prompt(
     values_N: NDArray[np.float64], prompts_N: Sequence[Hashable] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Per prompt, in order of first appearance: the sum of its values and their count."""

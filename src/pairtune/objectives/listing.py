@@ -61,10 +61,11 @@ pairtune compare --data examples/pairs.jsonl --methods dpo "examples/my_losses.p
 
 """
 
-SHEET = """**At a glance.** What each loss pushes, at its own defaults, for two responses of 20 tokens: how fast it falls for a
-nat more of the chosen response (solid) and rises for a nat more of the rejected one (dashed), over the margin. Where both
-lines come to 0 a pair has taught what it can; where they stay apart from 0 it teaches for ever; where one crosses 0 the
-loss holds that response at a place of its own. The two lie on each other where a loss looks at the margin alone.
+SHEET = """**At a glance.** What each loss pushes, at its defaults, for two responses of 20 tokens: how fast it falls
+for a nat more of the chosen response (solid) and rises for a nat more of the rejected one (dashed), over the margin.
+Where both lines come to 0 a pair has taught what it can; where they stay apart from 0 it teaches for ever; where one
+crosses 0 the loss holds that response at a place of its own. The two lie on each other where a loss looks at the margin
+alone.
 
 ![Push on the chosen and on the rejected response over the margin, a panel for each objective](figures/objectives.svg)
 

@@ -105,7 +105,8 @@ FIGURES: tuple[Figure, ...] = (
         unit="nats per response",
         meaning="KL(π‖π_ref), estimated as the mean of log π(y|x) − log π_ref(y|x) over responses sampled from the "
         "policy π, each summed over its tokens with its end of text; both at the sampling temperature. How far the "
-        "policy has moved.",
+        "policy has moved. Of the best of n answers it is estimated from n and each one's probability under the "
+        "reference (Beirami et al. 2024), and log n − (n − 1)/n at most.",
         code="pairtune.evaluation.policy:log_ratios_to",
         show=words.decimal,
         per="answer",
@@ -202,7 +203,7 @@ FIGURES: tuple[Figure, ...] = (
         title="Training time",
         meaning="Wall-clock training time, in total and by stage, without evaluation. An arm is charged for every "
         "stage it needs (a reference pass, a reward model), also where arms share one; of a grid, for the chosen "
-        "candidate.",
+        "candidate: the whole grid's stands beside it.",
         code="pairtune.engine.cost:measured",
         show=words.seconds,
         better="lower",
@@ -226,6 +227,25 @@ FIGURES: tuple[Figure, ...] = (
         "attention over the pairs of tokens that see each other, the head at predicted tokens only; three times that "
         "where gradients are taken.",
         code="pairtune.engine.cost:count_pass",
+        show=words.scientific,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="grid_seconds",
+        title="Training time, whole grid",
+        meaning="The same for a method that was trained at several values: of all of them, which is what it took to "
+        "have the chosen one. A candidate whose training failed is not in it.",
+        code="pairtune.comparison.summary:summarise",
+        show=words.seconds,
+        better="lower",
+        table="cost",
+    ),
+    Figure(
+        key="grid_flops",
+        title="FLOPs, whole grid",
+        meaning="Likewise.",
+        code="pairtune.comparison.summary:summarise",
         show=words.scientific,
         better="lower",
         table="cost",
@@ -336,9 +356,9 @@ def _named(entry: Figure, summary: Row) -> Figure:
     if entry.key != "gold_score" or not _has_judge(summary):
         return entry
     meaning = (
-        "A score that no arm was trained on: from a judge, a reward model fitted on pairs kept apart, which can be "
-        "wrong as any model can: how often it is right stands at the top. In standard deviations (sd) of that score "
-        "over the reference's answers, whose mean is 0."
+        "A score that no arm was trained on: from a judge (a reward model fitted on pairs kept apart, unless one was "
+        "given), which can be wrong as any model can: how often it is right stands at the top. In standard deviations "
+        "(sd) of that score over the reference's answers, whose mean is 0."
     )
     return replace(entry, title="Judge score", heading="Judge score", grid="Judge score, sd", meaning=meaning)
 

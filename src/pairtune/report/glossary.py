@@ -46,7 +46,9 @@ GENERAL = (
         "difference",
         "Paired difference",
         "First minus second on the same prompts, subtracted before averaging. Where its interval "
-        "holds zero, there is no detectable difference.",
+        "holds zero, there is no detectable difference. The intervals of one figure hold together with 95%, those of "
+        "the arms against each other and those against the reference: each is as much wider as takes care that the "
+        "best of several is not taken for better because there are several.",
     ),
     Term(
         "log_ratio",

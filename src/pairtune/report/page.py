@@ -145,6 +145,7 @@ def _facts(summary: Row) -> Iterator[tuple[str, str]]:
             # The gold scorer is tested on labelled reviews; a judge and the reward model on held-out pairs.
             tested = "held-out reviews" if facts.get("kind") == "gold" else "held-out pairs"
             on = f"trained on {words.whole(facts['pairs'])} pairs kept apart; " if facts.get("pairs") else ""
+            on += f"unlike the reward model with {facts['apart']}; " if facts.get("apart") else ""
             yield title, f"{on}right on {cell.text} of {tested} ({cell.note})"
     if took := words.whole_run(summary):
         yield "Whole run", took
@@ -284,7 +285,7 @@ def _learning(run: Run, colours: dict[str, int]) -> Iterator[Markup]:
     known = figures.of_run(run.summary)
     once = [each for each in known if len(each.curve) == 1]
     twice = [each for each in known if len(each.curve) > 1]
-    drawn = [plots.frontier(run.evaluations, figures.score(run.summary), colours)]
+    drawn = [plots.frontier([*run.evaluations, *run.points], figures.score(run.summary), colours)]
     drawn += [
         plots.learning_curve(run.evaluations, each, colours, over=over, started=before)
         for each in (*once[:1], *twice, *once[1:])

@@ -122,7 +122,7 @@ def learning_curves_png(run_dir: Path, path: Path) -> None:
     rows, score, before = run.evaluations, figures.score(run.summary), seconds_before(run.summary)
     _draw_curve(left, rows, figures.figure("heldout_accuracy"), colours, over="step", started={})
     _draw_curve(middle, rows, score, colours, over="seconds", started=before)
-    _draw_frontier(right, rows, score, colours)
+    _draw_frontier(right, [*rows, *run.points], score, colours)
     with style.any_script():
         figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
 

@@ -26,6 +26,7 @@ class Run:
     summary: Row
     steps: list[Row]
     evaluations: list[Row]
+    points: list[Row]
     samples: list[Row]
     plan: str | None
     environment: Row | None
@@ -47,6 +48,7 @@ def read(run_dir: Path) -> Run:
         summary=summary,
         steps=[row for row in records if row.get("kind") == "step"],
         evaluations=[row for row in records if row.get("kind") == "evaluation"],
+        points=[row for row in records if row.get("kind") == "point"],
         samples=_read_rows(
             run_dir / "samples.jsonl", {"prompt_index": int, "prompt": str, "arm": str, "response": str}
         ),

@@ -25,6 +25,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     arms.sort(key=score.mean, reverse=True)
     sentences = [
         score.sentence(arms),
+        score.together(arms) if summary.get("differences") else "",
         _doubtful_judge(summary, arms),
         _accuracy_and_compute(summary, arms),
         _doubtful_reward(summary, arms),
@@ -53,6 +54,12 @@ class _Score:
         others = arms[1:] or [REFERENCE]
         compare = self._pair if len(others) == 1 else self._several
         return compare(arms[0], others) + _at_kl(self.summary, arms)
+
+    @staticmethod
+    def together(arms: Sequence[str]) -> str:
+        """Of how many comparisons the intervals hold at once, where there are several."""
+        count = len(arms) * (len(arms) - 1) // 2
+        return f"The intervals of the {count} differences between arms hold together with 95%" if count > 1 else ""
 
     def _pair(self, first: str, others: Sequence[str]) -> str:
         second = others[0]
@@ -214,18 +221,39 @@ def _doubtful_judge(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
     scorer = summary.get("gold_scorer") or {}
     if scorer.get("kind") != "judge" or not arms:
         return ""
-    return _doubtful("The judge's", scorer, "so its scores decide nothing", "so its scores mislead")
+    return _doubtful("The judge's", scorer, "so its scores decide nothing", "so its scores mislead") or _weak(scorer)
+
+
+# A judge that is right less often than this is called weak: it is wrong on one pair in four.
+STRONG = 0.75
+
+
+def _weak(scorer: Mapping[str, Any]) -> str:
+    """A judge that is better than chance, and not much: what it cannot carry."""
+    right = measured(scorer.get("heldout_accuracy"))
+    if right is None or right.mean >= STRONG:
+        return ""
+    shown = f"{words.percent(right.mean)} of held-out pairs ({words.sureness(right, words.percent)})"
+    return f"The judge is weak, right on {shown}: a difference of scores may be a difference in what it mistakes"
 
 
 def _doubtful_reward(summary: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """Whether there was anything in the reward model for the methods that sample to learn."""
+    """Whether there was anything in the reward model for the methods that sample to learn, or to choose by."""
     obeying = [_name(arm) for arm in arms if arm in ("ppo", "rloo", "grpo") or arm.startswith("online-")]
-    if not obeying:
+    choosing = [_name(arm) for arm in arms if words.best_of(arm)]
+    if not obeying and not choosing:
         return ""
-    who = words.listed(obeying)
-    level = f"so {who} had nothing to learn from"
-    below = f"so {who} learned from a reward that prefers the wrong responses"
-    return _doubtful("The reward model's", summary.get("reward_model") or {}, level, below)
+    level, below = [], []
+    if obeying:
+        who = words.listed(obeying)
+        level.append(f"{who} had nothing to learn from")
+        below.append(f"{who} learned from a reward that prefers the wrong responses")
+    if choosing:
+        who = words.listed(choosing)
+        level.append(f"{who} may as well be chosen by chance")
+        below.append(f"{who} {'is' if len(choosing) == 1 else 'are'} rather the worst")
+    whose = summary.get("reward_model") or {}
+    return _doubtful("The reward model's", whose, f"so {words.listed(level)}", f"so {words.listed(below)}")
 
 
 def _doubtful(whose: str, scorer: Mapping[str, Any], if_level: str, if_below: str) -> str:
@@ -242,12 +270,15 @@ def _doubtful(whose: str, scorer: Mapping[str, Any], if_level: str, if_below: st
 
 def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     cost = {arm: (sum(summary["arms"][arm]["seconds"].values()), float(summary["arms"][arm]["flops"])) for arm in arms}
-    spent = sorted((arm for arm in arms if min(cost[arm]) > 0), key=cost.__getitem__)
+    spent = sorted((arm for arm in arms if min(cost[arm]) > 0 and not words.best_of(arm)), key=cost.__getitem__)
     if len(arms) == 1 and spent:
         seconds, flops = cost[arms[0]]
         accuracy = _measured(summary, arms[0], "heldout_accuracy")
         who = _name(arms[0]) if accuracy and accuracy.against_chance == "level" else "it"  # as the clause before begins
-        return [f"{who} took {words.seconds(seconds)} and {words.scientific(flops)} FLOPs"]
+        return [
+            f"{who} took {words.seconds(seconds)} and {words.scientific(flops)} FLOPs",
+            *_grid_compute(summary, arms),
+        ]
     if len(spent) < 2:
         return []
     cheapest, *rest = spent
@@ -256,7 +287,17 @@ def _compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
         ratios = [mine / base for mine, base in zip(cost[arm], cost[cheapest], strict=True)]
         in_seconds, in_flops = (words.ratio(ratio) for ratio in ratios)
         clauses.append(f"{_name(arm)} took {in_seconds} times the seconds and {in_flops} times the FLOPs")
-    return [f"{words.listed(clauses)} of {_name(cheapest)}"]
+    return [f"{words.listed(clauses)} of {_name(cheapest)}", *_grid_compute(summary, arms)]
+
+
+def _grid_compute(summary: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
+    """What it took to have tried every value, where a method was trained at several."""
+    bills = [(arm, summary["arms"][arm]) for arm in arms if summary["arms"][arm].get("grid_seconds")]
+    told = [
+        f"{_name(arm)} {words.seconds(of['grid_seconds'])} and {words.scientific(of['grid_flops'])} FLOPs"
+        for arm, of in bills
+    ]
+    return [f"with every value that was tried, {words.listed(told)}"] if told else []
 
 
 def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str:
@@ -273,7 +314,19 @@ def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str
         )
         failed = sum(bool(other.get("failed")) for other in grid[arm])
         listed.append(f"{_name(arm)} at {values} (of {len(grid[arm])} tried{f', {failed} failed' if failed else ''})")
-    return f"Chosen by {score} on {chosen[0][1]['gold_score']['n']} validation prompts: {words.listed(listed)}"
+    return (
+        f"Chosen by {score} on {chosen[0][1]['gold_score']['n']} validation prompts: {words.listed(listed)}"
+        f"{_unequal(grid, arms)}; no held-out figure had a part in it"
+    )
+
+
+def _unequal(grid: Mapping[str, Sequence[Any]], arms: Sequence[str]) -> str:
+    """That methods were not given the same number of tries, where they were not."""
+    tries = {arm: len(grid.get(arm, [])) or 1 for arm in arms}
+    if len(set(tries.values())) < 2:
+        return ""
+    listed = words.listed(f"{_name(arm)} {count}" for arm, count in tries.items())
+    return f"; they were not tried equally often ({listed}), which favours those with more"
 
 
 def _failures(failed: Mapping[str, str]) -> list[str]:

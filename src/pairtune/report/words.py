@@ -1,5 +1,6 @@
 """Names, numbers and strange text, written the same way on the page, in the figures and in the terminal."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,15 @@ def arm_name(arm: str) -> str:
     """The name people use: DPO for dpo, online DPO for online-dpo."""
     if arm.startswith("online-"):
         return f"online {arm_name(arm.removeprefix('online-'))}"
+    if n := best_of(arm):
+        return f"best of {n}"
     return _SPELLED.get(arm, visible(arm.upper() if arm.isascii() and arm.isalpha() and len(arm) <= 4 else arm))
+
+
+def best_of(arm: str) -> int:
+    """How many answers of the reference an arm takes the best of: 4 of best-of-4; 0 if it is none of that name."""
+    found = re.fullmatch(r"best-of-(\d{1,6})", arm, re.ASCII)
+    return int(found[1]) if found else 0
 
 
 def setting(value: Any) -> str:

@@ -107,14 +107,8 @@ def measure(
     answers = write_answers(policy, prompts, sampling, end_ids=end_ids, seed=seed, progress=progress)
 
     def figures_of(answers: Sequence[Answer]) -> dict[str, list[float]]:
-        rewards = score_rewards(reward_model, [answer.tokens for answer in answers]) if reward_model else []
-        return {
-            **({"gold": score(answers)} if score else {}),
-            **({"reward": [each[0] for each in rewards]} if reward_model else {}),
-            "log_ratio": log_ratios_to(reference, answers, temperature=sampling.temperature),
-            "response_tokens": [float(len(answer.response)) for answer in answers],
-            "repetition": [repetition(answer.response) for answer in answers],
-        }
+        ratios = log_ratios_to(reference, answers, temperature=sampling.temperature)
+        return judged(answers, reward_model, score) | {"log_ratio": ratios}
 
     curve = []
     for snapshot in snapshots:
@@ -126,4 +120,17 @@ def measure(
         "answers": [answer.to_json() for answer in answers],
         **figures_of(answers),
         "curve": curve,
+    }
+
+
+def judged(
+    answers: Sequence[Answer], reward_model: ScalarModel | OwnScore | None, score: Score | None
+) -> dict[str, list[float]]:
+    """Every figure of each answer that takes no policy. What there is no reward model or score for is left out."""
+    rewards = score_rewards(reward_model, [answer.tokens for answer in answers]) if reward_model else []
+    return {
+        **({"gold": score(answers)} if score else {}),
+        **({"reward": [each[0] for each in rewards]} if reward_model else {}),
+        "response_tokens": [float(len(answer.response)) for answer in answers],
+        "repetition": [repetition(answer.response) for answer in answers],
     }

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from pairtune import parallel
 from pairtune.engine.examples import Examples
+from pairtune.engine.sharded import sharded
 from pairtune.models.load import Tokenizer, save_model
 from pairtune.objectives.loss import Loss
 from pairtune.settings import Tuning
@@ -28,15 +29,17 @@ def tune(
     seed: int,
     every: float = 0.0,
     measure: Measure | None = None,
+    shard: str = "never",
 ) -> Facts:
     """Tune a model that still is the reference, and save it. Its last step, and the seconds of all its steps.
 
-    name: what its records are called.
+    name: what its records are called. shard: as for `sharded`.
     """
     if examples.reference is not None:
         check_first_loss(model, examples.rows, examples.reference, loss)
     journal = Journal(name, folder, every=every)
-    train_preference(model, examples, loss, settings, seed=seed, journal=journal, measure=measure)
+    with sharded(model, shard) as learner:
+        train_preference(learner, examples, loss, settings, seed=seed, journal=journal, measure=measure)
     if parallel.is_first():
         save_model(model, tokenizer, folder)
     return journal.end()

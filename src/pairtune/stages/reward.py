@@ -9,6 +9,7 @@ from pairtune import parallel
 from pairtune.data.pack import Tokens
 from pairtune.engine.cost import uncounted
 from pairtune.engine.kernels import round_into
+from pairtune.engine.sharded import sharded
 from pairtune.evaluation.heldout import reward_margins
 from pairtune.models import adapters
 from pairtune.models.heads import ScalarModel
@@ -31,14 +32,17 @@ def reward(
     seed: int,
     every: float = 0.0,
     merged: Path | None = None,
+    shard: str = "never",
 ) -> Facts:
     """Train a scalar head and its body on (chosen, rejected) rows, save both; the margins of the held-out pairs.
 
     name: what its records are called. merged: where the whole model goes as well, its adapters added into its weights.
+    shard: as for `sharded`.
     """
     model = ScalarModel(body, seed=seed)
     journal = Journal(name, folder, every=every)
-    train_reward(model, rows, settings, seed=seed, journal=journal)
+    with sharded(model, shard) as learner:
+        train_reward(learner, rows, settings, seed=seed, journal=journal)
     normalise(model, rows)
     if parallel.is_first():
         model.save(folder, tokenizer)

@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,6 +23,7 @@ from torch import Tensor
 from pairtune import disk, parallel
 from pairtune.engine.content import tensors_hash
 from pairtune.engine.cost import Cost, current
+from pairtune.engine.sharded import Part
 from pairtune.hashes import file_hash, value_hash
 from pairtune.progress import say
 
@@ -87,11 +90,13 @@ class Journal:
             return "the same command begins this stage again"
         return f"the same command goes on at step {self.kept + 1}"
 
-    def resume(self) -> tuple[int, float, dict[str, Tensor]]:
+    def resume(
+        self, take: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
+    ) -> tuple[int, float, dict[str, Tensor]]:
         """The checkpoint's step, its seconds and its tensors; (0, 0, {}) and empty records without one.
 
         One that is damaged, or of another stage, is told of and removed, and the one before it is used. The first rank
-        reads it, and gives it to the others.
+        reads it, and gives it to the others; `take` says what a rank holds of each tensor.
         """
         if not self.asked:
             return 0, 0.0, {}
@@ -99,7 +104,7 @@ class Journal:
         if parallel.is_first():
             found = self._resume()
         step, seconds, self.kept, self.rows = parallel.from_first(lambda: (*found[:2], self.kept, self.rows))
-        return step, seconds, parallel.tensors_from_first(found[2])
+        return step, seconds, parallel.tensors_from_first(found[2], take)
 
     def _resume(self) -> tuple[int, float, dict[str, Tensor]]:
         assert self.folder is not None
@@ -122,14 +127,28 @@ class Journal:
         every = self.every or max(EVERY, self.saving / SHARE)
         return self.folder is not None and time.monotonic() - self.saved_at >= every
 
-    def checkpoint(self, step: int, seconds: float, tensors: dict[str, Tensor], *, stopping: bool) -> None:
-        """Keep the state after `step` if the last was kept long enough ago; keep it and stop if asked to stop."""
-        if self.folder is not None and (stopping or self.due):
+    def checkpoint(
+        self,
+        step: int,
+        seconds: float,
+        tensors: Mapping[str, Tensor | Part],
+        *,
+        stopping: bool,
+        due: bool | None = None,
+    ) -> None:
+        """Keep the state after `step` if the last was kept long enough ago; keep it and stop if asked to stop.
+
+        due: what the ranks have agreed on; all give their part of what lies in parts.
+        """
+        due = self.due if due is None else due
+        if self.folder is not None and (stopping or due):
             self._save(step, seconds, tensors)
+        elif self.asked and (stopping or due):
+            gather(tensors)
         if stopping:
             raise KeyboardInterrupt
 
-    def _save(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
+    def _save(self, step: int, seconds: float, tensors: Mapping[str, Tensor | Part]) -> None:
         """Logs first, then the checkpoint whole, beside; only then does the earlier one give way."""
         assert self.folder is not None
         began = time.monotonic()
@@ -145,7 +164,7 @@ class Journal:
             "cost": spent.to_json(),
             "logs": {name: [size, _beginning(self.folder / name, size)] for name, size in logs.items()},
         }
-        content = {name: value.contiguous() for name, value in tensors.items()}
+        content = {name: value.contiguous() for name, value in gather(tensors, self.folder).items()}
         text = json.dumps(facts)
         latest, partial = self.folder / CHECKPOINT, disk.beside(self.folder / CHECKPOINT)
         try:
@@ -206,6 +225,25 @@ def _read(path: Path, stage: str, folder: Path) -> Kept:
             raise ValueError(f"{name} is not what it was when this was kept")
     logs = {name: size for name, (size, _) in facts["logs"].items()}
     return Kept(int(facts["step"]), float(facts["seconds"]), Cost(**facts["cost"]), logs, tensors)
+
+
+def gather(tensors: Mapping[str, Tensor | Part], folder: Path | None = None) -> dict[str, Tensor]:
+    """What lies in parts on several ranks, whole: every rank has to ask. In a file in the folder, not in memory.
+
+    Without a folder this rank only gives its parts, and gets nothing.
+    """
+    parts = {name: value for name, value in tensors.items() if isinstance(value, Part)}
+    found = {name: value for name, value in tensors.items() if not isinstance(value, Part)}
+    if folder is None or not parts:
+        for value in parts.values():
+            value.whole()
+        return found
+    scratch, sizes = disk.beside(folder / "gathered"), [value.like.numel() for value in parts.values()]
+    rooms = torch.from_file(str(scratch), shared=True, size=sum(sizes), dtype=torch.float32).split(sizes)
+    scratch.unlink()  # it is there as long as it is mapped
+    for (name, value), room in zip(parts.items(), rooms, strict=True):
+        found[name] = room.view(value.like.shape).copy_(value.whole())
+    return found
 
 
 def _keep(latest: Path, earlier: Path) -> None:

@@ -1,5 +1,6 @@
 """The loop that every training shares: resumption, step, record, measurement, checkpoint."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +94,7 @@ def run_steps(
     """
     points = measuring_points(steps, measure.points) if measure else set()
     held = passes_held()
-    done, seconds, tensors = journal.resume()
+    done, seconds, tensors = journal.resume(functools.partial(_take, optimizers))
     if done > steps:
         raise InputError(
             f"out: the checkpoint there is of step {done}, and this training has {steps}; give another --out"
@@ -132,12 +133,20 @@ def run_steps(
             kept = {prefix + k: v for prefix, optimizer in optimizers.items() for k, v in optimizer.state().items()}
             if passes_held() != held:
                 kept[HALVED] = torch.tensor(passes_held())
-            journal.checkpoint(step, seconds, kept | dict(state), stopping=asked)
+            journal.checkpoint(step, seconds, kept | dict(state), due=due, stopping=asked)
         check_finite(step, optimizers, state)
     grew = {prefix.rstrip("."): optimizer.growth() for prefix, optimizer in optimizers.items()}
     journal.warnings = warnings(journal.rows, grew)
     for warning in journal.warnings:
         say(f"  {journal.stage}: {warning['text']}")
+
+
+def _take(optimizers: Mapping[str, Optimizer], name: str, tensor: Tensor) -> Tensor:
+    """What this rank holds of a checkpoint's tensor."""
+    for prefix, optimizer in optimizers.items():
+        if name.startswith(prefix):
+            tensor = optimizer.take(name.removeprefix(prefix), tensor)
+    return tensor
 
 
 def check_finite(step: int, optimizers: Mapping[str, Optimizer], state: Mapping[str, Tensor]) -> None:

@@ -8,8 +8,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pairtune import parallel
+from pairtune.data.pack import Tokens
 from pairtune.engine.examples import Examples, Passed, gathered, join, run_pass
+from pairtune.engine.logprob import idle_pass
 from pairtune.engine.mismatched import kl_baseline
+from pairtune.engine.sharded import keeping_up
 from pairtune.errors import InputError
 from pairtune.objectives.loss import Loss
 from pairtune.objectives.objective import OF_ROWS, WEIGHTS
@@ -67,10 +70,11 @@ def train_preference(
             baseline = kl_baseline(model, *others, indices, weights=examples.weights)
             numbers["kl_baseline"] = baseline
         groups = micro_batches(examples.rows, own_share(examples.rows, indices), model.device)
+        idle = examples.rows[indices[0]]
         if loss.whole_step and (len(groups) > 1 or parallel.working() > 1):
-            passed, loss_B = _in_two_passes(model, loss, examples, groups, numbers)
+            passed, loss_B = _in_two_passes(model, loss, examples, groups, numbers, idle=idle)
         else:
-            passed, loss_B = _in_one_pass(model, loss, examples, groups, numbers, count=len(indices))
+            passed, loss_B = _in_one_pass(model, loss, examples, groups, numbers, count=len(indices), idle=idle)
         if not journal.rows and len(loss.terms) > 1:
             say(_shares(loss.weighted(_values(loss, passed, numbers), paired=examples.labels is None)))
         figures = {"loss": float(_weighed(loss_B, passed).mean())} | _figures(passed, paired=examples.labels is None)
@@ -102,15 +106,20 @@ def _in_one_pass(
     numbers: Mapping[str, Tensor],
     *,
     count: int,
+    idle: Tokens,
 ) -> tuple[Passed, Tensor]:
-    """Gradients of the mean loss over `count` examples, group by group: for a loss of each example by itself."""
+    """Gradients of the mean loss over `count` examples, group by group: for a loss of each example by itself.
+
+    idle: the row that a rank with fewer groups than another passes in vain where weights lie in parts.
+    """
     passes, losses = [], [torch.empty(0, device=model.device)]
-    for group in groups:
-        passed = run_pass(model, examples, group, loss.needs)
-        loss_B = _loss(loss, examples, passed, numbers)
-        (_weighed(loss_B, passed).sum() / count).backward()
-        passes.append(passed.detach())
-        losses.append(loss_B.detach())
+    with keeping_up(model, len(groups), lambda: idle_pass(model, idle)):
+        for group in groups:
+            passed = run_pass(model, examples, group, loss.needs)
+            loss_B = _loss(loss, examples, passed, numbers)
+            (_weighed(loss_B, passed).sum() / count).backward()
+            passes.append(passed.detach())
+            losses.append(loss_B.detach())
     of_ranks = gathered(passes, torch.cat(losses), model.device)
     return join([passed for passed, _ in of_ranks]), torch.cat([loss_B for _, loss_B in of_ranks])
 
@@ -121,12 +130,14 @@ def _in_two_passes(
     examples: Examples,
     groups: Sequence[Sequence[int]],
     numbers: Mapping[str, Tensor],
+    *,
+    idle: Tokens,
 ) -> tuple[Passed, Tensor]:
     """The same for a loss that mixes the examples of a step which does not fit into one pass.
 
     The first passes give the log-probabilities, the loss its gradient to them, the second passes carry it on.
     """
-    with torch.no_grad():
+    with torch.no_grad(), keeping_up(model, len(groups), lambda: idle_pass(model, idle)):
         passes = [run_pass(model, examples, group, loss.needs) for group in groups]
     of_ranks = [each for each, _ in gathered(passes, torch.empty(0), model.device)]
     passed = join(of_ranks)
@@ -136,8 +147,9 @@ def _in_two_passes(
     assert logprob_R.grad is not None
     own_R = logprob_R.grad.split([len(each.tokens["logprob"]) for each in of_ranks])[parallel.rank()]
     parts = own_R.split([len(each.tokens["logprob"]) for each in passes])
-    for group, gradient_R in zip(groups, parts, strict=True):
-        run_pass(model, examples, group, ()).tokens["logprob"].backward(gradient_R)
+    with keeping_up(model, len(groups), lambda: idle_pass(model, idle)):
+        for group, gradient_R in zip(groups, parts, strict=True):
+            run_pass(model, examples, group, ()).tokens["logprob"].backward(gradient_R)
     return passed.detach(), loss_B.detach()
 
 

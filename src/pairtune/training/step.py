@@ -7,11 +7,13 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from pairtune import parallel
 from pairtune.data.pack import Tokens, row_lengths
 from pairtune.engine.hidden import passes
 from pairtune.engine.kernels import adamw, round_into, total_norm
+from pairtune.engine.sharded import Part, is_parted, own_part
 from pairtune.errors import InputError
 from pairtune.settings import Optimisation
 
@@ -27,7 +29,8 @@ class Optimizer:
     (`round_into`): small learning rates are not lost to bfloat16's 8 bits. A step's gradient is kept as the one pass
     made it, or added up in float32 where there are several passes. Weights decay if they have two dimensions or more
     (matrices and embeddings, those of a head too) and are not `undecayed`: to pull a norm's scale or a bias to 0
-    regularises nothing.
+    regularises nothing. Of parameters that lie in parts on several ranks each rank holds its own: they come with their
+    gradients summed over the ranks.
     """
 
     def __init__(
@@ -41,14 +44,15 @@ class Optimizer:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         if not self.parameters:
             raise ValueError("there is nothing to learn: no parameter takes a gradient")
+        self.parted, self.own = is_parted(self.parameters), [own_part(p.detach()) for p in self.parameters]
         spared = {id(parameter) for parameter in undecayed}
         self.decays = [0.0 if p.dim() < 2 or id(p) in spared else weight_decay for p in self.parameters]
-        self.masters = [p.detach() if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
+        self.masters = [p if p.dtype == torch.float32 else p.float() for p in self.own]
         self.means = [torch.zeros_like(master) for master in self.masters]
         self.squares = [torch.zeros_like(master) for master in self.masters]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
         self.steps, self.eps = 0, eps
-        self.began = torch.tensor(total_norm(self.masters), dtype=torch.float64)  # the weights' norm
+        self.began = torch.tensor(self.size(), dtype=torch.float64)  # the weights' norm
         self.hooks = [p.register_post_accumulate_grad_hook(self._gather(i)) for i, p in enumerate(self.parameters)]
 
     def step(self, *, learning_rate: float, max_gradient_norm: float) -> float:
@@ -56,13 +60,14 @@ class Optimizer:
 
         A parameter that no gradient reached since the last step stays as it is.
         """
-        self.gradients = parallel.sum_gradients(self.gradients, self.parameters)
-        norm = total_norm([gradient for gradient in self.gradients if gradient is not None])
+        if not self.parted:
+            self.gradients = parallel.sum_gradients(self.gradients, self.parameters)
+        norm = self._norm([gradient for gradient in self.gradients if gradient is not None])
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm}")
         self.steps += 1
         kept = (self.masters, self.means, self.squares, self.gradients)
-        for parameter, decay, master, mean, square, gradient in zip(self.parameters, self.decays, *kept, strict=True):
+        for own, decay, master, mean, square, gradient in zip(self.own, self.decays, *kept, strict=True):
             if gradient is None:
                 continue
             adamw(
@@ -70,7 +75,7 @@ class Optimizer:
                 mean,
                 square,
                 gradient,
-                master if parameter.dtype == torch.float32 else parameter.data,
+                master if own.dtype == torch.float32 else own,
                 step=self.steps,
                 learning_rate=learning_rate,
                 clip=min(1.0, max_gradient_norm / (norm + 1e-6)),
@@ -87,12 +92,20 @@ class Optimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor | Part]:
         """Masters and moments by number, and the count of steps, for a checkpoint."""
-        tensors = {"steps": torch.tensor(self.steps), "began": self.began}
+        tensors: dict[str, Tensor | Part] = {"steps": torch.tensor(self.steps), "began": self.began}
         for i, values in enumerate(zip(self.masters, self.means, self.squares, strict=True)):
-            tensors |= {f"{i}.{name}": value for name, value in zip(MOMENTS, values, strict=True)}
+            tensors |= {f"{i}.{name}": self._to_keep(i, value) for name, value in zip(MOMENTS, values, strict=True)}
         return tensors
+
+    def take(self, name: str, tensor: Tensor) -> Tensor:
+        """What this rank holds of one of a checkpoint's tensors, named as in `state`."""
+        number = name.partition(".")[0]
+        if not number.isdigit() or int(number) >= len(self.parameters):
+            return tensor
+        kept = self._to_keep(int(number), tensor)
+        return kept.of(tensor) if isinstance(kept, Part) else tensor
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take over a checkpoint, and round the masters into the model."""
@@ -106,8 +119,8 @@ class Optimizer:
         for i, values in enumerate(zip(self.masters, self.means, self.squares, strict=True)):
             for name, value in zip(MOMENTS, values, strict=True):
                 value.copy_(tensors[f"{i}.{name}"])
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            round_into(parameter.data, master)
+        for own, master in zip(self.own, self.masters, strict=True):
+            round_into(own, master)
 
     def growth(self) -> float:
         """The norm of the weights divided by that before the first step; 1 where they were all 0."""
@@ -116,11 +129,11 @@ class Optimizer:
 
     def size(self) -> float:
         """The norm of the weights."""
-        return total_norm(self.masters)
+        return self._norm(self.masters)
 
     def not_finite(self) -> str:
         """What of it is infinite or no number, in words; nothing if all is as it should be."""
-        kinds = {"weights": [*self.masters, *self.parameters], "moments": [*self.means, *self.squares]}
+        kinds = {"weights": [*self.masters, *self.own], "moments": [*self.means, *self.squares]}
         for name, tensors in kinds.items():
             ends = (end for tensor in tensors if tensor.numel() for end in tensor.detach().aminmax())
             if not all(math.isfinite(float(end)) for end in ends):
@@ -131,14 +144,23 @@ class Optimizer:
         """Forget gradients, moments and hooks; the model keeps its weights."""
         for hook in self.hooks:
             hook.remove()
-        self.masters, self.means, self.squares, self.gradients = [], [], [], []
+        self.masters, self.means, self.squares, self.gradients, self.own = [], [], [], [], []
+
+    def _norm(self, tensors: Sequence[Tensor]) -> float:
+        """√Σ x² over all of them, on every rank where they lie in parts."""
+        norm = total_norm(tensors)
+        return math.sqrt(parallel.totals(norm**2)[0]) if self.parted else norm
+
+    def _to_keep(self, number: int, value: Tensor) -> Tensor | Part:
+        like = self.parameters[number]
+        return Part(value, like) if isinstance(like, DTensor) else value
 
     def _gather(self, number: int) -> Callable[[Tensor], None]:
         """The hook that takes a parameter's gradient as soon as a pass has made it."""
 
         def gather(parameter: Tensor) -> None:
-            fresh, before = parameter.grad, self.gradients[number]
-            assert fresh is not None
+            assert parameter.grad is not None
+            fresh, before = own_part(parameter.grad), self.gradients[number]
             self.gradients[number] = fresh if before is None else before.float().add_(fresh)
             parameter.grad = None
 
