@@ -10,7 +10,7 @@ import math
 def kl_bound(n: int) -> float:
     """log n − (n − 1)/n: KL(best of n ‖ policy) in nats is this at most, and just this where no answer comes twice.
 
-    Beirami et al. 2024, arXiv 2401.01879, theorem 3.1.
+    Beirami et al. 2024, arXiv 2401.01879.
     """
     return math.log(n) - (n - 1) / n
 
@@ -22,7 +22,7 @@ def kl_estimate(logprob: float, n: int) -> float:
 
         (1 − ε)^n (log n + (n − 1) log(1 − ε) − (n − 1)/n) + (1 − (1 − ε)^n) log((1 − (1 − ε)^n)/ε).
 
-    Beirami et al. 2024, section 5: never above the bound, and the bound itself for small ε.
+    Beirami et al. 2024: never above the bound, and the bound itself for small ε.
     """
     if logprob >= 0:
         return 0.0
