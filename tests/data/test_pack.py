@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pairtune.data.pack import Tokens, batches_by_tokens, pack
+from pairtune.data.pack import Tokens, batches_by_tokens, pack, pack_prompts
 
 #      place    0  1    2  3  4    5  6  7    8  9
 ROWS = [Tokens((10, 11), ((12, 13, 14), (15,))), Tokens((20,), ((21,), (22, 23)))]
@@ -106,3 +106,10 @@ class TestBatches:
 
     def test_no_rows(self) -> None:
         assert batches_by_tokens([], 10) == []
+
+
+def test_prompts_alone_are_read_at_their_last_tokens() -> None:
+    found = pack_prompts([(5, 6, 7), (8,), (9, 10)])
+    assert found.source_R.tolist() == [2, 3, 5]
+    assert found.positions_T.tolist() == [0, 1, 2, 0, 0, 1]
+    assert found.tokens_T.tolist() == [5, 6, 7, 8, 9, 10]

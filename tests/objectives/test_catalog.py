@@ -31,6 +31,9 @@ def test_what_it_needs_is_read_off_its_arguments() -> None:
     }
     assert [OBJECTIVES[name].unpaired for name in ("kto", "bco", "dpo")] == [True, True, False]
     assert [OBJECTIVES[name].whole_step for name in ("aot-paired", "dpo")] == [True, False]
+    assert [
+        each.name for each in OBJECTIVES.values() if each.unweighed
+    ] == []  # all that mix a step's pairs take weights
 
 
 def test_its_parameters_are_the_functions_own(name: str) -> None:
