@@ -113,3 +113,4 @@ def test_prompts_alone_are_read_at_their_last_tokens() -> None:
     assert found.source_R.tolist() == [2, 3, 5]
     assert found.positions_T.tolist() == [0, 1, 2, 0, 0, 1]
     assert found.tokens_T.tolist() == [5, 6, 7, 8, 9, 10]
+    assert found.attended == (1 + 2 + 3) + 1 + (1 + 2)  # each token sees itself and those before it
