@@ -56,8 +56,8 @@ def tied() -> PreTrainedModel:
     return model(2, tie_word_embeddings=True)
 
 
-def adapted() -> PreTrainedModel:
-    policy = model(2)
+def adapted(dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    policy = tied().to(dtype)
     adapters.adapt(policy, Adapting(lora=True, lora_rank=4), base="", seed=0)
     return policy
 
@@ -145,6 +145,10 @@ def parted() -> dict[str, Callable[..., Any]]:
         "parted sft, tied": sft(rows(1), of=tied, **how),
         "parted reward": reward(rows(numbers=True), of=lambda: model(2), **how),
         "parted reward of adapters": reward(rows(), of=adapted, **how),
+        # in bfloat16 rows give other numbers in other packs: it is right up to that
+        "parted reward of adapters in bfloat16": reward(rows(), of=lambda: adapted(torch.bfloat16), **how),
+        "parted reward in bfloat16": reward(rows(), of=lambda: tied().bfloat16(), **how),
+        "parted sft in bfloat16": sft(rows(1), of=lambda: tied().bfloat16(), **how),
     }
 
 
@@ -199,8 +203,12 @@ def save_bytes(file: Path) -> None:
 
 def keep(file: Path, journal: Journal, trained: torch.nn.Module) -> None:
     if parallel.is_first():
-        losses = torch.tensor([row["loss"] for row in journal.rows], dtype=torch.float64)
-        save_file({"losses": losses, **{k: v.detach().clone() for k, v in trained.named_parameters()}}, file)
+        figures = {  # Adam hardly sees how long a gradient is: its norm says it
+            name: torch.tensor([row[key] for row in journal.rows if key in row], dtype=torch.float64)
+            for name, key in (("losses", "loss"), ("norms", "gradient_norm"))
+        }
+        learned = {k: v.detach().clone() for k, v in trained.named_parameters() if v.requires_grad}
+        save_file(figures | learned, file)
 
 
 if __name__ == "__main__":

@@ -64,17 +64,18 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 def distance(first: Path, second: Path) -> float:
-    """The largest relative distance of losses, or of all weights, between two trainings."""
+    """The largest relative distance of losses, of gradients' norms, or of all that learned, between two trainings."""
     one, other = load_file(first), load_file(second)
     assert one.keys() == other.keys()
-    losses = (one.pop("losses"), other.pop("losses"))
+    figures = [(one.pop(name), other.pop(name)) for name in ("losses", "norms")]
     weights = [torch.cat([value.double().flatten() for value in each.values()]) for each in (one, other)]
-    return max(float((a - b).norm() / a.norm()) for a, b in (losses, weights))
+    return max(float((a - b).norm() / a.norm()) for a, b in (*figures, weights))
 
 
 @pytest.mark.parametrize("name", [*ranks.trainings(), *ranks.parted()])
 def test_two_ranks_learn_what_one_does(name: str, both: dict[int, Path]) -> None:
-    assert distance(*(both[number] / f"{name}.safetensors" for number in (1, 2))) < 1e-5
+    rounding = 1e-2 if name.endswith("in bfloat16") else 1e-5
+    assert distance(*(both[number] / f"{name}.safetensors" for number in (1, 2))) < rounding
 
 
 @pytest.mark.parametrize("ends", [1, 2])

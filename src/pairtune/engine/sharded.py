@@ -115,8 +115,12 @@ def _part(model: nn.Module) -> None:
     blocks = list(blocks_of(body_in(model)))
     within = {id(module) for block in blocks for module in block.modules()}
     outside = [module for module in model.modules() if id(module) not in within]
-    common = Counter(p.dtype for p in model.parameters()).most_common(1)[0][0]
-    others = [m for m in outside if any(p.dtype != common for p in m.parameters(recurse=False))]
+    learning = {module: [p for p in module.parameters(recurse=False) if p.requires_grad] for module in outside}
+    sizes: Counter[torch.dtype] = Counter()  # gradients of one group have one dtype; what is frozen may have any
+    for parameter in (p for each in learning.values() for p in each):
+        sizes[parameter.dtype] += parameter.numel()
+    common = sizes.most_common(1)[0][0] if sizes else None
+    others = [module for module, own in learning.items() if any(p.dtype != common for p in own)]
     for module in (*blocks, *others, model):
         fully_shard(module, **how)
     for module in model.modules():
