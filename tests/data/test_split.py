@@ -1,6 +1,5 @@
 """The split keeps prompts whole, depends on content and seed alone, and never empties a side."""
 
-import itertools
 import random
 from typing import Any
 
@@ -88,11 +87,3 @@ def test_prompts_of_the_same_words_stay_together_and_nothing_else_moves() -> Non
         alone = split_by_prompt(plain, heldout=10, seed=seed)[1]
         more = split_by_prompt([*plain, *asks(["something else"], 300)], heldout=10, seed=seed)[1]
         assert len({row.row for row in more} ^ {row.row for row in alone}) <= 2  # at most one prompt changes places
-
-
-def test_three_in_a_chain_are_one_group_in_any_order() -> None:
-    words = question(random.Random(4))
-    chain = [" ".join(text) for text in ([*words[:37], *"abc"], words, [*"efg", *words[3:]])]  # 35 of 41, and 32 of 44
-    for order in itertools.permutations(chain):
-        assert near_groups(asks(order, 0)).tolist() == [0, 0, 0]
-    assert near_groups(asks(chain[::2], 0)).tolist() == [0, 1]

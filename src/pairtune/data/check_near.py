@@ -26,7 +26,7 @@ _EMPTY = MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)  # to be copied: its p
 Rows = Sequence[Pair] | Sequence[Labelled]
 
 
-def near_prompts(rows: Any) -> Finding | None:
+def near_prompts(rows: Rows) -> Finding | None:
     """Rows whose prompt is nearly, and not wholly, that of an earlier row."""
     seen: dict[str, None] = {}
     index, near = _index(), Marked()
