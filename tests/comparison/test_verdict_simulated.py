@@ -1,5 +1,6 @@
 """Simulated comparisons: what the verdict says of arms that are equal, and what choosing does to a figure."""
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy import stats
 
 from pairtune.comparison.arms import Arms, Trial
-from pairtune.comparison.summary import differences
+from pairtune.comparison.summary import differences, smallest_difference
 from pairtune.engine.cost import Cost
 from pairtune.grid import Candidate
 from pairtune.objectives.loss import loss_of
@@ -68,3 +69,15 @@ def test_what_is_chosen_on_validation_prompts_is_no_better_on_held_out_ones_than
     error = 1 / (PROMPTS * SIMULATED) ** 0.5
     assert abs(np.mean(held)) < 3.3 * error
     assert np.mean(seen) > 10 * error, "the curse is there to be free of"
+
+
+def test_the_smallest_difference_is_of_the_two_arms_that_differ_most() -> None:
+    scores = dict(
+        zip(("dpo", "ipo", "ppo"), np.random.default_rng(0).normal(size=(3, 200)) * [[1], [1], [3]], strict=True)
+    )
+    values = {name: {"gold_score": list(each)} for name, each in (scores | {"reference": 9 * scores["ppo"]}).items()}
+    widest = max(float(np.std(a - b, ddof=1)) for a, b in combinations(scores.values(), 2))
+    normal = stats.studentized_range.ppf(0.95, 3, np.inf) / 2**0.5  # what three arms need; 80% lie 0.84 above it
+    expected = (stats.t.isf(stats.norm.sf(normal), 199) + stats.norm.ppf(0.8)) / 200**0.5 * widest
+    assert smallest_difference(values) == pytest.approx(expected, rel=0.01)
+    assert smallest_difference({name: values[name] for name in ("reference", "dpo")}) is None

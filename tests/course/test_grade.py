@@ -118,6 +118,21 @@ def test_what_is_no_notebook(
 def test_a_cell_that_fails_is_told_and_the_others_are_graded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    notebook = tmp_path / "3_train.ipynb"
+    cells = ["%matplotlib inline\n!pip list\nimport sys\n", "sys.exit(0)\ndef accuracy(c, r):\n    sys.exit(0)\n"]
+    notebook.write_text(
+        json.dumps(
+            {
+                "cells": [
+                    {"cell_type": "code", "metadata": {"tags": ["exercise"] * place}, "source": source}
+                    for place, source in enumerate(cells)
+                ]
+            }
+        ),
+        encoding="utf-8",
+    )
+    assert main(["grade", str(notebook)]) == 1
+    assert "the cell at code cell 2 fails: SystemExit" in capsys.readouterr().err
     file = tmp_path / "3_train.py"
     file.write_text(
         '# %%\nimport nothing_of_the_kind\n\n# %% tags=["exercise"]\ndef accuracy(c, r):\n    raise ValueError("no")\n',

@@ -24,7 +24,7 @@ def all_pairs(scores_NA: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("arms", [2, 3, 5, 8])
-def test_equal_arms_are_told_apart_in_no_more_than_five_of_a_hundred_comparisons(arms: int) -> None:
+def test_equal_arms_are_told_apart_in_some_five_of_a_hundred_comparisons(arms: int) -> None:
     """On few prompts, where tails matter."""
     generator, prompts = np.random.default_rng(arms), 12
     told = once = 0
@@ -50,6 +50,15 @@ def test_a_planted_difference_is_found_as_often_as_the_power_computation_says(ar
     expected = power(planted, 2**0.5, prompts=prompts, arms=arms)
     assert 0.05 < expected < 0.95
     assert found / SIMULATED == pytest.approx(expected, abs=3.3 * (expected * (1 - expected) / SIMULATED) ** 0.5)
+
+
+def test_the_interval_of_a_difference_of_shares_ends_where_shares_do() -> None:
+    differences = np.array([[1.0, 0.0]] * 9 + [[0.0, 1.0]])
+    plain, ended = simultaneous(differences), simultaneous(differences, largest=1.0)
+    assert plain[0].ci95
+    assert plain[0].ci95[1] > 1
+    assert ended[0].ci95 == (plain[0].ci95[0], 1.0)
+    assert ended[1] == plain[1]
 
 
 def test_what_the_power_computation_says() -> None:

@@ -228,6 +228,21 @@ def test_the_bill_of_the_whole_grid_stands_beside_the_winners() -> None:
     assert said in verdict(found)
 
 
+def test_how_large_a_difference_would_have_been_seen_is_said() -> None:
+    found = two_arms("level")
+    assert "would be found" not in verdict(found)
+    found["smallest_difference"] = 0.2134
+    assert "A difference of 0.21 would be found in 80% of such comparisons." in verdict(found)
+
+
+def test_best_of_n_has_no_values_to_try() -> None:
+    found = two_arms("above")
+    found["arms"]["best-of-4"] = arm(0.5)
+    point = {"parameters": {"beta": 0.1}, "chosen": True, "gold_score": measured(0.1, None, 180)}
+    found["grid"] = {name: [point, point | {"chosen": False}] for name in ("dpo", "ppo")}
+    assert "tried equally often" not in verdict(found)
+
+
 def test_of_how_many_comparisons_the_intervals_hold_is_said() -> None:
     arms = {name: arm(0.6) for name in ("dpo", "ipo", "kto")}
     found = summary(arms, {f"{name} - dpo": differ("level") for name in ("ipo", "kto")})

@@ -60,7 +60,7 @@ def defined(cells: list[Cell]) -> tuple[dict[str, Any], list[str]]:
                 tree.body = [node for node in tree.body if isinstance(node, DEFINING)]
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(tree, f"<{where}>", "exec"), names)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failed.append(f"the cell at {where} fails: {type(error).__name__}: {error}")
     return names, failed
 
@@ -72,5 +72,5 @@ def wrong(question: Question, names: dict[str, Any]) -> str:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return question.wrong(names[question.name])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"it fails: {type(error).__name__}: {' '.join(str(error).split())}"

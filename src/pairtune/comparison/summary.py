@@ -1,6 +1,7 @@
 """From the stages' facts to what a run leaves behind: records, samples, summary.json, with intervals and a verdict."""
 
 import json
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +20,7 @@ from pairtune.estimate import Estimate
 from pairtune.evaluation.diagnostics import distinct_bigrams, fell, margin_length_correlation, per_token
 from pairtune.evaluation.heldout import margins, wins
 from pairtune.evaluation.policy import Answer
+from pairtune.evaluation.power import smallest
 from pairtune.evaluation.simultaneous import simultaneous
 from pairtune.evaluation.statistics import estimate, share
 from pairtune.grid import rewarded
@@ -79,6 +81,7 @@ def summarise(
         },
         "grid": _grid(trials, _gold_scale(validated) if validated else scale, pairs.validation),
         "differences": differences(values, pairs.heldout),
+        "smallest_difference": smallest_difference(values),
         "failed": _failed(trials),
         "matched_kl": {method: where for method in chosen if (where := _matched_kl(chosen[method]))} or None,
     }
@@ -173,10 +176,20 @@ def differences(values: Mapping[str, Mapping[str, Sequence[float]]], rows: Seque
         for family in families:
             known = [pair for pair in family if all(figure.key in values[arm] for arm in pair)]
             columns = [np.subtract(values[first][figure.key], values[second][figure.key]) for second, first in known]
-            told = simultaneous(np.stack(columns, axis=1), of) if columns else []
+            largest = 1.0 if figure.accuracy else math.inf
+            told = simultaneous(np.stack(columns, axis=1), of, largest=largest) if columns else []
             for (second, first), each in zip(known, told, strict=True):
                 found[f"{first} - {second}"][figure.key] = each.to_json()
     return found
+
+
+def smallest_difference(values: Mapping[str, Mapping[str, Sequence[float]]]) -> float | None:
+    """The difference of two arms' scores that 80% of such comparisons would find, where any two arms differ most."""
+    scores = [np.asarray(each["gold_score"]) for arm, each in values.items() if arm != REFERENCE]
+    if len(scores) < 2 or len(scores[0]) < 2:
+        return None
+    deviation = max(float(np.std(first - second, ddof=1)) for first, second in combinations(scores, 2))
+    return smallest(deviation, prompts=len(scores[0]), arms=len(scores))
 
 
 def _of_all(facts: Mapping[str, Any], rows: Sequence[Tokens]) -> dict[str, Any]:

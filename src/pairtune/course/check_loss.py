@@ -64,6 +64,11 @@ class Table(nn.Module):
         shape = (3, VOCABULARY + 20, VOCABULARY)
         self.weight = nn.Parameter(spread * torch.randn(shape, generator=generator))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it lies, as transformers' models say it."""
+        return self.weight.device
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> _Output:
         """Logits of the token after each position: [B, T, V]."""
         before = nn.functional.pad(input_ids, (1, 0))[:, :-1]
@@ -193,6 +198,11 @@ class _Answers(nn.Module):
     def __init__(self, probability_Y: np.ndarray[Any, Any]) -> None:
         super().__init__()
         self.logit = nn.Parameter(torch.from_numpy(np.log(probability_Y)).float())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.logit.device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> _Output:
         """The answers' logits at every position; other tokens are all but impossible."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from pairtune.errors import InputError
 
+# What a notebook tells IPython, and Python does not know: %matplotlib inline, !pip install.
+MAGIC = re.compile(r"^[ \t]*[%!].*$", re.MULTILINE)
 # Between the cells of a script, with what stands behind it.
 MARK = re.compile(r"^# %%(.*)\n", re.MULTILINE)
 
@@ -42,7 +44,7 @@ def _of_json(path: Path, text: str) -> list[Cell]:
     try:
         cells = json.loads(text)["cells"]
         return [
-            Cell("".join(cell["source"]), 0, tuple(cell.get("metadata", {}).get("tags", ())))
+            Cell(MAGIC.sub("", "".join(cell["source"])), 0, tuple(cell.get("metadata", {}).get("tags", ())))
             for cell in cells
             if cell["cell_type"] == "code"
         ]

@@ -5,6 +5,7 @@ best is named by the same values that it is then tested on. These hold for all o
 is looked at. Shapes: N values, K prompts, M differences, R resamples.
 """
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
@@ -23,7 +24,11 @@ _AT_ONCE = 1 << 20
 
 
 def simultaneous(
-    differences_NM: ArrayLike, prompts_N: Sequence[Hashable] | None = None, *, resamples: int = RESAMPLES
+    differences_NM: ArrayLike,
+    prompts_N: Sequence[Hashable] | None = None,
+    *,
+    largest: float = math.inf,
+    resamples: int = RESAMPLES,
 ) -> list[Estimate]:
     """The mean of each difference with an interval; all of the intervals hold together with 95%.
 
@@ -31,7 +36,8 @@ def simultaneous(
     to, or every value is its own. The largest |t| of all M over a bootstrap that draws the same prompts for all of them
     (so how they hang together is kept) is the distance that its 95th percentile gives; it is read with Student's tails,
     for few prompts: of equal arms with skewed scores 5% are told apart from 40 prompts on, 7% on 12. A difference that
-    is the same for every prompt has no width. ValueError: not two dimensions, no values, or values that are not finite.
+    is the same for every prompt has no width. largest: what no difference can exceed either way, where intervals end
+    (1 for shares). ValueError: not two dimensions, no values, or values that are not finite.
     Source: Westfall and Young, Resampling-Based Multiple Testing (1993), single-step max-T; Hothorn, Bretz and
     Westfall, Simultaneous Inference in General Parametric Models (2008), for intervals of all pairs.
     """
@@ -53,7 +59,7 @@ def simultaneous(
         reach_M[vary_M] = _students(float(np.quantile(largest_R, LEVEL)), prompts) * errors_M[vary_M]
     centres_M = origin_M + means_M
     return [
-        Estimate(mean=float(mean), n=size, ci95=(float(mean - reach), float(mean + reach)))
+        Estimate(mean=float(mean), n=size, ci95=(max(float(mean - reach), -largest), min(float(mean + reach), largest)))
         for mean, reach in zip(centres_M, reach_M, strict=True)
     ]
 

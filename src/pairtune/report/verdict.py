@@ -26,6 +26,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     sentences = [
         score.sentence(arms),
         score.together(arms) if summary.get("differences") else "",
+        score.visible(),
         _doubtful_judge(summary, arms),
         _accuracy_and_compute(summary, arms),
         _doubtful_reward(summary, arms),
@@ -60,6 +61,11 @@ class _Score:
         """Of how many comparisons the intervals hold at once, where there are several."""
         count = len(arms) * (len(arms) - 1) // 2
         return f"The intervals of the {count} differences between arms hold together with 95%" if count > 1 else ""
+
+    def visible(self) -> str:
+        """How large a difference would have been seen."""
+        seen = self.summary.get("smallest_difference") if self.field == "gold_score" else None
+        return f"A difference of {words.decimal(seen)} would be found in 80% of such comparisons" if seen else ""
 
     def _pair(self, first: str, others: Sequence[str]) -> str:
         second = others[0]
@@ -322,7 +328,7 @@ def _choices(summary: Mapping[str, Any], arms: Sequence[str], score: str) -> str
 
 def _unequal(grid: Mapping[str, Sequence[Any]], arms: Sequence[str]) -> str:
     """That methods were not given the same number of tries, where they were not."""
-    tries = {arm: len(grid.get(arm, [])) or 1 for arm in arms}
+    tries = {arm: len(grid.get(arm, [])) or 1 for arm in arms if not words.best_of(arm)}  # of n there is nothing to try
     if len(set(tries.values())) < 2:
         return ""
     listed = words.listed(f"{_name(arm)} {count}" for arm, count in tries.items())
